@@ -1,0 +1,45 @@
+# Everything here needs Go and make only, unless its line says more.
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GO_LDFLAGS := -s -w -X main.version=$(VERSION)
+TOOL := go tool -modfile=packaging/tools.mod
+
+export CGO_ENABLED ?= 0
+
+.PHONY: help build run test race lint fuzz bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## one static binary, bin/leader-latch
+	go build -trimpath -ldflags '$(GO_LDFLAGS)' -o bin/leader-latch ./cmd/leader-latch
+
+run: build ## serve one node on 127.0.0.1:5323, data under ./run
+	@mkdir -p run/etc run/log
+	@test -e run/etc/riak.conf || cp packaging/riak.conf.run run/etc/riak.conf
+	bin/leader-latch serve --config run/etc/riak.conf
+
+test: ## all tests
+	go test ./...
+
+race: ## all tests under the race detector (needs a C compiler)
+	CGO_ENABLED=1 go test -race ./...
+
+lint: ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l .) && test -z "$$unformatted" || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
+	go vet ./...
+	$(TOOL) staticcheck ./...
+
+FUZZTIME ?= 30s
+fuzz: ## every fuzz target for FUZZTIME (30s) each
+	@set -e; for pkg in $$(go list ./...); do \
+	  for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "== $$pkg $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; \
+	done
+
+bench: ## latencies of one node and the benchmarks of the packages
+	go test -run '^$$' -bench . -benchmem ./...
+
+clean: ## remove what the other targets made
+	rm -rf bin run dist
