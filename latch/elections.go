@@ -1,0 +1,52 @@
+package latch
+
+import "errors"
+
+// ErrUnavailable is returned by [Elections.Join] when no JOIN can succeed at
+// this node now, whatever the client does: consensus is switched off, the
+// cluster has not reached its minimum size, or the node is stopping.
+var ErrUnavailable = errors.New("elections are unavailable")
+
+// Elections is the replicated election state as a [Server] needs it.
+//
+// Calls may be made from any goroutine and do not block. A Server calls Join
+// with the connection's lock held, so an implementation calls the methods of
+// a [Member] only while it holds no lock that Join, Live or Closed take.
+type Elections interface {
+	// Join asks that client becomes a member of group on behalf of m. The
+	// outcome comes through m; there may be none, for as long as there is no
+	// majority or another live member has the name, and then the caller gives
+	// up in its own time by closing. An error means that nothing was asked
+	// for and that m will never be called.
+	Join(group, client string, m Member) (Membership, error)
+}
+
+// Member is a connection as the elections see it. Its methods return at once.
+type Member interface {
+	// Leader tells the leader of the member's group and its fencing token.
+	// Calls come one after the other, in the order in which the leaders were
+	// committed; the first says that the membership itself is committed too.
+	Leader(name string, token uint64)
+
+	// Close ends the connection without a further line: the membership has
+	// ended, or the node may not speak for it any longer. It may come at any
+	// time after Join was called, also more than once.
+	Close()
+}
+
+// Membership is what a Server holds of a Join that it asked for, pending or
+// committed.
+type Membership interface {
+	// Live reports whether the node may, at this instant, still speak for the
+	// membership. A Server asks it under the lock under which it writes,
+	// before every write that names a leader or a membership; once false it
+	// stays false. It is called with the connection's lock held.
+	Live() bool
+
+	// Closed says, once, that the connection is closed and nothing will be
+	// written to it any more; the membership ends then. acknowledged reports
+	// whether the client's side is known to have learned of it: it closed
+	// first, or its kernel has acknowledged the FIN. It is called with no
+	// lock held.
+	Closed(acknowledged bool)
+}
