@@ -1,0 +1,167 @@
+package riakconf
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// An Address is a host and a TCP port.
+type Address struct {
+	Host string // a name, or a numeric address in its canonical form, without brackets
+	Port int    // 0 to 65535
+}
+
+// String is host:port, an IPv6 address in brackets.
+func (a Address) String() string { return net.JoinHostPort(a.Host, strconv.Itoa(a.Port)) }
+
+// ParseAddress reads host:port (riak.conf rule 46). The last colon separates;
+// an IPv6 address may stand with or without brackets, and a host name is
+// possible as with Riak 2.1.
+func ParseAddress(s string) (Address, error) {
+	colon := strings.LastIndexByte(s, ':')
+	if colon < 0 {
+		return Address{}, fmt.Errorf("%s has no port; write host:port, for example 127.0.0.1:5323", show(s))
+	}
+	port, err := parsePort(s[colon+1:])
+	if err != nil {
+		return Address{}, err
+	}
+	host, err := parseHost(s[:colon])
+	return Address{host, port}, err
+}
+
+func parsePort(s string) (int, error) {
+	if !isDigits(s) {
+		return 0, fmt.Errorf("%s is not a port; write host:port, for example 127.0.0.1:5323", show(s))
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n > 65535 {
+		return 0, fmt.Errorf("port %s is above 65535", strings.TrimLeft(s, "0"))
+	}
+	return n, nil
+}
+
+// parseHost reads a numeric address or a host name and returns it in its
+// canonical form.
+func parseHost(s string) (string, error) {
+	inner, opened := strings.CutPrefix(s, "[")
+	inner, closed := strings.CutSuffix(inner, "]")
+	if ip, err := netip.ParseAddr(inner); err == nil && opened == closed && (!opened || ip.Is6()) && isPlain(ip.Zone()) {
+		return ip.String(), nil
+	}
+	if s == "" {
+		return "", errors.New("no host; write an address or a host name in front of the colon")
+	}
+	if !isHostName(s) {
+		return "", fmt.Errorf("%s is neither an IP address nor a host name", show(s))
+	}
+	return s, nil
+}
+
+// isHostName reports whether s can be the name of a host: labels of letters,
+// digits, - and _, the last one not a number, as that is an address gone
+// wrong.
+func isHostName(s string) bool {
+	if len(s) > 253 {
+		return false
+	}
+	labels := strings.Split(strings.TrimSuffix(s, "."), ".")
+	for _, label := range labels {
+		if label == "" || len(label) > 63 || !isPlain(label) {
+			return false
+		}
+	}
+	return !isDigits(labels[len(labels)-1])
+}
+
+// isPlain reports whether s has only letters, digits, - and _.
+func isPlain(s string) bool { return wordLen(s) == len(s) && !strings.Contains(s, `\`) }
+
+// loopback reports whether a host is literally on this machine: 127.x.x.x,
+// ::1 or localhost. Names are not looked up.
+func loopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && !ip.Is4In6() && ip.IsLoopback()
+}
+
+// unspecified reports whether a host is 0.0.0.0 or ::.
+func unspecified(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsUnspecified()
+}
+
+// overlap reports whether two listeners cannot both be bound: one address
+// twice, or one port on all IPv4 or all IPv6 addresses and on one of them.
+func (a Address) overlap(b Address) bool {
+	if a.Port != b.Port || a.Port == 0 {
+		return false
+	}
+	x, errX := netip.ParseAddr(a.Host)
+	y, errY := netip.ParseAddr(b.Host)
+	if errX != nil || errY != nil {
+		return a.Host == b.Host
+	}
+	return x == y || x.Is4() == y.Is4() && (x.IsUnspecified() || y.IsUnspecified())
+}
+
+// A Node is a node's name and, if it is given with it, the port of its
+// cluster listener.
+type Node struct {
+	Name string // name@host, as written
+	Host string // what stands behind the @, an IPv6 address without brackets
+	Port int    // 0 if none is given
+}
+
+// ParseNode reads name@host or name@host:port. An IPv6 address needs brackets
+// if a port follows.
+func ParseNode(s string) (Node, error) {
+	name, host, at := strings.Cut(s, "@")
+	switch {
+	case !at:
+		return Node{}, fmt.Errorf("%s has no @; write name@host, for example riak@192.0.2.1", show(s))
+	case name == "" || strings.ContainsFunc(name, notInName):
+		return Node{}, fmt.Errorf("%s has no usable name in front of the @; write name@host, for example riak@192.0.2.1", show(s))
+	case host == "":
+		return Node{}, fmt.Errorf("%s has no host behind the @; write name@host, for example riak@192.0.2.1", show(s))
+	}
+	if canonical, err := parseHost(host); err == nil {
+		return Node{Name: s, Host: canonical}, nil
+	} else if !strings.Contains(host, ":") {
+		return Node{}, err
+	}
+	a, err := ParseAddress(host)
+	if err != nil {
+		return Node{}, err
+	}
+	if a.Port == 0 {
+		return Node{}, fmt.Errorf("%s has port 0; write the port of that node's cluster listener, or none", show(s))
+	}
+	return Node{Name: s[:strings.LastIndexByte(s, ':')], Host: a.Host, Port: a.Port}, nil
+}
+
+func notInName(r rune) bool { return r <= ' ' || r == 0x7F }
+
+// checkNodename says what is wrong with a node's own name.
+func checkNodename(s string) error {
+	n, err := ParseNode(s)
+	if err == nil && n.Port != 0 {
+		err = fmt.Errorf("%s has a port; the port of this node is set by leader_latch.cluster_listener", show(s))
+	}
+	return err
+}
+
+// parseNodes reads a list of nodes with commas or blanks between them, and
+// returns them as written.
+func parseNodes(s string) ([]string, error) {
+	list := strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' })
+	for _, n := range list {
+		if _, err := ParseNode(n); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}

@@ -1,0 +1,353 @@
+package riakconf
+
+import (
+	"cmp"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A Config is a configuration that was checked: plain values, no keys. It
+// does not change any more.
+type Config struct {
+	Path     string // of riak.conf, as given to [Load]
+	Settings *Settings
+
+	NodeName string // name@host, as written
+	NodeHost string // the host in it, an IPv6 address without brackets
+	Cookie   string
+
+	StrongConsistency bool
+	Listeners         []Listener // in order of their names
+
+	// Folders, all absolute.
+	PlatformBinDir  string
+	PlatformDataDir string
+	PlatformEtcDir  string
+	PlatformLibDir  string
+	PlatformLogDir  string
+
+	Log Log
+
+	// ClusterListener is where nodes talk to each other. Its host may be a
+	// name, or an address that this machine does not have.
+	ClusterListener Address
+	MinimumNodes    int           // from 1
+	Join            []string      // name@host or name@host:port each
+	Timing          string        // quick, normal or calm
+	JoinTimeout     time.Duration // above 0
+	Voters          int           // from 1
+	DeadManSwitch   bool
+	MaxConnections  int           // 0: to be derived
+	IdleTimeout     time.Duration // above 0
+
+	portMaximum, portMinimum int // of Riak's distribution; 0 is not set
+}
+
+// A Listener is an address that clients connect to.
+type Listener struct {
+	Name     string // the last word of its key
+	Key      string // as in riak.conf
+	Host     string // a name, or a numeric address without brackets
+	Port     int    // 0 to 65535; 0 is any free one
+	Fencing  bool   // answer with fencing tokens
+	Position Position
+}
+
+// Address is host:port, an IPv6 address in brackets.
+func (l Listener) Address() string { return l.address().String() }
+
+func (l Listener) address() Address { return Address{l.Host, l.Port} }
+
+// A Log says what is logged where (riak.conf rules 57 to 61). Files are
+// absolute, sizes in bytes. A level is one of debug, info, notice, warning,
+// error, critical, alert, emergency and none.
+type Log struct {
+	Console      string // off, file, console or both
+	ConsoleLevel string // for both
+	ConsoleFile  string
+	ErrorFile    string // error and above, whatever Console is
+
+	Syslog         bool
+	SyslogIdent    string
+	SyslogFacility string
+	SyslogLevel    string
+
+	Crash            bool
+	CrashFile        string
+	CrashMessageSize int64
+	CrashSize        int64
+	CrashRotation    string
+	CrashKeep        int
+}
+
+// DataDir is the folder of this service's own state, in which it keeps
+// everything that it writes except logs.
+func (c *Config) DataDir() string { return filepath.Join(c.PlatformDataDir, "leader_latch") }
+
+const (
+	defaultClusterPort = 5324
+	shortCookie        = 16 // characters; below, a warning
+)
+
+// A builder makes a Config of settings, and collects what is wrong.
+type builder struct {
+	settings  *Settings
+	overrides map[string]Override
+	config    *Config
+	problems  []Problem
+	warnings  []Problem
+}
+
+func newBuilder(s *Settings, overrides []Override) *builder {
+	b := &builder{
+		settings:  s,
+		overrides: make(map[string]Override),
+		config:    &Config{Path: s.main.path, Settings: s},
+	}
+	for _, o := range overrides {
+		if k, known := row(o.Key); !known || k.field == nil {
+			b.problems = append(b.problems, Problem{
+				Position: Position{File: o.Origin},
+				Text:     fmt.Sprintf("%s can be set in riak.conf only", o.Key),
+			})
+		}
+		b.overrides[o.Key] = o
+	}
+	return b
+}
+
+// build fills in the config: first every key by its row of the schema, then
+// what depends on more than one.
+func (b *builder) build() {
+	for _, k := range schema {
+		if k.field == nil {
+			continue
+		}
+		if v, set := b.value(k.Name, k); set {
+			b.store(k, v)
+		}
+	}
+	b.listeners()
+	b.cluster()
+	b.minimumNodes()
+	if _, set := b.text(keyJoinTimeout); !set {
+		b.config.JoinTimeout = 3 * time.Second
+		if b.config.Timing == "calm" {
+			b.config.JoinTimeout = 6 * time.Second
+		}
+	}
+	b.advise()
+	b.strays()
+}
+
+// text is the value of a key as text: of an override, else of the files, else
+// the default. None of them counts as not set, and so does a value that could
+// not be found out.
+func (b *builder) text(key string) (value string, set bool) {
+	if o, ok := b.overrides[key]; ok {
+		return o.Value, true
+	}
+	if b.settings.broken[key] {
+		return "", false
+	}
+	if value, set = b.settings.Get(key); set {
+		return value, true
+	}
+	value, set = b.settings.defaults[key]
+	return value, set
+}
+
+// value is the value of a key as the type of its row, if it is set and fits.
+func (b *builder) value(key string, k Key) (v any, ok bool) {
+	s, set := b.text(key)
+	if !set {
+		return nil, false
+	}
+	v, err := k.Type.parse(s)
+	if err != nil {
+		b.problem(key, "%v", err)
+		return nil, false
+	}
+	return v, true
+}
+
+// store puts a value where its row says.
+func (b *builder) store(k Key, v any) {
+	switch to := k.field(b.config).(type) {
+	case *string:
+		*to = v.(string)
+		if k.Type.kind == kindFile || k.Type.kind == kindFolder {
+			path, err := b.settings.absolute(v.(string))
+			if err != nil {
+				b.problem(k.Name, "a relative path, and the working folder cannot be found out (%v); write the path in full", err)
+			}
+			*to = path
+		}
+	case *bool:
+		*to = v.(bool)
+	case *int:
+		*to = int(v.(int64))
+	case *int64:
+		*to = v.(int64)
+	case *time.Duration:
+		*to = v.(time.Duration)
+	case *Address:
+		*to = v.(Address)
+	case *[]string:
+		*to = v.([]string)
+	default:
+		panic(fmt.Sprintf("riakconf: the schema has a field of type %T for %s", to, k.Name))
+	}
+}
+
+// where is the place of a key's value, and the key itself unless a flag names
+// it.
+func (b *builder) where(key string) (Position, string) {
+	if o, ok := b.overrides[key]; ok {
+		return Position{File: o.Origin}, ""
+	}
+	return b.settings.position(key), key
+}
+
+func (b *builder) problem(key, format string, args ...any) {
+	at, key := b.where(key)
+	b.problems = append(b.problems, Problem{Position: at, Key: key, Text: fmt.Sprintf(format, args...)})
+}
+
+func (b *builder) warn(key, format string, args ...any) {
+	at, key := b.where(key)
+	b.warnings = append(b.warnings, Problem{Position: at, Key: key, Text: fmt.Sprintf(format, args...)})
+}
+
+// listeners reads the latch listeners and their fencing.
+func (b *builder) listeners() {
+	c := b.config
+	fencing := b.fencing()
+	for _, set := range b.settings.list {
+		if set.key != strings.TrimSuffix(listenerPrefix, ".") && !strings.HasPrefix(set.key, listenerPrefix) {
+			continue
+		}
+		k, known := row(set.key)
+		if !known { // riak.conf rule 52
+			b.problem(set.key, "a listener has a name of exactly one word; write %sinternal = host:port, and a dot in the name as \\.", listenerPrefix)
+			continue
+		}
+		v, ok := b.value(set.key, k)
+		if !ok {
+			continue
+		}
+		a := v.(Address)
+		word := strings.TrimPrefix(set.key, listenerPrefix)
+		l := Listener{
+			Name: unescape(word), Key: set.key,
+			Host: a.Host, Port: a.Port,
+			Fencing:  fencing[word],
+			Position: set.position(),
+		}
+		if other := slices.IndexFunc(c.Listeners, func(o Listener) bool { return o.address().overlap(a) }); other >= 0 {
+			o := c.Listeners[other]
+			b.problem(set.key, "%s is already taken by %s (%s, %s); give one of them another port", l.Address(), o.Key, o.Address(), o.Position)
+			continue
+		}
+		c.Listeners = append(c.Listeners, l)
+	}
+	slices.SortFunc(c.Listeners, func(a, b Listener) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// fencing reads which listeners answer with fencing tokens.
+func (b *builder) fencing() map[string]bool {
+	fencing := make(map[string]bool)
+	for _, set := range b.settings.list {
+		word, ok := strings.CutPrefix(set.key, fencingPrefix)
+		if !ok {
+			continue
+		}
+		k, known := row(set.key)
+		if !known {
+			continue // strays warns of it
+		}
+		if v, ok := b.value(set.key, k); ok {
+			fencing[word] = v.(bool)
+		}
+		if _, exists := b.settings.Get(listenerPrefix + word); !exists {
+			b.warn(set.key, "there is no %s%s, so this does nothing; name a listener that there is", listenerPrefix, word)
+		}
+	}
+	return fencing
+}
+
+// cluster finds out where nodes talk to each other.
+func (b *builder) cluster() {
+	c := b.config
+	n, err := ParseNode(c.NodeName)
+	if err != nil {
+		return // the nodename has its own problem
+	}
+	c.NodeHost = n.Host
+	_, explicit := b.text(keyClusterListener)
+	if !explicit {
+		if unspecified(n.Host) {
+			b.problem(keyNodename, "%s is no address that other nodes could reach; put this machine's address behind the @, or set %s",
+				n.Host, keyClusterListener)
+			return
+		}
+		c.ClusterListener = Address{n.Host, cmp.Or(c.portMaximum, c.portMinimum, defaultClusterPort)}
+	}
+	for _, l := range c.Listeners {
+		if l.address().overlap(c.ClusterListener) {
+			b.problem(l.Key, "%s is already taken by the cluster listener (%s); choose another port here or for %s",
+				l.Address(), c.ClusterListener, keyClusterListener)
+		}
+	}
+	if explicit && unspecified(n.Host) && unspecified(c.ClusterListener.Host) {
+		b.problem(keyClusterListener, "neither %s nor nodename (%s) has an address that other nodes could reach; set one of them to this machine's address",
+			c.ClusterListener.Host, c.NodeName)
+	}
+}
+
+// minimumNodes is 1 by default only where the node can be nothing but a
+// development node: all of it literally on loopback addresses.
+func (b *builder) minimumNodes() {
+	c := b.config
+	if _, set := b.text(keyMinimumNodes); set {
+		return
+	}
+	c.MinimumNodes = 3
+	remote := func(l Listener) bool { return !loopback(l.Host) }
+	if loopback(c.NodeHost) && !slices.ContainsFunc(c.Listeners, remote) {
+		c.MinimumNodes = 1
+	}
+}
+
+// advise warns of what works, but hardly as the operator means it.
+func (b *builder) advise() {
+	c := b.config
+	if cookie, set := b.text(keyCookie); set {
+		cure := fmt.Sprintf("set it to %d characters or more of your own, the same on all nodes", shortCookie)
+		switch n := len([]rune(cookie)); {
+		case cookie == defaultCookie:
+			b.warn(keyCookie, "it is %s, the default that everybody knows; %s", defaultCookie, cure)
+		case n < shortCookie:
+			b.warn(keyCookie, "it has only %d characters and can be guessed; %s", n, cure)
+		}
+	}
+	if value, _ := b.text(keyStrongConsistency); value == "off" {
+		cure := "change"
+		if _, set := b.settings.Get(keyStrongConsistency); !set {
+			cure = "add"
+		}
+		b.warn(keyStrongConsistency, "it is off, so every JOIN is refused; %s the line: %s = on", cure, keyStrongConsistency)
+	}
+	isListener := func(s setting) bool { return strings.HasPrefix(s.key, listenerPrefix) }
+	if !slices.ContainsFunc(b.settings.list, isListener) {
+		host := cmp.Or(c.NodeHost, "127.0.0.1")
+		b.warnings = append(b.warnings, Problem{
+			Position: Position{File: c.Path},
+			Text: fmt.Sprintf("no client can connect, as there is no listener; add the line %sinternal = %s",
+				listenerPrefix, Address{host, 5323}),
+		})
+	}
+}

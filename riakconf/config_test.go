@@ -1,0 +1,514 @@
+package riakconf
+
+import (
+	"errors"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// quiet is a configuration without a warning.
+const quiet = `nodename = riak@127.0.0.1
+distributed_cookie = 0123456789abcdef
+strong_consistency = on
+listener.leader_latch.internal = 127.0.0.1:5323
+`
+
+// mustLoad loads a configuration without problems and warnings: quiet, and
+// what is added to it.
+func mustLoad(t *testing.T, added string, overrides ...Override) *Config {
+	t.Helper()
+	path := write(t, "riak.conf", quiet+added)
+	c, warnings, err := Load(path, overrides...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, "warnings", messages(path, warnings))
+	return c
+}
+
+// loadProblems loads a configuration that has problems.
+func loadProblems(t *testing.T, path string, overrides ...Override) []string {
+	t.Helper()
+	c, _, err := Load(path, overrides...)
+	var problems Problems
+	if !errors.As(err, &problems) || c != nil {
+		t.Fatalf("config %v, error %v, want Problems alone", c, err)
+	}
+	return messages(path, problems)
+}
+
+func TestDefaults(t *testing.T) {
+	c := mustLoad(t, "")
+	want := &Config{
+		Path:              c.Path,
+		Settings:          c.Settings,
+		NodeName:          "riak@127.0.0.1",
+		NodeHost:          "127.0.0.1",
+		Cookie:            "0123456789abcdef",
+		StrongConsistency: true,
+		Listeners: []Listener{{
+			Name: "internal", Key: "listener.leader_latch.internal", Host: "127.0.0.1", Port: 5323,
+			Position: Position{c.Path, 4},
+		}},
+		PlatformBinDir:  "/usr/sbin",
+		PlatformDataDir: "/var/lib/riak",
+		PlatformEtcDir:  "/etc/riak",
+		PlatformLibDir:  "/usr/lib/riak/lib",
+		PlatformLogDir:  "/var/log/riak",
+		Log: Log{
+			Console: "file", ConsoleLevel: "info", ConsoleFile: "/var/log/riak/console.log",
+			ErrorFile:   "/var/log/riak/error.log",
+			SyslogIdent: "riak", SyslogFacility: "daemon", SyslogLevel: "info",
+			Crash: true, CrashFile: "/var/log/riak/crash.log",
+			CrashMessageSize: 64 << 10, CrashSize: 10 << 20, CrashRotation: "$D0", CrashKeep: 5,
+		},
+		ClusterListener: Address{"127.0.0.1", 5324},
+		MinimumNodes:    1,
+		Timing:          "normal",
+		JoinTimeout:     3 * time.Second,
+		Voters:          5,
+		DeadManSwitch:   true,
+		IdleTimeout:     time.Minute,
+	}
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+	if got, want := c.DataDir(), "/var/lib/riak/leader_latch"; got != want {
+		t.Errorf("DataDir is %s, want %s", got, want)
+	}
+}
+
+func TestEverySettingArrives(t *testing.T) {
+	path := write(t, "riak.conf", `
+nodename = db@2001:0db8::7
+distributed_cookie = a b=c "d" and more
+strong_consistency = on
+listener.leader_latch.rack\.2 = [2001:db8::7]:0
+listener.leader_latch.internal = ::1:5323
+listener.leader_latch.a = db7.example.com:5323
+platform_bin_dir = bin
+platform_data_dir = ./data
+platform_etc_dir = $(platform_data_dir)/etc
+platform_lib_dir = ../lib
+platform_log_dir = /logs/
+log.console = both
+log.console.level = debug
+log.console.file = ./c.log
+log.error.file = $(platform_log_dir)/e.log
+log.syslog = on
+log.syslog.ident = latch
+log.syslog.facility = local3
+log.syslog.level = warning
+log.crash = off
+log.crash.file = x.log
+log.crash.maximum_message_size = 1.5KB
+log.crash.size = 0
+log.crash.rotation = $W0
+log.crash.rotation.keep = current
+leader_latch.cluster_listener = [::]:7000
+leader_latch.minimum_nodes = 2
+leader_latch.join = db@10.0.0.1, db@[::1]:7000 db@db9
+leader_latch.timing = quick
+leader_latch.join_timeout = 1s500ms
+leader_latch.voters = 3
+leader_latch.dead_man_switch = off
+leader_latch.fencing.rack\.2 = on
+leader_latch.fencing.a = off
+leader_latch.max_connections = 1000
+leader_latch.idle_timeout = 5m
+`)
+	c, warnings, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, "warnings", messages(path, warnings))
+	base := filepath.Dir(filepath.Dir(path))
+	want := &Config{
+		Path:              path,
+		Settings:          c.Settings,
+		NodeName:          "db@2001:0db8::7",
+		NodeHost:          "2001:db8::7",
+		Cookie:            `a b=c "d" and more`,
+		StrongConsistency: true,
+		Listeners: []Listener{
+			{Name: "a", Key: "listener.leader_latch.a", Host: "db7.example.com", Port: 5323, Position: Position{path, 7}},
+			{Name: "internal", Key: "listener.leader_latch.internal", Host: "::1", Port: 5323, Position: Position{path, 6}},
+			{Name: "rack.2", Key: `listener.leader_latch.rack\.2`, Host: "2001:db8::7", Fencing: true, Position: Position{path, 5}},
+		},
+		PlatformBinDir:  base + "/bin",
+		PlatformDataDir: base + "/data",
+		PlatformEtcDir:  base + "/data/etc",
+		PlatformLibDir:  filepath.Dir(base) + "/lib",
+		PlatformLogDir:  "/logs",
+		Log: Log{
+			Console: "both", ConsoleLevel: "debug", ConsoleFile: base + "/c.log",
+			ErrorFile: "/logs/e.log",
+			Syslog:    true, SyslogIdent: "latch", SyslogFacility: "local3", SyslogLevel: "warning",
+			CrashFile: base + "/x.log", CrashMessageSize: 1536, CrashRotation: "$W0",
+		},
+		ClusterListener: Address{"::", 7000},
+		MinimumNodes:    2,
+		Join:            []string{"db@10.0.0.1", "db@[::1]:7000", "db@db9"},
+		Timing:          "quick",
+		JoinTimeout:     1500 * time.Millisecond,
+		Voters:          3,
+		MaxConnections:  1000,
+		IdleTimeout:     5 * time.Minute,
+	}
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+	if got, want := c.Listeners[1].Address(), "[::1]:5323"; got != want {
+		t.Errorf("Address is %s, want %s", got, want)
+	}
+}
+
+func TestRelativeFoldersWithRelativePath(t *testing.T) {
+	path := write(t, "riak.conf", quiet+"platform_data_dir = ./data\n")
+	t.Chdir(filepath.Dir(path))
+	c, _, err := Load("riak.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := c.DataDir(), filepath.Join(filepath.Dir(filepath.Dir(path)), "data/leader_latch"); got != want {
+		t.Errorf("DataDir is %s, want %s", got, want)
+	}
+}
+
+func TestClusterPort(t *testing.T) {
+	const minimum, maximum = "erlang.distribution.port_range.minimum = 6000\n", "erlang.distribution.port_range.maximum = 7999\n"
+	for added, want := range map[string]string{
+		"":                "127.0.0.1:5324",
+		minimum:           "127.0.0.1:6000",
+		minimum + maximum: "127.0.0.1:7999",
+		maximum:           "127.0.0.1:7999",
+		minimum + "leader_latch.cluster_listener = 10.0.0.1:5400\n": "10.0.0.1:5400",
+		"nodename = riak@db1\nleader_latch.minimum_nodes = 1\n":     "db1:5324",
+	} {
+		if got := mustLoad(t, added).ClusterListener.String(); got != want {
+			t.Errorf("%q: %s, want %s", added, got, want)
+		}
+	}
+}
+
+// TestMinimumNodes: a node that others could reach never elects alone by default.
+func TestMinimumNodes(t *testing.T) {
+	tests := []struct {
+		nodename, listeners string
+		want                int
+	}{
+		{"riak@127.0.0.1", "127.0.0.1:1", 1},
+		{"riak@127.9.9.9", "127.0.0.1:1 [::1]:1 localhost:1", 1},
+		{"riak@localhost", "127.0.0.1:1", 1},
+		{"riak@::1", "127.0.0.1:1", 1},
+		{"riak@127.0.0.1", "", 1},
+		{"riak@127.0.0.1", "0.0.0.0:1", 3},
+		{"riak@127.0.0.1", "127.0.0.1:1 10.0.0.1:2", 3},
+		{"riak@127.0.0.1", "localhost.localdomain:1", 3},
+		{"riak@10.0.0.1", "127.0.0.1:1", 3},
+		{"riak@db1", "127.0.0.1:1", 3},
+		{"riak@localhost.localdomain", "127.0.0.1:1", 3},
+	}
+	for _, tt := range tests {
+		conf := "nodename = " + tt.nodename + "\n"
+		for i, address := range strings.Fields(tt.listeners) {
+			conf += "listener.leader_latch." + string(rune('a'+i)) + " = " + address + "\n"
+		}
+		c, _, err := Load(write(t, "riak.conf", conf))
+		if err != nil {
+			t.Errorf("%q: %v", conf, err)
+		} else if c.MinimumNodes != tt.want {
+			t.Errorf("%q: minimum nodes %d, want %d", conf, c.MinimumNodes, tt.want)
+		}
+	}
+	if got := mustLoad(t, "leader_latch.minimum_nodes = 3\n").MinimumNodes; got != 3 {
+		t.Errorf("set to 3: %d", got)
+	}
+}
+
+func TestJoinTimeoutFollowsTiming(t *testing.T) {
+	for added, want := range map[string]time.Duration{
+		"leader_latch.timing = quick\n":                                3 * time.Second,
+		"leader_latch.timing = calm\n":                                 6 * time.Second,
+		"leader_latch.timing = calm\nleader_latch.join_timeout = 4s\n": 4 * time.Second,
+	} {
+		if got := mustLoad(t, added).JoinTimeout; got != want {
+			t.Errorf("%q: %v, want %v", added, got, want)
+		}
+	}
+}
+
+func TestOverridesWin(t *testing.T) {
+	added := "leader_latch.minimum_nodes = 2\nleader_latch.timing = broken\n"
+	c := mustLoad(t, added,
+		Override{"leader_latch.minimum_nodes", "4", "--minimum-nodes"},
+		Override{"leader_latch.timing", "calm", "--timing"},
+		Override{"leader_latch.cluster_listener", "[::1]:0", "--cluster-listener"},
+		Override{"leader_latch.join", "", "--join"})
+	if c.MinimumNodes != 4 || c.Timing != "calm" || c.ClusterListener != (Address{"::1", 0}) || c.JoinTimeout != 6*time.Second || len(c.Join) != 0 {
+		t.Errorf("%+v", c)
+	}
+	if got, _ := c.Settings.Get("leader_latch.minimum_nodes"); got != "2" {
+		t.Errorf("the settings have %q, want what the file has", got)
+	}
+
+	path := write(t, "riak.conf", quiet+"leader_latch.voters = 0\n")
+	wantLines(t, "problems", loadProblems(t, path,
+		Override{"leader_latch.timing", "fast", "--timing"},
+		Override{"leader_latch.minimum_nodes", "0", "--minimum-nodes"},
+		Override{"leader_latch.cluster_listener", "127.0.0.1:x", "--cluster-listener"},
+		Override{"listener.leader_latch.x", "127.0.0.1:1", "--listener"},
+		Override{"nonesuch", "1", "--nonesuch"}),
+		"riak.conf:5: leader_latch.voters: 0 is below 1",
+		"--listener: listener.leader_latch.x can be set in riak.conf only",
+		"--nonesuch: nonesuch can be set in riak.conf only",
+		`--cluster-listener: "x" is not a port`,
+		"--minimum-nodes: 0 is below 1",
+		`--timing: "fast" is not possible here; write `)
+}
+
+func TestAllProblemsAtOnceInOrder(t *testing.T) {
+	path := write(t,
+		"riak.conf", `nodename = riak
+leader_latch.voters = 0
+leader_latch.minimum_nodes = many
+include more.conf
+leader_latch.timing = slow
+strong_consistency = true
+log.console = syslog
+log.console.level = warn
+log.crash.size = 1TB
+erlang.distribution.port_range.minimum = 0
+platform_data_dir = $(nope)
+listener.leader_latch = 127.0.0.1:1
+listener.leader_latch.a.b = 127.0.0.1:1
+listener.leader_latch.a = 127.0.0.1:99999
+listener.leader_latch.b = 127.0.0.1
+listener.leader_latch.c = [::1]:7
+listener.leader_latch.d = 0:0:0:0:0:0:0:1:7
+`,
+		"more.conf", "leader_latch.join_timeout = 0s\nleader_latch.fencing.b = yes\n",
+		"leader-latch.conf", "leader_latch.join = db1\nleader_latch.max_connections = -1\n")
+	wantLines(t, "problems", loadProblems(t, path),
+		`riak.conf:1: nodename: "riak" has no @`,
+		`riak.conf:2: leader_latch.voters: 0 is below 1`,
+		`riak.conf:3: leader_latch.minimum_nodes: "many" is not a whole number`,
+		`riak.conf:5: leader_latch.timing: "slow" is not possible here; write quick, normal or calm`,
+		`riak.conf:6: strong_consistency: "true" is neither on nor off`,
+		`riak.conf:7: log.console: "syslog" is not possible here; write `,
+		`riak.conf:8: log.console.level: "warn" is not possible here; write `,
+		`riak.conf:9: log.crash.size: "1TB" is not a size`,
+		`riak.conf:10: erlang.distribution.port_range.minimum: 0 is below 1`,
+		`riak.conf:11: platform_data_dir: nothing sets "nope"`,
+		`riak.conf:12: listener.leader_latch: a listener has a name of exactly one word`,
+		`riak.conf:13: listener.leader_latch.a.b: a listener has a name of exactly one word`,
+		`riak.conf:14: listener.leader_latch.a: port 99999 is above 65535`,
+		`riak.conf:15: listener.leader_latch.b: "127.0.0.1" has no port`,
+		`riak.conf:17: listener.leader_latch.d: [::1]:7 is already taken by listener.leader_latch.c ([::1]:7, riak.conf:16); give`,
+		`more.conf:1: leader_latch.join_timeout: "0s" is not a duration`,
+		`more.conf:2: leader_latch.fencing.b: "yes" is neither on nor off`,
+		`leader-latch.conf:1: leader_latch.join: "db1" has no @`,
+		`leader-latch.conf:2: leader_latch.max_connections: -1 is below 0`)
+}
+
+func TestProblemsOfOneSetting(t *testing.T) {
+	tests := []struct{ added, want string }{
+		{"nodename = @127.0.0.1\n", `riak.conf:5: nodename: "@127.0.0.1" has no usable name`},
+		{"nodename = riak@\n", `riak.conf:5: nodename: "riak@" has no host`},
+		{"nodename = riak@127.0.0.1:5324\n", `riak.conf:5: nodename: "riak@127.0.0.1:5324" has a port; the port of this node is set by leader_latch.cluster_listener`},
+		{"nodename = riak@0.0.0.0\n", "riak.conf:5: nodename: 0.0.0.0 is no address that other nodes could reach; put this machine's address behind the @, or set leader_latch.cluster_listener"},
+		{"nodename = riak@::\n", "riak.conf:5: nodename: :: is no address"},
+		{"nodename = riak@0.0.0.0\nleader_latch.cluster_listener = [::]:1\n", "riak.conf:6: leader_latch.cluster_listener: neither :: nor nodename (riak@0.0.0.0) has an address"},
+		{"listener.leader_latch.b = 0.0.0.0:5323\n", "riak.conf:5: listener.leader_latch.b: 0.0.0.0:5323 is already taken by listener.leader_latch.internal (127.0.0.1:5323, "},
+		{"listener.leader_latch.b = 127.0.0.1:5324\n", "riak.conf:5: listener.leader_latch.b: 127.0.0.1:5324 is already taken by the cluster listener"},
+		{"leader_latch.cluster_listener = 5324\n", `riak.conf:5: leader_latch.cluster_listener: "5324" has no port`},
+		{"leader_latch.dead_man_switch = 1\n", `riak.conf:5: leader_latch.dead_man_switch: "1" is neither on nor off`},
+		{"leader_latch.fencing.internal = On\n", `riak.conf:5: leader_latch.fencing.internal: "On" is neither on nor off`},
+		{"leader_latch.idle_timeout = 60\n", `riak.conf:5: leader_latch.idle_timeout: "60" is not a duration`},
+	}
+	for _, tt := range tests {
+		wantLines(t, tt.added, loadProblems(t, write(t, "riak.conf", quiet+tt.added)), tt.want)
+	}
+	if c := mustLoad(t, "nodename = riak@0.0.0.0\nleader_latch.cluster_listener = 10.0.0.1:1\n"); c.ClusterListener.Host != "10.0.0.1" {
+		t.Errorf("%+v", c.ClusterListener)
+	}
+}
+
+// TestRunConfig: the configuration of make run needs no further word.
+func TestRunConfig(t *testing.T) {
+	path := write(t, "riak.conf", readFile(t, "../packaging/riak.conf.run"))
+	c, warnings, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, "warnings", messages(path, warnings))
+	run := filepath.Dir(filepath.Dir(path))
+	if c.DataDir() != run+"/data/leader_latch" || c.Log.ErrorFile != run+"/log/error.log" {
+		t.Errorf("state in %s, errors in %s, want them below %s", c.DataDir(), c.Log.ErrorFile, run)
+	}
+	if c.MinimumNodes != 1 || c.Listeners[0].Address() != "127.0.0.1:5323" || c.Log.Console != "console" {
+		t.Errorf("%+v", c)
+	}
+}
+
+// TestForeignKeysAreLeftAlone: the file belongs to Riak too, whatever it has.
+func TestForeignKeysAreLeftAlone(t *testing.T) {
+	mustLoad(t, `
+ring_size = lots
+handoff.ip = not an address
+handoff.port = x
+jmx = on
+listener.http.internal = 127.0.0.1:99999
+listener.protobuf.leader_latch = x
+log.error.redirect = maybe
+leveldb.maximum_memory.percent = 70
+latch = x
+leader = x
+leader_latches_of_another_kind = x
+NodeName = x
+`)
+}
+
+func TestWarnings(t *testing.T) {
+	listener := "listener.leader_latch.internal = 127.0.0.1:5323\n"
+	tests := []struct {
+		conf string
+		want []string
+	}{
+		{"", []string{
+			"riak.conf: distributed_cookie: it is riak, the default that everybody knows; set it to 16 characters or more of your own, the same on all nodes",
+			"riak.conf: strong_consistency: it is off, so every JOIN is refused; add the line: strong_consistency = on",
+			"riak.conf: no client can connect, as there is no listener; add the line listener.leader_latch.internal = 127.0.0.1:5323",
+		}},
+		{listener + "nodename = riak@2001:db8::1\nstrong_consistency = off\ndistributed_cookie = riak\n", []string{
+			"riak.conf:3: strong_consistency: it is off, so every JOIN is refused; change the line: strong_consistency = on",
+			"riak.conf:4: distributed_cookie: it is riak, the default",
+		}},
+		{quiet + "distributed_cookie = 0123456789abcdé\n", []string{
+			"riak.conf:5: distributed_cookie: it has only 15 characters and can be guessed; set it",
+		}},
+		{quiet + `
+leader_latch.minimum_node = 3
+leader_latch.minimumnodes = 3
+leader_latch.colour = red
+leader_latch.fencing.nonesuch = on
+leader_latch.fencings.internal = on
+leader_latch = on
+leadr-lach.voters = 3
+leaderlatch.join-timeout = 3s
+Leader_Latch.timing = calm
+listener.leaderlatch.x = 127.0.0.1:1
+listener.leader-latch = 127.0.0.1:1
+listeners.leader_latch.x = 127.0.0.1:1
+`, []string{
+			"riak.conf:6: leader_latch.minimum_node: this key is not known and does nothing; did you mean leader_latch.minimum_nodes?",
+			"riak.conf:7: leader_latch.minimumnodes: this key is not known and does nothing; did you mean leader_latch.minimum_nodes?",
+			"riak.conf:8: leader_latch.colour: this key is not known and does nothing$",
+			"riak.conf:9: leader_latch.fencing.nonesuch: there is no listener.leader_latch.nonesuch, so this does nothing",
+			"riak.conf:10: leader_latch.fencings.internal: this key is not known and does nothing; did you mean leader_latch.fencing.internal?",
+			"riak.conf:11: leader_latch: this key is not known and does nothing$",
+			"riak.conf:12: leadr-lach.voters: this key is not known and does nothing; did you mean leader_latch.voters?",
+			"riak.conf:13: leaderlatch.join-timeout: this key is not known and does nothing; did you mean leader_latch.join_timeout?",
+			"riak.conf:14: Leader_Latch.timing: this key is not known and does nothing; did you mean leader_latch.timing?",
+			"riak.conf:15: listener.leaderlatch.x: this key is not known and does nothing; did you mean listener.leader_latch.x?",
+			"riak.conf:16: listener.leader-latch: this key is not known and does nothing; did you mean listener.leader_latch.internal?",
+			"riak.conf:17: listeners.leader_latch.x: this key is not known and does nothing; did you mean listener.leader_latch.x?",
+		}},
+	}
+	for _, tt := range tests {
+		path := write(t, "riak.conf", tt.conf)
+		_, warnings, err := Load(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantLines(t, tt.conf, messages(path, warnings), tt.want...)
+	}
+}
+
+func TestWarningsComeWithErrorsToo(t *testing.T) {
+	path := write(t, "riak.conf", "nodename = riak\n")
+	_, warnings, err := Load(path)
+	if err == nil || len(warnings) != 3 {
+		t.Errorf("error %v, warnings %v", err, warnings)
+	}
+}
+
+func TestProblemsAsText(t *testing.T) {
+	problems := Problems{
+		{Position: Position{"riak.conf", 41}, Key: "listener.leader_latch.internal", Text: "port 99999 is above 65535"},
+		{Position: Position{File: "riak.conf"}, Text: "there is no such file"},
+	}
+	want := "riak.conf:41: listener.leader_latch.internal: port 99999 is above 65535\nriak.conf: there is no such file"
+	if got := problems.Error(); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestEffectiveShowsWhatIsInEffect, also where a default depends on other settings.
+func TestEffectiveShowsWhatIsInEffect(t *testing.T) {
+	effective := func(conf string) map[string]Setting {
+		s, err := Read(write(t, "riak.conf", conf))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := make(map[string]Setting)
+		for _, e := range s.Effective() {
+			all[e.Key] = e
+		}
+		return all
+	}
+	all := effective("leader_latch.timing = calm\nnodename = riak@10.0.0.1\n")
+	for _, want := range []Setting{
+		{"leader_latch.timing", "calm", false},
+		{"leader_latch.join_timeout", "6s", true},
+		{"leader_latch.minimum_nodes", "3", true},
+		{"leader_latch.cluster_listener", "10.0.0.1:5324", true},
+		{"leader_latch.voters", "5", true},
+		{"log.console.file", "/var/log/riak/console.log", true},
+	} {
+		if got := all[want.Key]; got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	}
+	if e, listed := all["leader_latch.join"]; listed {
+		t.Errorf("%+v has no default", e)
+	}
+	all = effective("nodename = nonsense\nleader_latch.voters = nonsense\n") // types are not judged
+	if got := all["leader_latch.voters"]; got.Value != "nonsense" {
+		t.Errorf("%+v", got)
+	}
+	if e, listed := all["leader_latch.cluster_listener"]; listed {
+		t.Errorf("%+v cannot be known", e)
+	}
+}
+
+func TestWords(t *testing.T) {
+	for key, want := range map[string][]string{
+		"a":         {"a"},
+		"a.b-c._":   {"a", "b-c", "_"},
+		`a\.b.c\.`:  {`a\.b`, `c\.`},
+		`\.\..a\.a`: {`\.\.`, `a\.a`},
+	} {
+		if got := words(key); !slices.Equal(got, want) {
+			t.Errorf("%q is %q, want %q", key, got, want)
+		}
+	}
+}
+
+func TestDistance(t *testing.T) {
+	for _, tt := range []struct {
+		a, b string
+		want int
+	}{
+		{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"abc", "abc", 0},
+		{"kitten", "sitting", 3}, {"flaw", "lawn", 2}, {"ab", "ba", 2},
+	} {
+		if got := distance(tt.a, tt.b); got != tt.want {
+			t.Errorf("distance(%q, %q) = %d, want %d", tt.a, tt.b, got, tt.want)
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package riakconf
+
+import (
+	"fmt"
+	"strings"
+)
+
+// strays warns of keys that are not in the schema but look as if they were
+// meant for this service. All others that are not in it are Riak's, and left
+// alone (riak.conf rule 54).
+func (b *builder) strays() {
+	for _, set := range b.settings.list {
+		if set.key[0] != 'l' && set.key[0] != 'L' { // as all that follow; files can have very many settings
+			continue
+		}
+		w := words(set.key)
+		switch {
+		case near(w[0], "listener") && len(w) > 1 && near(w[1], "leader_latch"):
+			b.strayListener(set, w)
+		case near(w[0], "leader_latch"):
+			b.strayOwn(set, w)
+		}
+	}
+}
+
+func (b *builder) strayListener(set setting, w []string) {
+	if w[0] == "listener" && w[1] == "leader_latch" {
+		return // it was read as a listener
+	}
+	name := "internal"
+	if len(w) == 3 {
+		name = w[2]
+	}
+	b.warn(set.key, "this key is not known and does nothing; did you mean %s%s?", listenerPrefix, name)
+}
+
+func (b *builder) strayOwn(set setting, w []string) {
+	if _, known := row(set.key); known {
+		return
+	}
+	text := "this key is not known and does nothing"
+	if meant := nearestOwn(w[1:]); meant != "" {
+		text += fmt.Sprintf("; did you mean %s?", meant)
+	}
+	b.warn(set.key, "%s", text)
+}
+
+// nearestOwn is the key of this service's own that the words after its first
+// come nearest to, or "".
+func nearestOwn(w []string) string {
+	best, meant := 4, "" // further away it is a guess
+	for _, k := range schema {
+		name, own := strings.CutPrefix(k.Name, ownPrefix)
+		if !own {
+			continue
+		}
+		given := strings.Join(w, ".")
+		if prefix, fuzzy := strings.CutSuffix(name, "$name"); fuzzy && len(w) == 2 {
+			name = prefix + w[1]
+		}
+		if d := distance(plain(given), plain(name)); d < best {
+			best, meant = d, ownPrefix+name
+		}
+	}
+	return meant
+}
+
+// near reports whether a word is another one but for case, hyphens,
+// underscores and one or two slips.
+func near(word, other string) bool {
+	if d := len(word) - len(other); d < -4 || d > 4 {
+		return false
+	}
+	return distance(plain(word), plain(other)) <= 2
+}
+
+func plain(word string) string {
+	return strings.ToLower(strings.NewReplacer("_", "", "-", "", `\`, "").Replace(word))
+}
+
+// distance is the least number of characters to insert, delete or replace to
+// make b of a.
+func distance(a, b string) int {
+	costs := make([]int, len(b)+1) // of making the first j characters of b
+	for j := range costs {
+		costs[j] = j
+	}
+	for i := range len(a) {
+		diagonal := costs[0]
+		costs[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost = 1 + min(diagonal, costs[j], costs[j+1])
+			}
+			diagonal, costs[j+1] = costs[j+1], cost
+		}
+	}
+	return costs[len(b)]
+}

@@ -1,0 +1,208 @@
+package riakconf
+
+import (
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Key is one row of the schema.
+type Key struct {
+	Name    string // $name stands for exactly one word (riak.conf rule 52)
+	Type    Type
+	Default string // as it would stand in the file; "" is none, or see Note
+	Note    string // how the default comes about where it is not a fixed text
+	Help    string // one line
+	Foreign bool   // Riak's alone: known for references and for Effective, never judged
+
+	field   func(*Config) any      // where its value goes; nil if config.go sees to it
+	derived func(c *Config) string // the default, where it depends on other settings
+}
+
+// Flag is the name of the flag of serve that sets the key, without dashes, or
+// "" if there is none: the settings of this service's own have one, Riak's
+// and those for each listener have none.
+func (k Key) Flag() string {
+	name, own := strings.CutPrefix(k.Name, ownPrefix)
+	if !own || strings.Contains(name, "$") {
+		return ""
+	}
+	return strings.ReplaceAll(name, "_", "-")
+}
+
+// Keys is the schema: every key that this service reads, in the order in
+// which a reader would want them, Riak's before its own.
+func Keys() []Key { return slices.Clone(schema) }
+
+// The parts of keys that occur outside the table.
+const (
+	ownPrefix      = "leader_latch."
+	listenerPrefix = "listener.leader_latch."
+	fencingPrefix  = "leader_latch.fencing."
+
+	keyNodename          = "nodename"
+	keyCookie            = "distributed_cookie"
+	keyStrongConsistency = "strong_consistency"
+	keyClusterListener   = "leader_latch.cluster_listener"
+	keyMinimumNodes      = "leader_latch.minimum_nodes"
+	keyJoinTimeout       = "leader_latch.join_timeout"
+
+	defaultCookie = "riak"
+)
+
+var (
+	levels     = []string{"debug", "info", "notice", "warning", "error", "critical", "alert", "emergency", "none"}
+	facilities = []string{"kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "clock", "authpriv", "ftp", "cron",
+		"local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"}
+)
+
+var schema = []Key{
+	// Riak's keys that have a meaning here.
+	{Name: keyNodename, Type: nodeType, Default: "riak@127.0.0.1",
+		Help:  "the node's name in the cluster; other nodes reach it at the host behind the @",
+		field: func(c *Config) any { return &c.NodeName }},
+	{Name: keyCookie, Type: textType, Default: defaultCookie,
+		Help:  "the secret that all nodes of a cluster share",
+		field: func(c *Config) any { return &c.Cookie }},
+	{Name: keyStrongConsistency, Type: flagType, Default: "off",
+		Help:  "off: the node runs, but every JOIN is refused",
+		field: func(c *Config) any { return &c.StrongConsistency }},
+	{Name: listenerPrefix + "$name", Type: addressType, Note: "none",
+		Help: "where clients connect; one for each name"},
+	{Name: "erlang.distribution.port_range.maximum", Type: integer(1, 65535), Note: "none",
+		Help:  "the default port of the cluster listener",
+		field: func(c *Config) any { return &c.portMaximum }},
+	{Name: "erlang.distribution.port_range.minimum", Type: integer(1, 65535), Note: "none",
+		Help:  "the same, if no maximum is set",
+		field: func(c *Config) any { return &c.portMinimum }},
+	{Name: "platform_bin_dir", Type: folderType, Default: "/usr/sbin",
+		Help:  "Riak's programs; for references",
+		field: func(c *Config) any { return &c.PlatformBinDir }},
+	{Name: "platform_data_dir", Type: folderType, Default: "/var/lib/riak",
+		Help:  "data; this service keeps its own in leader_latch below it",
+		field: func(c *Config) any { return &c.PlatformDataDir }},
+	{Name: "platform_etc_dir", Type: folderType, Default: "/etc/riak",
+		Help:  "configuration; for references",
+		field: func(c *Config) any { return &c.PlatformEtcDir }},
+	{Name: "platform_lib_dir", Type: folderType, Default: "/usr/lib/riak/lib",
+		Help:  "Riak's libraries; for references",
+		field: func(c *Config) any { return &c.PlatformLibDir }},
+	{Name: "platform_log_dir", Type: folderType, Default: "/var/log/riak",
+		Help:  "log files",
+		field: func(c *Config) any { return &c.PlatformLogDir }},
+
+	// Logs (riak.conf rules 57 to 61).
+	{Name: "log.console", Type: oneOf("off", "file", "console", "both"), Default: "file",
+		Help:  "where the log goes: log.console.file, the console, both or nowhere",
+		field: func(c *Config) any { return &c.Log.Console }},
+	{Name: "log.console.level", Type: oneOf(levels...), Default: "info",
+		Help:  "the least important messages in it; none: no messages",
+		field: func(c *Config) any { return &c.Log.ConsoleLevel }},
+	{Name: "log.console.file", Type: fileType, Default: "$(platform_log_dir)/console.log",
+		Help:  "the log file",
+		field: func(c *Config) any { return &c.Log.ConsoleFile }},
+	{Name: "log.error.file", Type: fileType, Default: "$(platform_log_dir)/error.log",
+		Help:  "the log file for errors and worse, whatever log.console says",
+		field: func(c *Config) any { return &c.Log.ErrorFile }},
+	{Name: "log.syslog", Type: flagType, Default: "off",
+		Help:  "on: messages go to syslog too",
+		field: func(c *Config) any { return &c.Log.Syslog }},
+	{Name: "log.syslog.ident", Type: textType, Default: "riak",
+		Help:  "the name that they have there",
+		field: func(c *Config) any { return &c.Log.SyslogIdent }},
+	{Name: "log.syslog.facility", Type: oneOf(facilities...), Default: "daemon",
+		Help:  "and the facility",
+		field: func(c *Config) any { return &c.Log.SyslogFacility }},
+	{Name: "log.syslog.level", Type: oneOf(levels...), Default: "info",
+		Help:  "the least important messages that go there",
+		field: func(c *Config) any { return &c.Log.SyslogLevel }},
+	{Name: "log.crash", Type: flagType, Default: "on",
+		Help:  "on: crashes are written in full to log.crash.file",
+		field: func(c *Config) any { return &c.Log.Crash }},
+	{Name: "log.crash.file", Type: fileType, Default: "$(platform_log_dir)/crash.log",
+		Help:  "the log file for crashes",
+		field: func(c *Config) any { return &c.Log.CrashFile }},
+	{Name: "log.crash.maximum_message_size", Type: sizeType, Default: "64KB",
+		Help:  "longer messages are cut in it",
+		field: func(c *Config) any { return &c.Log.CrashMessageSize }},
+	{Name: "log.crash.size", Type: sizeType, Default: "10MB",
+		Help:  "a larger one is rotated",
+		field: func(c *Config) any { return &c.Log.CrashSize }},
+	{Name: "log.crash.rotation", Type: textType, Default: "$D0",
+		Help:  "when it is rotated; $D0 is midnight",
+		field: func(c *Config) any { return &c.Log.CrashRotation }},
+	{Name: "log.crash.rotation.keep", Type: Type{kind: kindKeep}, Default: "5",
+		Help:  "how many old ones are kept",
+		field: func(c *Config) any { return &c.Log.CrashKeep }},
+
+	// Riak's keys that an operator may look for beside these.
+	foreign("log.error.messages_per_second", "100"),
+	foreign("log.error.redirect", "on"),
+	foreign("handoff.ip", "0.0.0.0"),
+	foreign("handoff.port", "8099"),
+	foreign("ring.state_dir", "$(platform_data_dir)/ring"),
+	foreign("tls_protocols.sslv3", "off"),
+	foreign("tls_protocols.tlsv1", "off"),
+	foreign("tls_protocols.tlsv1.1", "off"),
+	foreign("tls_protocols.tlsv1.2", "on"),
+
+	// Settings of this service's own.
+	{Name: keyClusterListener, Type: addressType, Note: "nodename's host, port 5324 (or erlang.distribution.port_range.maximum, .minimum)",
+		Help:  "where nodes talk to each other",
+		field: func(c *Config) any { return &c.ClusterListener },
+		derived: func(c *Config) string {
+			if c.ClusterListener.Host == "" {
+				return ""
+			}
+			return c.ClusterListener.String()
+		}},
+	{Name: keyMinimumNodes, Type: integer(1, math.MaxInt32), Note: "3; 1 if nodename and all listeners are on loopback addresses",
+		Help:    "a smaller cluster refuses every JOIN until it has once been this large",
+		field:   func(c *Config) any { return &c.MinimumNodes },
+		derived: func(c *Config) string { return strconv.Itoa(c.MinimumNodes) }},
+	{Name: "leader_latch.join", Type: nodesType, Note: "none",
+		Help:  "nodes to join on the very first start",
+		field: func(c *Config) any { return &c.Join }},
+	{Name: "leader_latch.timing", Type: oneOf("quick", "normal", "calm"), Default: "normal",
+		Help:  "how soon a silent node's members are replaced: 1.0, 2.4 or 7 seconds",
+		field: func(c *Config) any { return &c.Timing }},
+	{Name: keyJoinTimeout, Type: duration(time.Millisecond), Note: "3s; 6s with leader_latch.timing = calm",
+		Help:    "within this a JOIN is answered",
+		field:   func(c *Config) any { return &c.JoinTimeout },
+		derived: func(c *Config) string { return strconv.FormatInt(int64(c.JoinTimeout/time.Second), 10) + "s" }},
+	{Name: "leader_latch.voters", Type: integer(1, math.MaxInt32), Default: "5",
+		Help:  "how many nodes vote; further ones follow",
+		field: func(c *Config) any { return &c.Voters }},
+	{Name: "leader_latch.dead_man_switch", Type: flagType, Default: "on",
+		Help:  "on: the kernel kills a process that is stopped or stalled for too long, so that its connections close",
+		field: func(c *Config) any { return &c.DeadManSwitch }},
+	{Name: fencingPrefix + "$name", Type: flagType, Default: "off",
+		Help: "on: the listener of that name answers LEADER <name> <token>"},
+	{Name: "leader_latch.max_connections", Type: integer(0, math.MaxInt32), Default: "0",
+		Help:  "the most client connections; 0: as many as the limit of open files allows",
+		field: func(c *Config) any { return &c.MaxConnections }},
+	{Name: "leader_latch.idle_timeout", Type: duration(time.Millisecond), Default: "60s",
+		Help:  "a connection that has not joined within this is closed",
+		field: func(c *Config) any { return &c.IdleTimeout }},
+}
+
+func foreign(name, value string) Key {
+	return Key{Name: name, Type: textType, Default: value, Foreign: true, Help: "Riak's; not used here"}
+}
+
+// row is the row of a key, which may be one that a $name stands for.
+func row(key string) (Key, bool) {
+	name := key
+	for _, prefix := range []string{listenerPrefix, fencingPrefix} {
+		if word, ok := strings.CutPrefix(key, prefix); ok && word != "" && wordLen(word) == len(word) {
+			name = prefix + "$name"
+		}
+	}
+	i := slices.IndexFunc(schema, func(k Key) bool { return k.Name == name })
+	if i < 0 {
+		return Key{}, false
+	}
+	return schema[i], true
+}

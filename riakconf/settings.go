@@ -1,0 +1,146 @@
+package riakconf
+
+import (
+	"encoding/json"
+	"iter"
+	"path/filepath"
+	"strings"
+
+	"github.com/magiconair/properties"
+)
+
+// Settings are the settings of a configuration: after includes, with the last
+// of duplicates in the place of the first (riak.conf rule 22), references
+// resolved, types not judged. They do not change any more, and any goroutine
+// may read them.
+type Settings struct {
+	props    *properties.Properties // key to value, in order
+	list     []setting              // the same, with the line that won
+	index    map[string]int32       // key to place in list
+	broken   map[string]bool        // keys whose value could not be found out
+	defaults map[string]string      // of the schema's keys that are not set
+	main     *source
+}
+
+// newSettings puts the settings of all files in order. It takes list over.
+func newSettings(main *source, list []setting) *Settings {
+	s := &Settings{
+		props:    properties.NewProperties(),
+		index:    make(map[string]int32, len(list)),
+		broken:   make(map[string]bool),
+		defaults: make(map[string]string),
+		main:     main,
+	}
+	s.props.DisableExpansion = true // it would expand ${..}, and from the environment
+	s.list = list[:0]
+	for _, set := range list {
+		if i, again := s.index[set.key]; again {
+			s.list[i] = set
+		} else {
+			s.index[set.key] = int32(len(s.list))
+			s.list = append(s.list, set)
+		}
+	}
+	for _, set := range s.list {
+		s.props.Set(set.key, set.value)
+	}
+	return s
+}
+
+// replace gives a setting another value.
+func (s *Settings) replace(i int, value string) {
+	s.list[i].value = value
+	s.props.Set(s.list[i].key, value)
+}
+
+// Get returns the value of a key that the files set.
+func (s *Settings) Get(key string) (value string, set bool) { return s.props.Get(key) }
+
+// All yields the keys and values that the files set, in order. A dot inside a
+// word of a key is written \. as in the file.
+func (s *Settings) All() iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		for _, key := range s.props.Keys() {
+			value, _ := s.props.Get(key)
+			if !yield(key, value) {
+				return
+			}
+		}
+	}
+}
+
+// position is where a key is set, or the main file as a whole.
+func (s *Settings) position(key string) Position {
+	if i, set := s.index[key]; set {
+		return s.list[i].position()
+	}
+	return Position{File: s.main.path}
+}
+
+// MarshalJSON is {"settings":[[key,value],...]}, what the files set in order.
+func (s *Settings) MarshalJSON() ([]byte, error) {
+	pairs := make([][2]string, 0, s.props.Len())
+	for key, value := range s.All() {
+		pairs = append(pairs, [2]string{key, value})
+	}
+	return json.Marshal(map[string][][2]string{"settings": pairs})
+}
+
+// A Setting is a key with the value that is in effect.
+type Setting struct {
+	Key, Value string
+	Default    bool // no file sets it
+}
+
+// Effective lists what the files set, in order, and then the defaults of the
+// other keys that matter to this service, in the order of [Keys]. Keys
+// without a default are left out, and so are those of the form
+// listener.leader_latch.$name, which exist only where a line sets them
+// (riak.conf rule 53).
+func (s *Settings) Effective() []Setting {
+	var all []Setting
+	for key, value := range s.All() {
+		all = append(all, Setting{Key: key, Value: value})
+	}
+	b := newBuilder(s, nil)
+	b.build() // for the defaults that depend on other settings
+	for _, k := range schema {
+		if _, set := s.Get(k.Name); set {
+			continue
+		}
+		value := s.defaults[k.Name]
+		if k.derived != nil {
+			value = k.derived(b.config)
+		}
+		if value != "" {
+			all = append(all, Setting{Key: k.Name, Value: value, Default: true})
+		}
+	}
+	return all
+}
+
+// absolute is a path of a file or folder in full: relative ones are relative
+// to the parent of the folder of riak.conf, as with Riak.
+func (s *Settings) absolute(path string) (string, error) {
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path), nil
+	}
+	main, err := filepath.Abs(s.main.path)
+	return filepath.Join(filepath.Dir(filepath.Dir(main)), path), err
+}
+
+// words splits a key at its dots, but not at those that are written \. (riak.conf rule 10).
+func words(key string) []string {
+	var all []string
+	for {
+		n := wordLen(key)
+		all = append(all, key[:n])
+		if n == len(key) {
+			return all
+		}
+		key = key[n+1:]
+	}
+}
+
+// unescape is a word of a key as it is meant.
+func unescape(word string) string { return strings.ReplaceAll(word, `\.`, ".") }
