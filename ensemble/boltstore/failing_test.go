@@ -1,0 +1,292 @@
+package boltstore
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
+)
+
+// A disk is under a store and can be broken: writes then fail, since another
+// file, open for reading only, has taken the place of the right one.
+type disk struct {
+	t        *testing.T
+	path     string
+	fd, good int // the store's descriptor, and another one of the same open file
+}
+
+// openOnDisk opens a store that counts the calls of OnError.
+func openOnDisk(t *testing.T) (s *Store, d *disk, failures *[]error) {
+	t.Helper()
+	d = &disk{t: t, path: filepath.Join(t.TempDir(), "raft.db")}
+	failures = new([]error)
+	s = mustOpen(t, d.path, Options{
+		OnError: func(err error) { *failures = append(*failures, err) },
+		openFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
+			f, err := os.OpenFile(name, flag, mode)
+			if err != nil {
+				return nil, err
+			}
+			d.fd = int(f.Fd())
+			d.good, err = unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+			return f, err
+		},
+	})
+	t.Cleanup(func() { unix.Close(d.good) })
+	return s, d, failures
+}
+
+func (d *disk) breakDown() {
+	d.t.Helper()
+	f, err := os.Open(d.path)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Dup3(int(f.Fd()), d.fd, unix.O_CLOEXEC); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func (d *disk) repair() {
+	d.t.Helper()
+	if err := unix.Dup3(d.good, d.fd, unix.O_CLOEXEC); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// After a failed fsync the next one reports success, although the pages are
+// lost: so the disk is well again here, and the store must not be.
+func TestTheFirstFailedWriteIsFinal(t *testing.T) {
+	for name, write := range map[string]func(*Store) error{
+		"StoreLog":          func(s *Store) error { return s.StoreLog(entry(2001)) },
+		"StoreLogs":         func(s *Store) error { return s.StoreLogs(entries(2001, 2050)) },
+		"replace by a gap":  func(s *Store) error { return s.StoreLogs(entries(3000, 3001)) },
+		"DeleteRange front": func(s *Store) error { return s.DeleteRange(1, 10) },
+		"DeleteRange back":  func(s *Store) error { return s.DeleteRange(10, 2000) },
+		"DeleteRange all":   func(s *Store) error { return s.DeleteRange(1, 2000) },
+		"Set":               func(s *Store) error { return s.Set([]byte("vote"), []byte("other")) },
+		"SetUint64":         func(s *Store) error { return s.SetUint64([]byte("term"), 8) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, d, failures := openOnDisk(t)
+			mustStore(t, s, 1, 2000)
+			if err := errors.Join(s.Set([]byte("vote"), []byte("one")), s.SetUint64([]byte("term"), 7)); err != nil {
+				t.Fatal(err)
+			}
+			d.breakDown()
+			first := write(s)
+			if first == nil || !strings.HasPrefix(first.Error(), "log store "+d.path+": ") {
+				t.Fatalf("error %v", first)
+			}
+			d.repair()
+			for name, err := range everyCall(s) {
+				if err != first {
+					t.Errorf("then %s: error %v", name, err)
+				}
+			}
+			if len(*failures) != 1 || (*failures)[0] != first {
+				t.Errorf("OnError was called with %v", *failures)
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+
+			s = mustOpen(t, d.path, Options{})
+			defer s.Close()
+			wantLog(t, s, 1, 2000)
+			if v, err := s.Get([]byte("vote")); string(v) != "one" || err != nil {
+				t.Errorf("vote %q, error %v", v, err)
+			}
+			if n, err := s.GetUint64([]byte("term")); n != 7 || err != nil {
+				t.Errorf("term %d, error %v", n, err)
+			}
+		})
+	}
+}
+
+// Of the writes that wait while one fails, none is tried: on a disk that is well
+// again they would succeed.
+func TestWaitingWritesFailWithTheFirst(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "raft.db")
+	calls := 0
+	s := mustOpen(t, path, Options{OnError: func(error) { calls++ }})
+	mustStore(t, s, 1, 10)
+	var begun, writers sync.WaitGroup
+	errs := make([]error, 8)
+	first := s.update(func(*bolt.Tx) error {
+		for i := range errs {
+			begun.Add(1)
+			writers.Go(func() {
+				begun.Done()
+				errs[i] = s.StoreLog(entry(11))
+			})
+		}
+		begun.Wait()
+		time.Sleep(20 * time.Millisecond) // they are to wait for the lock; if they do not yet, the test is only weaker
+		return errors.New("the disk is ill")
+	})
+	writers.Wait()
+	for _, err := range errs {
+		if err == nil || err != first {
+			t.Errorf("error %v, the first was %v", err, first)
+		}
+	}
+	if calls != 1 {
+		t.Errorf("OnError was called %d times", calls)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	s = mustOpen(t, path, Options{})
+	defer s.Close()
+	wantLog(t, s, 1, 10)
+}
+
+// Reads may fail at the same time; there is one first error nevertheless.
+func TestOfFailuresAtOnceOneIsTheFirst(t *testing.T) {
+	var calls atomic.Int32
+	s := mustOpen(t, filepath.Join(t.TempDir(), "raft.db"), Options{OnError: func(error) { calls.Add(1) }})
+	defer s.Close()
+	var inside, readers sync.WaitGroup
+	errs := make([]error, 8)
+	inside.Add(len(errs))
+	for i := range errs {
+		readers.Go(func() {
+			errs[i] = s.view(func(*bolt.Tx) error {
+				inside.Done()
+				inside.Wait()
+				return fmt.Errorf("damage %d", i)
+			})
+		})
+	}
+	readers.Wait()
+	for _, err := range errs {
+		if err == nil || err != errs[0] {
+			t.Errorf("error %v, another had %v", err, errs[0])
+		}
+	}
+	if n := calls.Load(); n != 1 {
+		t.Errorf("OnError was called %d times", n)
+	}
+}
+
+func TestOnErrorMayBeNil(t *testing.T) {
+	s, d, _ := openOnDisk(t)
+	s.onError = nil
+	d.breakDown()
+	if err := s.StoreLog(entry(1)); err == nil {
+		t.Error("no error")
+	}
+	d.repair()
+	s.Close()
+}
+
+// Long ranges are deleted in several transactions. Whatever is left when one of
+// them is the last has no gap.
+func TestACrashBetweenTwoPartsOfADeleteLeavesNoGap(t *testing.T) {
+	const n = 3*deleteChunk + 100
+	tests := []struct {
+		name                  string
+		from, to, first, last uint64
+	}{
+		{"front", 1, n - 50, deleteChunk + 1, n},
+		{"back", 50, n, 1, n - deleteChunk},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "raft.db")
+			s := mustOpen(t, path, Options{})
+			mustStore(t, s, 1, n)
+			err := s.update(func(tx *bolt.Tx) error {
+				done, err := deleteSome(tx, tt.from, tt.to)
+				if done {
+					t.Error("all was deleted in one transaction")
+				}
+				return err
+			})
+			if err := errors.Join(err, s.Close()); err != nil {
+				t.Fatal(err)
+			}
+			s = mustOpen(t, path, Options{})
+			defer s.Close()
+			wantLog(t, s, tt.first, tt.last)
+			mustDelete(t, s, tt.from, tt.to) // the caller's next try
+			if tt.name == "front" {
+				wantLog(t, s, n-49, n)
+			} else {
+				wantLog(t, s, 1, 49)
+			}
+		})
+	}
+}
+
+// Damage that Open does not look for is found when the entry is used.
+func TestDamageFoundWhenReadingIsFinal(t *testing.T) {
+	good := encode(entry(5))
+	bad := encode(entry(5))
+	bad[40] ^= 1
+	tests := []struct {
+		name   string
+		damage func(log, stable *bolt.Bucket) error
+		read   func(*Store) error
+		is     error
+	}{
+		{"a bit of an entry", func(log, _ *bolt.Bucket) error { return log.Put(key(5), bad) }, getLog5, ErrDamaged},
+		{"an entry cut off", func(log, _ *bolt.Bucket) error { return log.Put(key(5), good[:20]) }, getLog5, ErrDamaged},
+		{"an empty entry", func(log, _ *bolt.Bucket) error { return log.Put(key(5), nil) }, getLog5, ErrDamaged},
+		{"another entry", func(log, _ *bolt.Bucket) error { return log.Put(key(5), encode(entry(6))) }, getLog5, ErrDamaged},
+		{"an entry from the future", func(log, _ *bolt.Bucket) error { return log.Put(key(5), []byte{2, 0}) }, getLog5, ErrVersion},
+		{"a number", func(_, stable *bolt.Bucket) error { return stable.Put([]byte("term"), []byte("abc")) },
+			func(s *Store) error { _, err := s.GetUint64([]byte("term")); return err }, ErrDamaged},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "raft.db")
+			s := mustOpen(t, path, Options{})
+			mustStore(t, s, 1, 10)
+			s.Close()
+			damage(t, path, tt.damage)
+
+			calls := 0
+			s = mustOpen(t, path, Options{OnError: func(error) { calls++ }})
+			defer s.Close()
+			first := tt.read(s)
+			if !errors.Is(first, tt.is) {
+				t.Errorf("error %v, want %v", first, tt.is)
+			}
+			for name, err := range everyCall(s) {
+				if err != first {
+					t.Errorf("then %s: error %v", name, err)
+				}
+			}
+			if calls != 1 {
+				t.Errorf("OnError was called %d times", calls)
+			}
+		})
+	}
+}
+
+func getLog5(s *Store) error { return s.GetLog(5, new(raft.Log)) }
+
+// damage changes a closed store behind its back.
+func damage(t *testing.T, path string, do func(log, stable *bolt.Bucket) error) {
+	t.Helper()
+	db, err := bolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bolt.Tx) error { return do(tx.Bucket(logBucket), tx.Bucket(stableBucket)) })
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
