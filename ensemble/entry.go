@@ -1,0 +1,346 @@
+package ensemble
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// What a Raft log entry holds. Decided once: an entry that is written stays
+// readable for as long as the log may hold it.
+//
+//	entry   = version(1 byte = 1) at(uvarint, Unix milliseconds) count(uvarint) op*
+//	op      = kind(1 byte) fields in the order of the struct
+//	string  = length(uvarint) bytes
+//	integer = uvarint; durations in nanoseconds
+const entryVersion = 1
+
+const (
+	// MaxOps is how many operations one entry may hold. A position in the
+	// log (see [Position]) leaves ten bits for the operation's number.
+	MaxOps = 1 << positionBits
+
+	// maxEntryBytes bounds an entry, so that one does not keep the others
+	// waiting on disk and network.
+	maxEntryBytes = 64 << 10
+
+	// maxString bounds every string on decoding. Names of groups and clients
+	// have at most 255 bytes; node names and addresses are host names.
+	maxString = 1024
+
+	positionBits = 10
+)
+
+// ErrFormat is wrapped by errors about data of a version that this program
+// does not read: it was written by a newer one.
+var ErrFormat = errors.New("written by a newer version of leader-latch")
+
+// errCorrupt is wrapped by errors about bytes that no version writes.
+var errCorrupt = errors.New("damaged data")
+
+// Position is the place of an operation in the replicated log: the index of
+// its entry and its number within that, so that no two operations share one.
+type Position uint64
+
+func positionOf(index uint64, op int) Position {
+	return Position(index<<positionBits | uint64(op))
+}
+
+// NodeID names a node for ever; it is random and lies in its data folder.
+type NodeID string
+
+// Incarnation is one life of a node's session: the position of its Open.
+type Incarnation Position
+
+// MemberID names one membership for ever: the incarnation that proposed its
+// Join and that Join's number in it.
+type MemberID struct {
+	Incarnation Incarnation
+	Seq         uint64
+}
+
+// Entry is what one Raft log entry holds: operations that take effect one
+// after the other.
+type Entry struct {
+	At  time.Time // wall clock of the proposer, for people to read; decides nothing
+	Ops []Op
+}
+
+// Op is an operation of the replicated state machine: one of [Found], [Open],
+// [Join], [Leave], [Renew], [End], [Expire] and [Activate].
+type Op interface {
+	kind() opKind
+	encode(*encoder)
+}
+
+type opKind byte
+
+// The kinds as they are on disk.
+const (
+	kindFound    opKind = 1
+	kindActivate opKind = 2
+	kindOpen     opKind = 3
+	kindRenew    opKind = 4
+	kindJoin     opKind = 5
+	kindLeave    opKind = 6
+	kindEnd      opKind = 7
+	kindExpire   opKind = 8
+)
+
+type (
+	// Found gives the cluster its identity. Only the first one counts.
+	Found struct {
+		Cluster   string
+		TokenBase uint64
+	}
+
+	// Activate lets elections begin, for good.
+	Activate struct{}
+
+	// Open begins an incarnation of a node's session (design section 3, rule 1).
+	Open struct {
+		Node    NodeID
+		Counter uint64 // above that of every Open before, fsynced by the node before it is used
+		Boot    string // the machine's boot, so that a restart on it may end the session before at once
+		Lease   time.Duration
+		Expiry  time.Duration // S: silent for so long, the session may be expired
+		Name    string        // the node's name for people
+		Address string        // where other nodes reach it
+	}
+
+	// Renew is a sign of life; its acceptance prolongs the node's lease.
+	Renew struct {
+		Incarnation Incarnation
+		Seq         uint64
+	}
+
+	// Join makes Client the last member of Group.
+	Join struct {
+		Incarnation   Incarnation
+		Seq           uint64
+		Group, Client string
+	}
+
+	// Leave ends the membership that the Join numbered Join began. It never
+	// names a client: another one may have the name by then.
+	Leave struct {
+		Incarnation Incarnation
+		Seq         uint64
+		Join        uint64
+	}
+
+	// End ends the node's own session and all its memberships.
+	End struct {
+		Incarnation Incarnation
+		Seq         uint64
+	}
+
+	// Expire ends the session of a silent node, if Renewal is still the last
+	// renewal that was accepted (design section 3, rule 4).
+	Expire struct {
+		Incarnation Incarnation
+		Renewal     uint64
+	}
+)
+
+func (Found) kind() opKind    { return kindFound }
+func (Activate) kind() opKind { return kindActivate }
+func (Open) kind() opKind     { return kindOpen }
+func (Renew) kind() opKind    { return kindRenew }
+func (Join) kind() opKind     { return kindJoin }
+func (Leave) kind() opKind    { return kindLeave }
+func (End) kind() opKind      { return kindEnd }
+func (Expire) kind() opKind   { return kindExpire }
+
+func (o Found) encode(e *encoder) {
+	e.string(o.Cluster)
+	e.uint(o.TokenBase)
+}
+func (Activate) encode(*encoder) {}
+func (o Open) encode(e *encoder) {
+	e.string(string(o.Node))
+	e.uint(o.Counter)
+	e.string(o.Boot)
+	e.uint(uint64(o.Lease))
+	e.uint(uint64(o.Expiry))
+	e.string(o.Name)
+	e.string(o.Address)
+}
+func (o Renew) encode(e *encoder) {
+	e.uint(uint64(o.Incarnation))
+	e.uint(o.Seq)
+}
+func (o Join) encode(e *encoder) {
+	e.uint(uint64(o.Incarnation))
+	e.uint(o.Seq)
+	e.string(o.Group)
+	e.string(o.Client)
+}
+func (o Leave) encode(e *encoder) {
+	e.uint(uint64(o.Incarnation))
+	e.uint(o.Seq)
+	e.uint(o.Join)
+}
+func (o End) encode(e *encoder) {
+	e.uint(uint64(o.Incarnation))
+	e.uint(o.Seq)
+}
+func (o Expire) encode(e *encoder) {
+	e.uint(uint64(o.Incarnation))
+	e.uint(o.Renewal)
+}
+
+func decodeOp(d *decoder) (Op, error) {
+	switch k := opKind(d.byte()); k {
+	case kindFound:
+		return Found{Cluster: d.string(), TokenBase: d.uint()}, d.err
+	case kindActivate:
+		return Activate{}, d.err
+	case kindOpen:
+		return Open{
+			Node:    NodeID(d.string()),
+			Counter: d.uint(),
+			Boot:    d.string(),
+			Lease:   time.Duration(d.uint()),
+			Expiry:  time.Duration(d.uint()),
+			Name:    d.string(),
+			Address: d.string(),
+		}, d.err
+	case kindRenew:
+		return Renew{Incarnation: d.incarnation(), Seq: d.uint()}, d.err
+	case kindJoin:
+		return Join{Incarnation: d.incarnation(), Seq: d.uint(), Group: d.string(), Client: d.string()}, d.err
+	case kindLeave:
+		return Leave{Incarnation: d.incarnation(), Seq: d.uint(), Join: d.uint()}, d.err
+	case kindEnd:
+		return End{Incarnation: d.incarnation(), Seq: d.uint()}, d.err
+	case kindExpire:
+		return Expire{Incarnation: d.incarnation(), Renewal: d.uint()}, d.err
+	default:
+		if d.err != nil {
+			return nil, d.err
+		}
+		return nil, fmt.Errorf("operation of kind %d: %w", k, ErrFormat)
+	}
+}
+
+// encodeEntry gives the bytes of a log entry.
+func encodeEntry(entry Entry) []byte {
+	e := &encoder{buf: make([]byte, 0, 16+48*len(entry.Ops))}
+	e.byte(entryVersion)
+	e.uint(uint64(max(0, entry.At.UnixMilli())))
+	e.uint(uint64(len(entry.Ops)))
+	for _, op := range entry.Ops {
+		e.byte(byte(op.kind()))
+		op.encode(e)
+	}
+	return e.buf
+}
+
+// decodeEntry reads a log entry. Its error wraps [ErrFormat] if a newer
+// program wrote the entry.
+func decodeEntry(b []byte) (Entry, error) {
+	d := &decoder{buf: b}
+	if v := d.byte(); d.err == nil && v != entryVersion {
+		return Entry{}, fmt.Errorf("log entry of version %d: %w", v, ErrFormat)
+	}
+	entry := Entry{At: time.UnixMilli(int64(d.uint()))}
+	n := d.uint()
+	if n > MaxOps {
+		return Entry{}, fmt.Errorf("log entry of %d operations: %w", n, errCorrupt)
+	}
+	if d.err == nil {
+		entry.Ops = make([]Op, 0, min(n, uint64(len(d.buf)))) // an operation has a byte at least
+	}
+	for range n {
+		op, err := decodeOp(d)
+		if err != nil {
+			return Entry{}, fmt.Errorf("log entry: %w", err)
+		}
+		entry.Ops = append(entry.Ops, op)
+	}
+	if err := d.end(); err != nil {
+		return Entry{}, fmt.Errorf("log entry: %w", err)
+	}
+	return entry, nil
+}
+
+// encoder and decoder write and read the primitives of entries and snapshots.
+type encoder struct{ buf []byte }
+
+func (e *encoder) byte(b byte)   { e.buf = append(e.buf, b) }
+func (e *encoder) uint(v uint64) { e.buf = binary.AppendUvarint(e.buf, v) }
+func (e *encoder) bool(v bool) {
+	if v {
+		e.byte(1)
+	} else {
+		e.byte(0)
+	}
+}
+func (e *encoder) string(s string) {
+	e.uint(uint64(len(s)))
+	e.buf = append(e.buf, s...)
+}
+
+// decoder keeps its first error; after it all values are zero.
+type decoder struct {
+	buf []byte
+	err error
+}
+
+func (d *decoder) fail(what string) {
+	if d.err == nil {
+		d.err = fmt.Errorf("%s: %w", what, errCorrupt)
+	}
+	d.buf = nil
+}
+
+func (d *decoder) byte() byte {
+	if len(d.buf) == 0 {
+		d.fail("ends early")
+		return 0
+	}
+	b := d.buf[0]
+	d.buf = d.buf[1:]
+	return b
+}
+
+func (d *decoder) uint() uint64 {
+	v, n := binary.Uvarint(d.buf)
+	if n <= 0 {
+		d.fail("bad integer")
+		return 0
+	}
+	d.buf = d.buf[n:]
+	return v
+}
+
+func (d *decoder) bool() bool {
+	b := d.byte()
+	if b > 1 {
+		d.fail("bad truth value")
+	}
+	return b == 1
+}
+
+func (d *decoder) string() string {
+	n := d.uint()
+	if n > maxString || n > uint64(len(d.buf)) {
+		d.fail("bad length")
+		return ""
+	}
+	s := string(d.buf[:n])
+	d.buf = d.buf[n:]
+	return s
+}
+
+func (d *decoder) incarnation() Incarnation { return Incarnation(d.uint()) }
+
+// end is the decoder's error, or that bytes are left over.
+func (d *decoder) end() error {
+	if d.err == nil && len(d.buf) > 0 {
+		d.fail("bytes left over")
+	}
+	return d.err
+}
