@@ -1,0 +1,50 @@
+package ensemble
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// reading is what a machine's clocks show at one moment. Readings of
+// different machines, or of before and after a boot, do not compare.
+//
+// The clocks disagree a little: BOOTTIME counts suspend, MONOTONIC does not,
+// MONOTONIC_RAW is not slewed towards the right time. Whoever measures errs
+// to the safe side (design section 3, rule 7): a node takes its own lease for
+// older than it may be, the session of another one for younger.
+type reading struct {
+	boot, mono, raw time.Duration
+}
+
+// atMost is the longest that may have passed between two readings.
+func (r reading) atMost(since reading) time.Duration {
+	return max(r.boot-since.boot, r.raw-since.raw)
+}
+
+// atLeast is the shortest that may have passed between two readings.
+func (r reading) atLeast(since reading) time.Duration {
+	return min(r.mono-since.mono, r.raw-since.raw)
+}
+
+// later is the reading a while after r.
+func (r reading) later(d time.Duration) reading {
+	return reading{r.boot + d, r.mono + d, r.raw + d}
+}
+
+// readClocks reads the machine's clocks.
+func readClocks() reading {
+	return reading{
+		boot: gettime(unix.CLOCK_BOOTTIME),
+		mono: gettime(unix.CLOCK_MONOTONIC),
+		raw:  gettime(unix.CLOCK_MONOTONIC_RAW),
+	}
+}
+
+func gettime(clock int32) time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(clock, &ts); err != nil {
+		panic("ensemble: a clock that every Linux has cannot be read: " + err.Error())
+	}
+	return time.Duration(ts.Nano())
+}

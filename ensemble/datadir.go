@@ -1,0 +1,287 @@
+package ensemble
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"leaderlatch/ensemble/boltstore"
+)
+
+// PermanentError is a failure that no restart cures: a person has to change
+// something. Its text says what.
+type PermanentError struct{ Err error }
+
+func (e *PermanentError) Error() string { return e.Err.Error() }
+func (e *PermanentError) Unwrap() error { return e.Err }
+
+func permanent(format string, args ...any) error {
+	return &PermanentError{fmt.Errorf(format, args...)}
+}
+
+// ErrLocked is returned by [OpenDir] when another process holds the folder.
+var ErrLocked = errors.New("another leader-latch runs on this data folder")
+
+// Dir is a node's data folder, locked. The lock is held from before the first
+// listener until the process is gone, so that whoever gets it next knows that
+// the process before has no connection left (design section 3, rule 1).
+//
+//	lock       the lock, with the holder's process id
+//	node.json  who the node is: identity, below
+//	raft.db    Raft's log and votes, and the open counter
+//	snapshots/ Raft's snapshots
+type Dir struct {
+	path     string
+	lock     *os.File
+	identity identity
+	fresh    bool // no Raft state yet: the node has to found its cluster
+}
+
+// dirFormat is the version of the data folder as a whole.
+const dirFormat = 1
+
+// identity is the content of node.json. It is written before anything else
+// that lasts, and never again but to say that founding is done.
+type identity struct {
+	Format    int    `json:"format"`
+	Node      NodeID `json:"node_id"`
+	Cluster   string `json:"cluster_id"`
+	TokenBase uint64 `json:"token_base"`
+	Founded   bool   `json:"founded"` // Raft's own state exists from here on
+}
+
+// OpenDir locks the data folder, making it when it is missing, and reads who
+// the node is; a folder without a node gets a new identity. It waits for a
+// process that holds the lock until ctx is done, and then gives an error that
+// wraps [ErrLocked]. An error that a restart cannot cure is a
+// [PermanentError].
+func OpenDir(ctx context.Context, path string) (*Dir, error) {
+	if err := checkOwner(path); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(path, 0o750); err != nil {
+		return nil, permanent("data folder: %w; make it writable for the user that the service runs as, or set platform_data_dir", err)
+	}
+	if err := os.Chmod(path, 0o750); err != nil { // whatever the umask is
+		return nil, permanent("data folder: %w; give it to the user that the service runs as", err)
+	}
+	lock, err := lockDir(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	d := &Dir{path: path, lock: lock}
+	if err := d.readIdentity(); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// checkOwner refuses to work as root in a folder of another user: the files
+// that it would leave there, that user's service could not open.
+func checkOwner(path string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	for {
+		info, err := os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) && filepath.Dir(path) != path {
+			path = filepath.Dir(path)
+			continue
+		}
+		if err != nil {
+			return permanent("data folder: %w", err)
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 {
+			return permanent("data folder: %s belongs to user %d and this process runs as root; start it as that user (sudo -u '#%d' leader-latch serve), or chown the folder to root", path, st.Uid, st.Uid)
+		}
+		return nil
+	}
+}
+
+// lockDir takes the lock on the folder. A process that was killed just now
+// may hold it until its last connection is closed.
+func lockDir(ctx context.Context, path string) (*os.File, error) {
+	name := filepath.Join(path, "lock")
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, permanent("data folder: %w; give it to the user that the service runs as", err)
+	}
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if err != unix.EWOULDBLOCK && err != unix.EINTR {
+			f.Close()
+			return nil, permanent("data folder: lock %s: %w; it must be on a local file system", name, err)
+		}
+		select {
+		case <-ctx.Done():
+			holder, _ := os.ReadFile(name)
+			f.Close()
+			return nil, fmt.Errorf("data folder %s: %w (process %s); stop that one first, or give this one a platform_data_dir of its own",
+				path, ErrLocked, strings.TrimSpace(string(holder)))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	// Who holds it is for people only; failing to say so is no reason to stop.
+	if err := f.Truncate(0); err == nil {
+		fmt.Fprintf(f, "%d\n", os.Getpid())
+	}
+	return f, nil
+}
+
+func (d *Dir) readIdentity() error {
+	name := filepath.Join(d.path, "node.json")
+	b, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return d.newIdentity()
+	}
+	if err != nil {
+		return permanent("data folder: %w; give it to the user that the service runs as", err)
+	}
+	// The version first: what else is in there depends on it.
+	var version struct{ Format int }
+	if err := json.Unmarshal(b, &version); err != nil {
+		return permanent("%s: %w; restore the file, or move the folder away to start as a new node", name, err)
+	}
+	if version.Format > dirFormat {
+		return permanent("%s: data format %d, this program reads up to %d: %w; install that version again", name, version.Format, dirFormat, ErrFormat)
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&d.identity); err != nil || d.identity.Format != dirFormat || d.identity.Node == "" || d.identity.Cluster == "" {
+		return permanent("%s: not what this program writes (%v); restore the file, or move the folder away to start as a new node", name, err)
+	}
+	hasRaft, err := d.hasRaft()
+	if err != nil {
+		return permanent("data folder: %w", err)
+	}
+	if d.identity.Founded && !hasRaft {
+		return permanent("%s is missing though %s says that this node has state; restore both from one copy, or move the folder away to start as a new node", d.raftPath(), name)
+	}
+	d.fresh = !d.identity.Founded
+	return nil
+}
+
+// newIdentity makes the node that founds a cluster of its own: an empty
+// folder is a new node, never an old one that forgot (design section 5).
+func (d *Dir) newIdentity() error {
+	switch hasRaft, err := d.hasRaft(); {
+	case err != nil:
+		return permanent("data folder: %w", err)
+	case hasRaft:
+		return permanent("%s is there without node.json; restore both from one copy, or move the folder away to start as a new node", d.raftPath())
+	}
+	d.identity = identity{
+		Format:    dirFormat,
+		Node:      NodeID(randomID()),
+		Cluster:   randomID(),
+		TokenBase: uint64(time.Now().UnixMicro()),
+	}
+	d.fresh = true
+	return d.writeIdentity()
+}
+
+// writeIdentity puts node.json in place as a whole, on disk before it returns.
+func (d *Dir) writeIdentity() error {
+	b, err := json.MarshalIndent(d.identity, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := writeFile(filepath.Join(d.path, "node.json"), append(b, '\n')); err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	return nil
+}
+
+// founded notes that Raft's state exists from here on.
+func (d *Dir) founded() error {
+	d.identity.Founded, d.fresh = true, false
+	return d.writeIdentity()
+}
+
+func (d *Dir) raftPath() string { return filepath.Join(d.path, "raft.db") }
+
+func (d *Dir) hasRaft() (bool, error) {
+	_, err := os.Stat(d.raftPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Path is where a file of that name lies in the folder.
+func (d *Dir) Path(name string) string { return filepath.Join(d.path, name) }
+
+// Close gives the lock back.
+func (d *Dir) Close() error { return d.lock.Close() }
+
+var counterKey = []byte("leader_latch.open_counter")
+
+// nextCounter writes the next open counter down and gives it. It is on disk
+// before it is used, beside Raft's votes, so that neither goes back alone.
+func nextCounter(s *boltstore.Store) (uint64, error) {
+	last, err := s.GetUint64(counterKey)
+	if err != nil {
+		return 0, fmt.Errorf("open counter: %w", err)
+	}
+	if err := s.SetUint64(counterKey, last+1); err != nil {
+		return 0, fmt.Errorf("open counter: %w", err)
+	}
+	return last + 1, nil
+}
+
+func randomID() string {
+	b := make([]byte, 16)
+	rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}
+
+// writeFile replaces a file by way of a temporary one beside it, and syncs
+// file and folder.
+func writeFile(name string, content []byte) error {
+	tmp := name + ".new"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp, name)
+	}
+	if err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
+// bootID names the machine's present boot.
+func bootID() (string, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b)), err
+}

@@ -1,0 +1,211 @@
+package ensemble
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestOneProcessAtATimeHoldsTheFolder(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data", "leader_latch")
+	first, err := OpenDir(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := OpenDir(ctx, path); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), path) {
+		t.Fatalf("a second one: %v", err)
+	}
+	// It waits for one that is about to go, and finds the same node.
+	got := make(chan *Dir)
+	go func() {
+		second, err := OpenDir(t.Context(), path)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- second
+	}()
+	first.Close()
+	second := <-got
+	defer second.Close()
+	if second.identity != first.identity {
+		t.Errorf("identity %v, was %v", second.identity, first.identity)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o750 {
+		t.Errorf("folder %v, %v", info.Mode(), err)
+	}
+	for _, name := range []string{"lock", "node.json"} {
+		if info, err := os.Stat(filepath.Join(path, name)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s %v, %v", name, info.Mode(), err)
+		}
+	}
+}
+
+// What a folder may hold that this program must leave alone. Each says what
+// to do, as an error that no restart cures, and changes nothing.
+func TestFoldersThatAreRefused(t *testing.T) {
+	made := t.TempDir()
+	kill(startNode(t, made, nil))
+	identity, err := os.ReadFile(filepath.Join(made, "node.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, content string) func(t *testing.T, path string) {
+		return func(t *testing.T, path string) {
+			if err := os.WriteFile(filepath.Join(path, name), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	remove := func(name string) func(t *testing.T, path string) {
+		return func(t *testing.T, path string) {
+			if err := os.Remove(filepath.Join(path, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		change func(t *testing.T, path string)
+		want   string
+		is     error
+	}{
+		{"a newer data format", write("node.json", `{"format": 2, "what": "ever"}`), "install that version again", ErrFormat},
+		{"an identity that is no JSON", write("node.json", "node"), "restore the file", nil},
+		{"an identity without a node", write("node.json", `{"format": 1}`), "restore the file", nil},
+		{"an identity with more in it", write("node.json", strings.Replace(string(identity), "{", `{"x": 1,`, 1)), "restore the file", nil},
+		{"a lost raft.db", remove("raft.db"), "restore both", nil},
+		{"an empty raft.db", write("raft.db", ""), "raft.db", nil},
+		{"a raft.db of something else", write("raft.db", strings.Repeat("x", 1<<16)), "raft.db", nil},
+		{"a lost identity", remove("node.json"), "restore both", nil},
+		{"another cluster's identity", write("node.json", strings.Replace(string(identity), `"cluster_id": "`, `"cluster_id": "x`, 1)), "move it away", nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "copy")
+			if out, err := exec.Command("cp", "-a", made, path).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			c.change(t, path)
+			before := contents(t, path, "node.json")
+
+			dir, err := OpenDir(t.Context(), path)
+			if err == nil {
+				defer dir.Close()
+				var n *Node
+				if n, err = Start(dir, Config{Name: "riak@127.0.0.1", Address: "127.0.0.1:5324", Timing: Quick, MinimumNodes: 1, Logger: testLog(t)}); err == nil {
+					<-n.Failed()
+					err = n.Err()
+					stop(t, n)
+				}
+			}
+			var p *PermanentError
+			if !errors.As(err, &p) || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("error %q, want a permanent one, a line with %q", err, c.want)
+			}
+			if c.is != nil && !errors.Is(err, c.is) {
+				t.Errorf("error %v is not %v", err, c.is)
+			}
+			if after := contents(t, path, "node.json"); after != before {
+				t.Errorf("node.json was changed:\n%s\nwas\n%s", after, before)
+			}
+		})
+	}
+}
+
+func contents(t *testing.T, path, name string) string {
+	b, err := os.ReadFile(filepath.Join(path, name))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// A crash between any two steps of founding is made good by the next start,
+// with the identity that was drawn first.
+func TestFoundingIsTakenUpWhereItStopped(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		crash func(t *testing.T, path string)
+	}{
+		{"after node.json", func(t *testing.T, path string) {
+			os.Remove(filepath.Join(path, "raft.db"))
+			os.RemoveAll(filepath.Join(path, "snapshots"))
+		}},
+		{"after Raft's first state", func(*testing.T, string) {}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := t.TempDir()
+			n := startNode(t, path, nil)
+			was := n.dir.identity
+			kill(n)
+			c.crash(t, path)
+			was.Founded = false
+			if err := (&Dir{path: path, identity: was}).writeIdentity(); err != nil {
+				t.Fatal(err)
+			}
+			n = startNode(t, path, nil)
+			was.Founded = true
+			if n.dir.identity != was {
+				t.Errorf("identity %v, was %v", n.dir.identity, was)
+			}
+			join(t, n, "g", "a").wantTold("a")
+		})
+	}
+}
+
+// An entry that only a newer program can read stops the node: it may not go
+// on with a state that differs from the others'.
+func TestANewerLogEntryStopsTheNode(t *testing.T) {
+	path := t.TempDir()
+	n := startNode(t, path, nil)
+	a := join(t, n, "g", "a")
+	a.wantTold("a")
+	n.raft.Apply([]byte{entryVersion + 1}, time.Second).Error()
+	<-n.Failed()
+	check := func(err error) {
+		t.Helper()
+		var p *PermanentError
+		if !errors.As(err, &p) || !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "install that version again") {
+			t.Errorf("failed with %v", err)
+		}
+	}
+	check(n.Err())
+	a.wantClosed() // the node may not speak any more
+	if _, err := n.Join("g", "b", a); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("JOIN: %v", err)
+	}
+	kill(n)
+
+	dir, err := OpenDir(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	n, err = Start(dir, Config{Name: "riak@127.0.0.1", Address: "127.0.0.1:5324", Timing: Quick, MinimumNodes: 1, Logger: testLog(t)})
+	if err == nil {
+		<-n.Failed()
+		err = n.Err()
+		stop(t, n)
+	}
+	check(err)
+}
+
+// The packages' one direction: the ensemble knows neither the wire nor the file.
+func TestImports(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "leaderlatch/ensemble/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pkg := range strings.Fields(string(out)) {
+		if pkg == "leaderlatch/latch" || pkg == "leaderlatch/riakconf" {
+			t.Errorf("imports %s", pkg)
+		}
+	}
+}

@@ -1,0 +1,138 @@
+package ensemble
+
+import "sync"
+
+// dispatcher hands committed changes to this node's connections, in order,
+// on a goroutine of its own: applying an entry never waits for a client.
+//
+// Its queue is bounded: beyond the bound it forgets what is queued and hands
+// every member the leader of its group as the state has it by then. The same
+// happens after a snapshot was installed.
+type dispatcher struct {
+	wake chan struct{} // has room for one
+
+	mu    sync.Mutex // guards queue; taken last
+	queue []delivery
+
+	// Of the dispatcher's goroutine alone.
+	groups  map[string]*audience
+	through uint64 // log index up to which all is known; older deliveries are stale
+}
+
+// audience is the members of one group on this node.
+type audience struct{ members []*Membership }
+
+// delivery is a change to hand on. Its index is that of the log entry.
+type delivery struct {
+	what   deliveryKind
+	index  uint64
+	member *Membership // of deliverJoined and deliverGone
+	group  string
+	leader string
+	token  uint64
+}
+
+type deliveryKind int
+
+const (
+	deliverLed deliveryKind = iota
+	deliverJoined
+	deliverGone
+	deliverAll // read everything from the state
+)
+
+// maxQueue bounds the queue: some megabytes, and far more than arrives while
+// ten thousand members are told of one change.
+const maxQueue = 1 << 16
+
+func newDispatcher() *dispatcher {
+	return &dispatcher{wake: make(chan struct{}, 1), groups: make(map[string]*audience)}
+}
+
+func (d *dispatcher) add(v delivery) {
+	d.mu.Lock()
+	if len(d.queue) >= maxQueue {
+		d.queue = append(d.queue[:0:0], delivery{what: deliverAll})
+	} else {
+		d.queue = append(d.queue, v)
+	}
+	d.mu.Unlock()
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run delivers until done is closed. all gives the committed memberships of
+// this node with the leaders of their groups, and the log index of that view.
+func (d *dispatcher) run(done <-chan struct{}, all func() (uint64, []delivery)) {
+	var batch []delivery
+	for {
+		select {
+		case <-done:
+			return
+		case <-d.wake:
+		}
+		d.mu.Lock()
+		batch, d.queue = d.queue, batch[:0]
+		d.mu.Unlock()
+		for i, v := range batch {
+			d.deliver(v, all)
+			batch[i] = delivery{}
+		}
+	}
+}
+
+func (d *dispatcher) deliver(v delivery, all func() (uint64, []delivery)) {
+	switch v.what {
+	case deliverAll:
+		index, joined := all()
+		d.through = index
+		clear(d.groups)
+		for _, v := range joined {
+			d.join(v)
+		}
+	case deliverGone:
+		d.leave(v.member)
+	case deliverJoined:
+		if v.index > d.through {
+			d.join(v)
+		}
+	case deliverLed:
+		if a := d.groups[v.group]; a != nil && v.index > d.through {
+			for _, m := range a.members {
+				m.told(v.leader, v.token)
+			}
+		}
+	}
+}
+
+func (d *dispatcher) join(v delivery) {
+	a := d.groups[v.member.group]
+	if a == nil {
+		a = &audience{}
+		d.groups[v.member.group] = a
+	}
+	v.member.place = len(a.members)
+	a.members = append(a.members, v.member)
+	v.member.told(v.leader, v.token)
+}
+
+func (d *dispatcher) leave(m *Membership) {
+	a := d.groups[m.group]
+	if a == nil || m.place >= len(a.members) || a.members[m.place] != m {
+		return // never joined
+	}
+	last := len(a.members) - 1
+	a.members[m.place] = a.members[last]
+	a.members[m.place].place = m.place
+	a.members[last] = nil
+	if a.members = a.members[:last]; last == 0 {
+		delete(d.groups, m.group)
+	}
+}
+
+func (m *Membership) told(leader string, token uint64) {
+	m.leads.Store(leader == m.client)
+	m.member.Leader(leader, token)
+}

@@ -1,0 +1,39 @@
+// Package ensemble keeps the groups of an election service by majority: who
+// is a member, in which order, and through which node. A [Node] turns the
+// JOINs of the clients that are connected to it into entries of a Raft log,
+// and what the log commits into calls of its [Member]s.
+//
+// What it promises: at any instant at most one member of a group is told that
+// it leads by a node that may say so, and tokens of a group rise with every
+// change. What it does not: to answer without a majority; a JOIN then stays
+// pending until its caller gives up. DESIGN.md tells why it is built so.
+//
+// # Words
+//
+//	leader       the member of a group that clients elected: its first one
+//	raft leader  the node that appends to the log; no client ever hears of it
+//	session      a node's membership of the cluster: its members live in it
+//	incarnation  one life of a session, from an Open to the loss of its lease
+//	lease        the time for which a node may speak for its members
+//	renewal      an entry by which a node shows that it lives
+//	expiry       the end of a silent node's session, proposed by the raft leader
+//	gate         the question before every line to a client: [Membership.Live]
+//	token        a number for resources to tell a former leader by
+//
+// # Where to start
+//
+// state.go is the replicated state machine, plain data; entry.go and
+// snapshot.go are its bytes. session.go, lease.go and expirer.go are the
+// protocol that makes it safe to act on the state, pure code over clock
+// readings. node.go drives them, and is the only file that knows Raft's
+// events; fsm.go, proposer.go and dispatch.go are the ways into and out of it.
+// datadir.go is what lies on disk beside Raft's own.
+//
+// # Goroutines
+//
+// A Node has four of its own, which [Node.Stop] ends: the loop, which looks at
+// the clocks; the proposer; the dispatcher, which calls members; and the one
+// that follows Raft's leadership. Raft calls the fsm from one of its own. Locks
+// are taken in the order fsm, node, dispatcher; members are called with none
+// of them held.
+package ensemble

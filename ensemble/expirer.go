@@ -1,0 +1,92 @@
+package ensemble
+
+import "time"
+
+// expirer ends the sessions of silent nodes (design section 3, rule 4). Every
+// node keeps stamps of its own clock; only the raft leader acts on them. Like
+// [session] it is pure code over readings that its caller passes in.
+type expirer struct {
+	renew  time.Duration // R of the local timing: the grace after a change of raft leader is twice that
+	stamps map[NodeID]stamp
+
+	leading bool
+	since   reading // of leading
+	checked reading // last look at the stamps
+}
+
+// stamp is when the node's own state machine last accepted a sign of life.
+type stamp struct {
+	incarnation Incarnation
+	renewal     uint64
+	expiry      time.Duration // S of that session
+	at          reading
+	asked       reading // when its expiry was proposed last
+	due         bool
+}
+
+// stallLimit is how late the look at the stamps may be before the expirer
+// takes itself for the one that was away: renewals may wait unread.
+const stallLimit = 100 * time.Millisecond
+
+// askAgain is how long an Expire may be under way before it is proposed anew.
+const askAgain = 500 * time.Millisecond
+
+func newExpirer(renew time.Duration) *expirer {
+	return &expirer{renew: renew, stamps: make(map[NodeID]stamp)}
+}
+
+// opened and renewed note a sign of life.
+func (x *expirer) opened(node NodeID, inc Incarnation, expiry time.Duration, now reading) {
+	x.stamps[node] = stamp{incarnation: inc, expiry: expiry, at: now}
+}
+
+func (x *expirer) renewed(node NodeID, inc Incarnation, seq uint64, now reading) {
+	if st, ok := x.stamps[node]; ok && st.incarnation == inc {
+		x.stamps[node] = stamp{incarnation: inc, renewal: seq, expiry: st.expiry, at: now}
+	}
+}
+
+func (x *expirer) ended(node NodeID) { delete(x.stamps, node) }
+
+// reset takes the sessions of a restored state as heard of just now: later is
+// always safe.
+func (x *expirer) reset(s *State, now reading) {
+	clear(x.stamps)
+	for inc, ses := range s.sessions {
+		x.stamps[ses.node.id] = stamp{incarnation: inc, renewal: ses.renewal, expiry: ses.expiry, at: now}
+	}
+}
+
+// lead makes the expirer act from a grace after now, when this node's state
+// machine is known to be up to date as the raft leader's; follow stops it.
+func (x *expirer) lead(now reading) { x.leading, x.since, x.checked = true, now, now }
+func (x *expirer) follow()          { x.leading = false }
+
+// due gives the Expires to propose.
+func (x *expirer) due(now reading) []Op {
+	if !x.leading {
+		return nil
+	}
+	if stall := now.atMost(x.checked); stall > stallLimit {
+		for id, st := range x.stamps {
+			st.at = st.at.later(stall)
+			x.stamps[id] = st
+		}
+		x.checked = now
+		return nil // what came in meanwhile is applied before the next look
+	}
+	x.checked = now
+	if now.atLeast(x.since) < 2*x.renew {
+		return nil
+	}
+	var ops []Op
+	for id, st := range x.stamps {
+		if now.atLeast(st.at) < st.expiry || st.due && now.atMost(st.asked) < askAgain {
+			continue
+		}
+		st.due, st.asked = true, now
+		x.stamps[id] = st
+		ops = append(ops, Expire{st.incarnation, st.renewal})
+	}
+	return ops
+}

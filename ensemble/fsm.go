@@ -1,0 +1,112 @@
+package ensemble
+
+import (
+	"errors"
+	"io"
+	"sync"
+
+	"github.com/hashicorp/raft"
+)
+
+// fsm is the state machine as Raft drives it: it applies, then hands what
+// changed to its observer, under one lock, so that whoever reads the state
+// sees it as of an entry whose effects have been observed. It never blocks on
+// anything but that lock.
+//
+// An entry that it cannot read stops it for good: skipping one would make
+// this node's state another than the others'.
+type fsm struct {
+	observer observer
+
+	mu      sync.RWMutex // guards what follows; taken before the node's mutex
+	state   *State
+	effects []Effect // scratch
+	broken  error
+}
+
+// observer is told of what was applied, in order, by one goroutine at a time.
+// It may read the state until it returns.
+type observer interface {
+	applied(s *State, effects []Effect)
+	restored(s *State)
+	failed(err error)
+}
+
+func newFSM(o observer) *fsm { return &fsm{observer: o, state: NewState()} }
+
+// Apply implements [raft.FSM].
+func (f *fsm) Apply(l *raft.Log) any {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.broken != nil {
+		return f.broken
+	}
+	entry, err := decodeEntry(l.Data)
+	if err != nil {
+		return f.halt("log entry %d: %w", l.Index, err)
+	}
+	f.effects = f.state.Apply(l.Index, entry, f.effects[:0])
+	f.observer.applied(f.state, f.effects)
+	clear(f.effects)
+	return nil
+}
+
+// Snapshot implements [raft.FSM]. The bytes are made here, under the lock;
+// writing them happens beside further entries.
+func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if f.broken != nil {
+		return nil, f.broken
+	}
+	return snapshotBytes(f.state.Snapshot()), nil
+}
+
+// Restore implements [raft.FSM].
+func (f *fsm) Restore(r io.ReadCloser) error {
+	defer r.Close()
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	state, err := restoreState(b)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err != nil {
+		return f.halt("%w", err)
+	}
+	f.state = state
+	f.observer.restored(state)
+	return nil
+}
+
+func (f *fsm) halt(format string, args ...any) error {
+	err := permanent(format, args...)
+	if errors.Is(err, ErrFormat) {
+		err = permanent("%w; install that version again", err)
+	}
+	f.broken = err
+	f.observer.failed(err)
+	return err
+}
+
+// read calls fn with the state as of the last entry applied.
+func (f *fsm) read(fn func(*State)) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	fn(f.state)
+}
+
+type snapshotBytes []byte
+
+// Persist implements [raft.FSMSnapshot].
+func (b snapshotBytes) Persist(sink raft.SnapshotSink) error {
+	if _, err := sink.Write(b); err != nil {
+		sink.Cancel()
+		return err
+	}
+	return sink.Close()
+}
+
+// Release implements [raft.FSMSnapshot].
+func (snapshotBytes) Release() {}

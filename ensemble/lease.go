@@ -1,0 +1,56 @@
+package ensemble
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// lease is the right of one incarnation to speak for its members, for a
+// length of time after the sending of its last accepted renewal. It is asked
+// before every write to a client, from many goroutines, without a lock.
+//
+// Once it has been found over it stays over: a renewal that comes too late
+// does not revive it (design section 3, rule 5).
+type lease struct {
+	incarnation Incarnation
+	length      time.Duration
+	now         func() reading
+	sent        atomic.Pointer[reading] // t_send of the last accepted renewal
+	over        atomic.Bool
+}
+
+func newLease(inc Incarnation, length time.Duration, sent reading, now func() reading) *lease {
+	l := &lease{incarnation: inc, length: length, now: now}
+	l.sent.Store(&sent)
+	return l
+}
+
+// live reports whether the node may speak at this instant.
+func (l *lease) live() bool {
+	if l.over.Load() {
+		return false
+	}
+	if l.now().atMost(*l.sent.Load()) >= l.length {
+		l.over.Store(true)
+		return false
+	}
+	return true
+}
+
+// left is how long the lease lasts if nothing prolongs it.
+func (l *lease) left() time.Duration {
+	if !l.live() {
+		return 0
+	}
+	return l.length - l.now().atMost(*l.sent.Load())
+}
+
+// prolong counts the lease from a later sending, unless it is over. Calls
+// come one at a time.
+func (l *lease) prolong(sent reading) {
+	if l.live() && sent.atMost(*l.sent.Load()) > 0 {
+		l.sent.Store(&sent)
+	}
+}
+
+func (l *lease) end() { l.over.Store(true) }

@@ -1,0 +1,62 @@
+package ensemble
+
+import (
+	"sync/atomic"
+)
+
+// Member is what speaks for a membership towards its client: a connection.
+// Its methods return at once. The node calls them while it holds no lock.
+type Member interface {
+	// Leader tells the leader of the member's group and its fencing token, in
+	// committed order. The first call says that the membership is committed.
+	Leader(name string, token uint64)
+
+	// Close ends the connection without a further line. It may come more than
+	// once.
+	Close()
+}
+
+// Membership is one client's place in a group, asked for or committed. It is
+// safe for concurrent use.
+type Membership struct {
+	node          *Node
+	member        Member
+	group, client string
+
+	lease atomic.Pointer[lease] // of the incarnation that proposed its Join; nil before
+	leads atomic.Bool           // its connection was handed its own name last
+	place int                   // in its audience; of the dispatcher's goroutine alone
+
+	// Guarded by the node's mutex.
+	state  memberState
+	seq    uint64 // of its Join, once proposed
+	holder NodeID // memberHeld: the node of the member that has the name
+}
+
+type memberState int
+
+const (
+	memberQueued   memberState = iota // waits for a session or the next batch
+	memberProposed                    // its Join has a number
+	memberHeld                        // its Join was refused: another member has the name; waits for that one to go
+	memberJoined                      // committed
+	memberOver                        // its connection is closed
+)
+
+// Live reports whether the node may, at this instant, speak for the
+// membership: the incarnation that proposed it is current and its lease runs
+// (design section 3, rule 5). It takes no lock.
+func (m *Membership) Live() bool {
+	l := m.lease.Load()
+	return l != nil && l.live()
+}
+
+// Closed says that the connection is closed for good, and whether its client
+// is known to have learned of it. The membership is then left. Only the first
+// call counts.
+func (m *Membership) Closed(acknowledged bool) { m.node.closed(m, acknowledged) }
+
+func (m *Membership) propose(l *lease, seq uint64) {
+	m.state, m.seq = memberProposed, seq
+	m.lease.Store(l)
+}

@@ -1,0 +1,497 @@
+package ensemble
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// testLog is a logger into the test's output, quiet for the common levels.
+func testLog(t *testing.T) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
+}
+
+// startNode starts a node of a cluster of its own, ready for JOINs.
+func startNode(t *testing.T, path string, change func(*Config)) *Node {
+	t.Helper()
+	n := startNodeUnready(t, path, change)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := n.WaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func startNodeUnready(t *testing.T, path string, change func(*Config)) *Node {
+	t.Helper()
+	dir, err := OpenDir(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Name: "riak@127.0.0.1", Address: "127.0.0.1:5324", Timing: Quick, MinimumNodes: 1, Logger: testLog(t)}
+	if change != nil {
+		change(&cfg)
+	}
+	n, err := Start(dir, cfg)
+	if err != nil {
+		dir.Close()
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stop(t, n)
+		dir.Close()
+	})
+	return n
+}
+
+// stop stops a node once.
+func stop(t *testing.T, n *Node) {
+	select {
+	case <-n.done:
+		return
+	default:
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := n.Stop(ctx); err != nil && n.Err() == nil {
+		t.Errorf("stop: %v", err)
+	}
+}
+
+// client is a Member that keeps what it is told. It is a connection whose
+// client learns at once that it was closed.
+type client struct {
+	t          *testing.T
+	name       string
+	membership *Membership
+
+	mu      sync.Mutex
+	told    []string
+	tokens  []uint64
+	closed  bool
+	deaf    bool // its client never learns
+	changed chan struct{}
+}
+
+func join(t *testing.T, n *Node, group, name string) *client {
+	t.Helper()
+	c := &client{t: t, name: name, changed: make(chan struct{}, 1)}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m, err := n.Join(group, name, c)
+	if err != nil {
+		t.Fatalf("JOIN %s %s: %v", group, name, err)
+	}
+	c.membership = m
+	return c
+}
+
+func (c *client) Leader(name string, token uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer signal(c.changed)
+	if c.closed || !c.membership.Live() {
+		return
+	}
+	if len(c.told) == 0 || c.told[len(c.told)-1] != name {
+		c.told, c.tokens = append(c.told, name), append(c.tokens, token)
+	}
+}
+
+func (c *client) Close() { c.close(!c.deaf) }
+
+// close ends the connection, as a client does that closes.
+func (c *client) close(acknowledged bool) {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return
+	}
+	c.closed = true
+	signal(c.changed)
+	c.mu.Unlock()
+	c.membership.Closed(acknowledged)
+}
+
+// until waits until cond holds of what the client was told.
+func (c *client) until(what string, cond func(told []string, closed bool) bool) {
+	c.t.Helper()
+	deadline := time.After(20 * time.Second)
+	for {
+		c.mu.Lock()
+		told, closed := slices.Clone(c.told), c.closed
+		c.mu.Unlock()
+		if cond(told, closed) {
+			return
+		}
+		select {
+		case <-c.changed:
+		case <-deadline:
+			c.t.Fatalf("client %s: waits for %s; was told %q, closed %v", c.name, what, told, closed)
+		}
+	}
+}
+
+func (c *client) wantTold(want ...string) {
+	c.t.Helper()
+	c.until(fmt.Sprintf("%q", want), func(told []string, closed bool) bool {
+		if len(told) >= len(want) && !slices.Equal(told, want) {
+			c.t.Fatalf("client %s was told %q, want %q", c.name, told, want)
+		}
+		return len(told) == len(want)
+	})
+}
+
+func (c *client) wantClosed() {
+	c.t.Helper()
+	c.until("the end", func(_ []string, closed bool) bool { return closed })
+}
+
+func TestMembersSucceedInOrderOfJoining(t *testing.T) {
+	n := startNode(t, t.TempDir(), nil)
+	a := join(t, n, "g", "a")
+	a.wantTold("a")
+	b := join(t, n, "g", "b")
+	b.wantTold("a")
+	c := join(t, n, "g", "c")
+	c.wantTold("a")
+	a.close(true)
+	b.wantTold("a", "b")
+	c.wantTold("a", "b")
+	b.close(true)
+	c.wantTold("a", "b", "c")
+	if !slices.IsSorted(c.tokens) || c.tokens[0] == c.tokens[1] || c.tokens[1] == c.tokens[2] {
+		t.Errorf("tokens do not rise: %d", c.tokens)
+	}
+	if c.tokens[0] < uint64(time.Now().Add(-time.Hour).UnixMicro()) {
+		t.Errorf("the first token %d is not above what a cluster founded an hour ago gave", c.tokens[0])
+	}
+}
+
+// Contract rule 11: a name that a member has waits until that member goes.
+func TestANameIsWaitedFor(t *testing.T) {
+	n := startNode(t, t.TempDir(), nil)
+	a := join(t, n, "g", "x")
+	a.wantTold("x")
+	second := join(t, n, "g", "x")
+	third := join(t, n, "g", "x")
+	poll(t, "two clients wait", func() bool {
+		g := n.Groups("g")
+		return len(g) == 1 && len(g[0].Waiting) == 2 && len(g[0].Members) == 1
+	})
+	second.close(true) // gives up
+	poll(t, "one client waits", func() bool { return len(n.Groups("g")[0].Waiting) == 1 })
+	if len(third.told) != 0 {
+		t.Fatalf("told %q beside a live namesake", third.told)
+	}
+	a.close(true)
+	third.wantTold("x")
+}
+
+func TestAJoinWhoseClientHasGoneLeavesNoMember(t *testing.T) {
+	n := startNode(t, t.TempDir(), nil)
+	for i := range 200 {
+		join(t, n, "g", fmt.Sprint(i)).close(true)
+	}
+	last := join(t, n, "g", "last")
+	last.wantTold("last")
+	last.close(true)
+	poll(t, "no group is left", func() bool { return len(n.Groups("")) == 0 })
+}
+
+func TestARestartEndsTheOldMembershipsAtOnce(t *testing.T) {
+	path := t.TempDir()
+	n := startNode(t, path, nil)
+	a := join(t, n, "g", "a")
+	a.wantTold("a")
+	// The process dies: nothing is said, nothing is closed in order.
+	kill(n)
+
+	n = startNode(t, path, nil)
+	started := time.Now()
+	again := join(t, n, "g", "a")
+	again.wantTold("a")
+	if again.tokens[0] <= a.tokens[0] {
+		t.Errorf("token %d after %d", again.tokens[0], a.tokens[0])
+	}
+	if g := n.Groups("g"); len(g[0].Members) != 1 {
+		t.Errorf("members %v", g[0].Members)
+	}
+	if d := time.Since(started); d > Quick.Expiry {
+		t.Logf("slow machine: %v", d)
+	}
+}
+
+// kill ends a node as the death of its process would, but for the lock.
+func kill(n *Node) {
+	n.raft.Shutdown().Error()
+	close(n.done)
+	n.running.Wait()
+	n.store.Close()
+	n.dir.Close()
+}
+
+// After a boot the lock proves nothing: the old session goes by Expire, and
+// only then is the node back.
+func TestAfterABootTheOldSessionExpires(t *testing.T) {
+	path := t.TempDir()
+	n := startNode(t, path, func(c *Config) { c.bootID = "before" })
+	join(t, n, "g", "a").wantTold("a")
+	old := n.session.lease.incarnation
+	kill(n)
+
+	n = startNodeUnready(t, path, func(c *Config) { c.bootID = "after" })
+	poll(t, "the state is replayed", func() bool { return n.active.Load() })
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := n.WaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if d := time.Since(start); d < Quick.Expiry-200*time.Millisecond {
+		t.Errorf("back after %v; the old session may live for %v", d, Quick.Expiry)
+	}
+	if n.session.lease.incarnation <= old {
+		t.Errorf("incarnation %d after %d", n.session.lease.incarnation, old)
+	}
+	if g := n.Groups(""); len(g) != 0 {
+		t.Errorf("old groups are left: %v", g)
+	}
+}
+
+func TestStopClosesThenEndsTheSession(t *testing.T) {
+	path := t.TempDir()
+	n := startNode(t, path, nil)
+	a, b := join(t, n, "g", "a"), join(t, n, "h", "b")
+	a.wantTold("a")
+	b.wantTold("b")
+	c := join(t, n, "g", "c")
+	c.wantTold("a")
+	stop(t, n)
+	for _, c := range []*client{a, b, c} {
+		c.wantClosed()
+	}
+	if _, err := n.Join("g", "d", a); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("JOIN of a stopped node: %v", err)
+	}
+	c.wantTold("a") // was never told to lead on the way out
+	n.fsm.read(func(s *State) {
+		if len(s.sessions) != 0 || len(s.groups) != 0 {
+			t.Errorf("the session was not ended: %d sessions, %d groups", len(s.sessions), len(s.groups))
+		}
+	})
+}
+
+// Closing order, design section 3, rules 6b and 9: who was told to lead goes first.
+func TestLeadersAreClosedFirst(t *testing.T) {
+	n := startNode(t, t.TempDir(), nil)
+	var order []string
+	var mu sync.Mutex
+	for i := range 20 {
+		c := join(t, n, "g", fmt.Sprint("g", i))
+		c.wantTold("g0")
+		l := join(t, n, fmt.Sprint("solo", i), "leader")
+		l.wantTold("leader")
+		for _, c := range []*client{c, l} {
+			go func() {
+				c.until("the end", func(_ []string, closed bool) bool { return closed })
+			}()
+		}
+	}
+	n.mu.Lock()
+	for m := range n.members {
+		m.member = &recorder{m.member, func() {
+			mu.Lock()
+			order = append(order, m.client)
+			mu.Unlock()
+		}}
+	}
+	n.mu.Unlock()
+	stop(t, n)
+	for i, name := range order {
+		if leads := name == "leader" || name == "g0"; leads != (i < 21) {
+			t.Fatalf("closed in the order %q", order)
+		}
+	}
+	if len(order) != 40 {
+		t.Fatalf("closed %d of 40", len(order))
+	}
+}
+
+type recorder struct {
+	Member
+	closing func()
+}
+
+func (r *recorder) Close() { r.closing(); r.Member.Close() }
+
+// A lease that was not renewed ends: every connection is closed and the node
+// comes back with a new incarnation, not before each client knows or the old
+// session could have expired.
+func TestALostLeaseClosesAllAndOpensAnew(t *testing.T) {
+	for _, deaf := range []bool{false, true} {
+		t.Run(fmt.Sprintf("deaf=%v", deaf), func(t *testing.T) {
+			var mu sync.Mutex
+			var jump time.Duration
+			n := startNode(t, t.TempDir(), func(c *Config) {
+				c.now = func() reading {
+					mu.Lock()
+					defer mu.Unlock()
+					return readClocks().later(jump)
+				}
+			})
+			a := join(t, n, "g", "a")
+			a.deaf = deaf
+			a.wantTold("a")
+			n.mu.Lock()
+			first := n.session.lease
+			mu.Lock()
+			jump += Quick.Lease // as after a pause of the process
+			mu.Unlock()
+			n.mu.Unlock()
+			if a.membership.Live() {
+				t.Error("the gate is open after the lease")
+			}
+			a.wantClosed()
+			b := join(t, n, "g", "b")
+			b.wantTold("b")
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			if n.session.lease == first {
+				t.Fatal("the lease came back to life")
+			}
+			silent := n.session.began.atMost(*first.sent.Load())
+			if deaf && silent < Quick.Expiry {
+				t.Errorf("opened %v after the last renewal though a client may still believe until %v", silent, Quick.Expiry)
+			}
+			if first.live() {
+				t.Error("the old lease is live")
+			}
+		})
+	}
+}
+
+func TestBelowItsMinimumAClusterDoesNotElect(t *testing.T) {
+	n := startNodeUnready(t, t.TempDir(), func(c *Config) { c.MinimumNodes = 3 })
+	poll(t, "the node knows", func() bool {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return n.known
+	})
+	if _, err := n.Join("g", "a", &client{}); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("JOIN: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if err := n.WaitReady(ctx); err == nil || !strings.Contains(err.Error(), "leader_latch.minimum_nodes") {
+		t.Errorf("WaitReady: %v", err)
+	}
+	if r := n.Status(); r.Active || len(r.Ensembles) != 0 || len(r.ReadyMembers) != 1 {
+		t.Errorf("status %+v", r)
+	}
+}
+
+func TestStatusOfOneNode(t *testing.T) {
+	n := startNode(t, t.TempDir(), nil)
+	poll(t, "the raft leader is ready", func() bool { return n.serving() })
+	var b bytes.Buffer
+	if err := n.Status().Summary(&b); err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile("../testdata/ensemble-status/active-one-node.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.ReplaceAll(b.String(), "riak@127.0.0.1", "dev1@127.0.0.1"); got != string(want) {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+	b.Reset()
+	if err := n.Status().Detail(&b, "root"); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(b.String(), "  1     leading     yes             2            riak@127.0.0.1\n") {
+		t.Errorf("detail:\n%s", b.String())
+	}
+}
+
+// A snapshot replaces the log; a restart from it gives the same state.
+func TestSnapshotAndRestart(t *testing.T) {
+	path := t.TempDir()
+	n := startNode(t, path, nil)
+	a := join(t, n, "g", "a")
+	a.wantTold("a")
+	if err := n.raft.Snapshot().Error(); err != nil {
+		t.Fatal(err)
+	}
+	snaps, _ := filepath.Glob(filepath.Join(path, "snapshots", "*", "state.bin"))
+	if len(snaps) != 1 {
+		t.Fatalf("snapshots: %v", snaps)
+	}
+	counter := n.session.counter
+	kill(n)
+	n = startNode(t, path, nil)
+	if n.session.counter <= counter {
+		t.Errorf("open counter %d after %d", n.session.counter, counter)
+	}
+	b := join(t, n, "g", "b")
+	b.wantTold("b")
+	if b.tokens[0] <= a.tokens[0] {
+		t.Errorf("token %d after %d", b.tokens[0], a.tokens[0])
+	}
+}
+
+// A snapshot that is installed on a live node is compared by member id.
+func TestARestoredSnapshotClosesWhoIsNotInIt(t *testing.T) {
+	n := startNode(t, t.TempDir(), nil)
+	a, b := join(t, n, "g", "a"), join(t, n, "g", "b")
+	a.wantTold("a")
+	b.wantTold("a")
+	n.fsm.mu.Lock()
+	s, err := restoreState(n.fsm.state.Snapshot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// In the snapshot a has gone and another a, of another node, has joined.
+	s.Apply(s.index+1, Entry{Ops: []Op{Open{Node: "other", Counter: 1}}}, nil)
+	other := Incarnation(positionOf(s.index, 0))
+	s.leave(s.sessions[a.membership.lease.Load().incarnation], s.member(MemberID{a.membership.lease.Load().incarnation, a.membership.seq}), 1<<40, 0, nil)
+	s.Apply(s.index+1, Entry{Ops: []Op{Join{other, 1, "g", "a"}}}, nil)
+	n.fsm.state = s
+	n.restored(s)
+	n.fsm.mu.Unlock()
+	a.wantClosed()
+	b.wantTold("a", "b")
+}
+
+func TestTheQueueOfChangesIsBounded(t *testing.T) {
+	n := startNode(t, t.TempDir(), nil)
+	a := join(t, n, "g", "a")
+	a.wantTold("a")
+	b := join(t, n, "g", "b")
+	b.wantTold("a")
+	n.dispatch.mu.Lock()
+	n.dispatch.queue = make([]delivery, maxQueue) // of changes in a group that nobody here is in
+	n.dispatch.mu.Unlock()
+	a.close(true) // its change finds the queue full
+	b.wantTold("a", "b")
+}
+
+func poll(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !cond(); {
+		if time.Now().After(end) {
+			t.Fatalf("never: %s", what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}

@@ -1,0 +1,274 @@
+package ensemble
+
+import (
+	"slices"
+	"time"
+)
+
+// session is a node's own view of its session (design section 3): which
+// incarnation it lives in, what it has asked for and not yet seen accepted,
+// and when it must fall silent. It is pure code over readings of a clock that
+// its caller passes in; it starts nothing and waits for nothing. Its caller
+// guards it and tells it what the node's own state machine accepts, which is
+// the only acknowledgement that counts.
+//
+//	idle --begin--> opening --opened--> open --lost--> closing --check--> idle
+//	                                      \--end----> ended
+type session struct {
+	node    NodeID
+	boot    string
+	name    string
+	address string
+	timing  Timing
+
+	phase   phase
+	counter uint64  // of the Open under way or accepted last
+	began   reading // t_send of that Open: its first sending
+	cutOpen bool    // the Open has been handed out since it was begun or failed
+	retry   bool    // the Open may have been refused for a session that is gone now
+
+	lease    *lease // of the phases open and closing
+	seq      uint64 // of the last operation numbered
+	sent     []sentOp
+	next     int     // sent[next:] is to be handed out (again)
+	renewed  reading // t_send of the last Renew numbered
+	unheard  int     // closing: connections whose clients are not known to have learned that they ended
+	leaves   []uint64
+	joins    []*Membership
+	gone     int  // of joins: those whose clients have gone
+	electing bool // the cluster is active: Joins may be proposed
+	endAsked bool
+}
+
+type phase int
+
+const (
+	phaseIdle phase = iota
+	phaseOpening
+	phaseOpen
+	phaseClosing
+	phaseEnded
+)
+
+// sentOp is an operation that has its number and has not been accepted yet.
+type sentOp struct {
+	op     Op
+	at     reading     // t_send: when it was numbered; never refreshed by sending it again
+	member *Membership // of a Join
+}
+
+// need is what a session needs its node to do.
+type need int
+
+const (
+	needNothing need = iota
+	needClose        // close all connections of the incarnation, leaders first
+	needOpen         // write down the next counter, then begin
+)
+
+// check says what has to be done at this time. early is how much before the
+// lease's end closing must start to be done in time.
+func (s *session) check(now reading, early time.Duration) need {
+	switch s.phase {
+	case phaseIdle:
+		return needOpen
+	case phaseOpening:
+		// An Open that took so long would be born dead; a fresh one will do.
+		if s.retry || now.atMost(s.began) >= s.timing.Lease {
+			return needOpen
+		}
+	case phaseOpen:
+		if s.lease.left() <= early {
+			s.lost()
+			return needClose
+		}
+	case phaseClosing:
+		// Rule 6b: every client knows, or nobody can still believe.
+		if s.unheard == 0 || now.atLeast(*s.lease.sent.Load()) >= s.timing.Expiry {
+			s.phase = phaseIdle
+			return needOpen
+		}
+	}
+	return needNothing
+}
+
+// lost ends the incarnation on the node's side, for good. The caller closes
+// its connections and sets unheard to their number before the next check.
+func (s *session) lost() {
+	s.phase = phaseClosing
+	s.lease.end()
+	s.sent, s.next, s.leaves = nil, 0, nil
+}
+
+// begin starts an Open with a counter that is on disk.
+func (s *session) begin(counter uint64, now reading) {
+	s.phase, s.counter, s.began, s.cutOpen = phaseOpening, counter, now, false
+	s.retry = false
+}
+
+// opened takes an accepted Open for its own if it is the one under way. The
+// lease counts from its first sending.
+func (s *session) opened(counter uint64, inc Incarnation, now func() reading) bool {
+	if s.phase != phaseOpening || counter != s.counter {
+		return false
+	}
+	s.phase = phaseOpen
+	s.lease = newLease(inc, s.timing.Lease, s.began, now)
+	s.seq, s.sent, s.next, s.leaves, s.renewed = 0, nil, 0, nil, s.began
+	s.unheard = 0
+	return true
+}
+
+// current reports whether an incarnation is the one that the node lives in.
+func (s *session) current(inc Incarnation) bool {
+	return s.phase == phaseOpen && s.lease.incarnation == inc
+}
+
+// accepted takes note that the node's own state machine accepted the
+// operation numbered seq, and gives it.
+func (s *session) accepted(seq uint64) (op sentOp, ok bool) {
+	i, ok := s.find(seq)
+	if !ok {
+		return sentOp{}, false
+	}
+	return s.sent[i], true
+}
+
+// renewedAt prolongs the lease by an accepted Renew, or by the state of a
+// snapshot in which it is the last.
+func (s *session) renewedAt(seq uint64) {
+	if i, ok := s.find(seq); ok {
+		s.lease.prolong(s.sent[i].at)
+	}
+}
+
+// settled forgets the operations up to seq: they have been accepted.
+func (s *session) settled(seq uint64) {
+	n := 0
+	for n < len(s.sent) && seqOf(s.sent[n].op) <= seq {
+		n++
+	}
+	s.sent = s.sent[n:]
+	s.next = max(0, s.next-n)
+	if len(s.sent) == 0 {
+		s.sent = nil // lets the array go
+	}
+}
+
+// rewind has everything that was not accepted handed out once more: what was
+// proposed may have been lost with a raft leader, or not.
+func (s *session) rewind() {
+	s.next = 0
+	s.cutOpen = false
+}
+
+// leave asks for the end of the membership that the Join numbered seq began.
+func (s *session) leave(seq uint64) { s.leaves = append(s.leaves, seq) }
+
+// join asks for a membership.
+func (s *session) join(m *Membership) { s.joins = append(s.joins, m) }
+
+// forget takes note that a client has gone whose Join was not proposed yet.
+// While there is no session, clients come and go and the queue must not grow.
+func (s *session) forget() {
+	if s.gone++; s.gone < 64 || s.gone < len(s.joins)/2 {
+		return
+	}
+	s.joins = slices.DeleteFunc(s.joins, func(m *Membership) bool { return m.state != memberQueued })
+	s.gone = 0
+}
+
+// cut hands out the next batch: what is to be sent again, then a Renew if it
+// is time, then Leaves, then Joins; an End comes when nothing else is left.
+// Nil: there is nothing to propose.
+func (s *session) cut(now reading) []Op {
+	switch s.phase {
+	case phaseOpening:
+		if s.cutOpen {
+			return nil
+		}
+		s.cutOpen = true
+		return []Op{Open{
+			Node: s.node, Counter: s.counter, Boot: s.boot,
+			Lease: s.timing.Lease, Expiry: s.timing.Expiry,
+			Name: s.name, Address: s.address,
+		}}
+	case phaseOpen:
+	default:
+		return nil
+	}
+
+	inc := s.lease.incarnation
+	if now.atMost(s.renewed) >= s.timing.Renew {
+		s.renewed = now
+		s.number(now, nil, func(seq uint64) Op { return Renew{inc, seq} })
+	}
+	room := func() bool { return len(s.sent)-s.next < MaxOps }
+	for len(s.leaves) > 0 && room() {
+		join := s.leaves[0]
+		s.leaves = s.leaves[1:]
+		s.number(now, nil, func(seq uint64) Op { return Leave{inc, seq, join} })
+	}
+	for s.electing && len(s.joins) > 0 && room() {
+		m := s.joins[0]
+		s.joins[0] = nil
+		s.joins = s.joins[1:]
+		if m.state != memberQueued {
+			continue // its client has gone
+		}
+		s.number(now, m, func(seq uint64) Op { return Join{inc, seq, m.group, m.client} })
+		m.propose(s.lease, s.seq)
+	}
+	if s.endAsked && s.next == len(s.sent) && len(s.leaves) == 0 {
+		s.endAsked = false
+		s.number(now, nil, func(seq uint64) Op { return End{inc, seq} })
+	}
+
+	var batch []Op
+	for size := 0; s.next < len(s.sent) && len(batch) < MaxOps && size < maxEntryBytes; s.next++ {
+		op := s.sent[s.next].op
+		batch = append(batch, op)
+		size += sizeOf(op)
+	}
+	return batch
+}
+
+func (s *session) number(now reading, m *Membership, op func(seq uint64) Op) {
+	s.seq++
+	s.sent = append(s.sent, sentOp{op(s.seq), now, m})
+}
+
+// find gives the index in sent of an operation; their numbers have no gaps.
+func (s *session) find(seq uint64) (int, bool) {
+	if len(s.sent) == 0 {
+		return 0, false
+	}
+	i := seq - seqOf(s.sent[0].op)
+	if i >= uint64(len(s.sent)) { // also where seq is below the first
+		return 0, false
+	}
+	return int(i), true
+}
+
+func seqOf(op Op) uint64 {
+	switch op := op.(type) {
+	case Renew:
+		return op.Seq
+	case Join:
+		return op.Seq
+	case Leave:
+		return op.Seq
+	case End:
+		return op.Seq
+	}
+	return 0
+}
+
+// sizeOf is an upper bound of the bytes of an operation in an entry.
+func sizeOf(op Op) int {
+	const integers = 32
+	if j, ok := op.(Join); ok {
+		return integers + len(j.Group) + len(j.Client)
+	}
+	return integers
+}

@@ -1,0 +1,392 @@
+package ensemble
+
+import (
+	"fmt"
+	"reflect"
+	"testing"
+	"time"
+)
+
+// fakeClock is a clock that stands still unless it is moved.
+type fakeClock struct{ at reading }
+
+func (c *fakeClock) now() reading                      { return c.at }
+func (c *fakeClock) pass(d time.Duration)              { c.at = c.at.later(d) }
+func (c *fakeClock) set(boot, mono, raw time.Duration) { c.at = reading{boot, mono, raw} }
+
+// openSession gives a session that has just been opened as incarnation 1024;
+// its Open was sent first at the clock's zero.
+func openSession(c *fakeClock) *session {
+	s := &session{node: "n1", boot: "boot", timing: Normal, electing: true}
+	s.begin(1, c.now())
+	s.cut(c.now())
+	s.opened(1, 1024, c.now)
+	return s
+}
+
+func queue(s *session, group, client string) *Membership {
+	m := &Membership{group: group, client: client}
+	s.join(m)
+	return m
+}
+
+func TestALeaseCountsFromTheFirstSendingOfItsOpen(t *testing.T) {
+	var c fakeClock
+	s := &session{node: "n1", timing: Normal}
+	s.begin(7, c.now())
+	if got := s.cut(c.now()); len(got) != 1 || got[0].(Open).Counter != 7 {
+		t.Fatalf("first batch %v", got)
+	}
+	c.pass(500 * time.Millisecond)
+	s.rewind() // the raft leader was lost
+	if got := s.cut(c.now()); len(got) != 1 || got[0].(Open).Counter != 7 {
+		t.Fatalf("the Open is not sent again as it was: %v", got)
+	}
+	c.pass(time.Second)
+	if s.opened(6, 1024, c.now) {
+		t.Fatal("an Open of another counter was taken for its own")
+	}
+	if !s.opened(7, 1024, c.now) {
+		t.Fatal("its own Open was not taken")
+	}
+	if got := s.lease.left(); got != Normal.Lease-1500*time.Millisecond {
+		t.Errorf("left %v", got)
+	}
+	if s.opened(7, 2048, c.now) {
+		t.Error("a second copy was taken for a new session")
+	}
+}
+
+func TestARenewalCountsFromItsFirstSending(t *testing.T) {
+	var c fakeClock
+	s := openSession(&c)
+	c.pass(Normal.Renew)
+	first := s.cut(c.now())
+	if want := []Op{Renew{1024, 1}}; !reflect.DeepEqual(first, want) {
+		t.Fatalf("batch %v, want %v", first, want)
+	}
+	c.pass(time.Second)
+	s.rewind()
+	again := s.cut(c.now())
+	if again[0] != first[0] {
+		t.Fatalf("sent again as %v", again)
+	}
+	c.pass(500 * time.Millisecond)
+	s.renewedAt(1)
+	if got, want := s.lease.left(), Normal.Lease-1500*time.Millisecond; got != want {
+		t.Errorf("left %v, want %v: the renewal was sent 1.5 s ago", got, want)
+	}
+}
+
+func TestALeaseThatIsOverStaysOver(t *testing.T) {
+	var c fakeClock
+	s := openSession(&c)
+	c.pass(Normal.Lease - time.Millisecond)
+	s.cut(c.now()) // sends a renewal at the last moment
+	l := s.lease
+	c.pass(time.Millisecond)
+	s.renewedAt(1) // accepted too late
+	if l.live() {
+		t.Fatal("a late renewal revived the lease")
+	}
+	if got := s.check(c.now(), 0); got != needClose {
+		t.Fatalf("check: %v", got)
+	}
+	if s.cut(c.now()) != nil {
+		t.Error("a lost session proposes")
+	}
+}
+
+func TestOneClockRunningAheadEndsTheLease(t *testing.T) {
+	for name, set := range map[string]func(*fakeClock){
+		"suspended, which only BOOTTIME counts": func(c *fakeClock) { c.set(Normal.Lease, 0, 0) },
+		"slewed back, which only RAW shows":     func(c *fakeClock) { c.set(0, 0, Normal.Lease) },
+	} {
+		var c fakeClock
+		s := openSession(&c)
+		set(&c)
+		if s.lease.live() {
+			t.Errorf("%s: the lease runs on", name)
+		}
+	}
+}
+
+func TestClosingBeginsEarlyEnoughForItsConnections(t *testing.T) {
+	var c fakeClock
+	s := openSession(&c)
+	c.pass(Normal.Lease - 100*time.Millisecond)
+	if got := s.check(c.now(), 99*time.Millisecond); got != needNothing {
+		t.Errorf("too early: %v", got)
+	}
+	if got := s.check(c.now(), 100*time.Millisecond); got != needClose {
+		t.Errorf("too late: %v", got)
+	}
+	if s.lease.live() {
+		t.Error("lines may be written while the connections are being closed")
+	}
+}
+
+// Design section 3, rule 6b.
+func TestItOpensAnewWhenAllClientsKnowOrNobodyCanBelieve(t *testing.T) {
+	var c fakeClock
+	s := openSession(&c)
+	c.pass(Normal.Lease)
+	s.check(c.now(), 0)
+	s.unheard = 2
+	if got := s.check(c.now(), 0); got != needNothing {
+		t.Fatalf("two clients do not know yet: %v", got)
+	}
+	s.unheard = 0
+	if got := s.check(c.now(), 0); got != needOpen {
+		t.Fatalf("all know: %v", got)
+	}
+
+	c = fakeClock{}
+	s = openSession(&c)
+	c.pass(Normal.Lease)
+	s.check(c.now(), 0)
+	s.unheard = 1
+	c.set(Normal.Expiry, Normal.Expiry, Normal.Expiry-1) // by one clock not yet
+	if got := s.check(c.now(), 0); got != needNothing {
+		t.Fatalf("before t_send + S by the slowest clock: %v", got)
+	}
+	c.pass(1)
+	if got := s.check(c.now(), 0); got != needOpen {
+		t.Fatalf("after t_send + S: %v", got)
+	}
+}
+
+func TestAnOpenThatTakesTooLongIsAskedForAfresh(t *testing.T) {
+	var c fakeClock
+	s := &session{node: "n1", timing: Normal}
+	if got := s.check(c.now(), 0); got != needOpen {
+		t.Fatalf("at the start: %v", got)
+	}
+	s.begin(1, c.now())
+	c.pass(Normal.Lease - 1)
+	if got := s.check(c.now(), 0); got != needNothing {
+		t.Fatalf("while it may come: %v", got)
+	}
+	c.pass(1)
+	if got := s.check(c.now(), 0); got != needOpen {
+		t.Fatalf("it would be born dead: %v", got)
+	}
+}
+
+func TestRenewalsAndLeavesGoAheadOfJoins(t *testing.T) {
+	var c fakeClock
+	s := openSession(&c)
+	a, b := queue(s, "g", "a"), queue(s, "g", "b")
+	s.leave(99)
+	c.pass(Normal.Renew)
+	want := []Op{Renew{1024, 1}, Leave{1024, 2, 99}, Join{1024, 3, "g", "a"}, Join{1024, 4, "g", "b"}}
+	if got := s.cut(c.now()); !reflect.DeepEqual(got, want) {
+		t.Errorf("\n got %v\nwant %v", got, want)
+	}
+	if a.seq != 3 || b.seq != 4 || a.state != memberProposed || !a.Live() {
+		t.Errorf("members %+v %+v", a, b)
+	}
+	if got := s.cut(c.now()); got != nil {
+		t.Errorf("handed out twice: %v", got)
+	}
+}
+
+func TestWhatWasNotAcceptedIsSentAgainInOrder(t *testing.T) {
+	var c fakeClock
+	s := openSession(&c)
+	queue(s, "g", "a")
+	s.cut(c.now())
+	queue(s, "g", "b")
+	s.cut(c.now())
+	queue(s, "g", "c")
+	s.settled(1)
+	s.rewind()
+	want := []Op{Join{1024, 2, "g", "b"}, Join{1024, 3, "g", "c"}}
+	if got := s.cut(c.now()); !reflect.DeepEqual(got, want) {
+		t.Errorf("\n got %v\nwant %v", got, want)
+	}
+	s.settled(3)
+	s.rewind()
+	if got := s.cut(c.now()); got != nil {
+		t.Errorf("after all was accepted: %v", got)
+	}
+}
+
+func TestBatchesAreBounded(t *testing.T) {
+	var c fakeClock
+	s := openSession(&c)
+	long := string(make([]byte, 255))
+	for i := range 3000 {
+		client := fmt.Sprint(i)
+		if i >= 2000 {
+			client = long[:250-len(client)] + client
+		}
+		queue(s, "g", client)
+	}
+	seen := 0
+	for batch := s.cut(c.now()); batch != nil; batch = s.cut(c.now()) {
+		bytes := encodeEntry(Entry{Ops: batch})
+		if len(batch) > MaxOps || len(bytes) > maxEntryBytes+1024 {
+			t.Fatalf("a batch of %d operations, %d bytes", len(batch), len(bytes))
+		}
+		for _, op := range batch {
+			if seen++; seqOf(op) != uint64(seen) {
+				t.Fatalf("operation %d comes as %d", seqOf(op), seen)
+			}
+		}
+	}
+	if seen != 3000 {
+		t.Errorf("%d of 3000", seen)
+	}
+}
+
+func TestJoinsWaitUntilElectionsAreActive(t *testing.T) {
+	var c fakeClock
+	s := openSession(&c)
+	s.electing = false
+	queue(s, "g", "a")
+	if got := s.cut(c.now()); got != nil {
+		t.Fatalf("proposed %v", got)
+	}
+	s.electing = true
+	if got := s.cut(c.now()); len(got) != 1 {
+		t.Fatalf("proposed %v", got)
+	}
+}
+
+func TestAnEndComesLast(t *testing.T) {
+	var c fakeClock
+	s := openSession(&c)
+	s.endAsked = true
+	s.leave(1)
+	want := []Op{Leave{1024, 1, 1}}
+	if got := s.cut(c.now()); !reflect.DeepEqual(got, want) {
+		t.Fatalf("batch %v", got)
+	}
+	if got := s.cut(c.now()); !reflect.DeepEqual(got, []Op{End{1024, 2}}) {
+		t.Fatalf("batch %v", got)
+	}
+	if got := s.cut(c.now()); got != nil {
+		t.Fatalf("a second End: %v", got)
+	}
+}
+
+// While there is no majority clients come and go; what they leave behind is bounded.
+func TestTheQueueForgetsClientsThatHaveGone(t *testing.T) {
+	s := &session{node: "n1", timing: Normal}
+	stays := queue(s, "g", "stays")
+	for range 100000 {
+		m := queue(s, "g", "x")
+		m.state = memberOver
+		s.forget()
+		if len(s.joins) > 1000 {
+			t.Fatalf("%d in the queue", len(s.joins))
+		}
+	}
+	if s.joins[0] != stays {
+		t.Error("one who waits was forgotten")
+	}
+}
+
+func TestExpirer(t *testing.T) {
+	const tick = 50 * time.Millisecond
+	var c fakeClock
+	var x *expirer
+	// ticks looks at the stamps every 50 ms for d and gives what was due.
+	ticks := func(d time.Duration) (ops []Op) {
+		for end := c.at.later(d); c.at.boot < end.boot; {
+			c.pass(tick)
+			ops = append(ops, x.due(c.now())...)
+		}
+		return ops
+	}
+	expect := func(what string, got []Op, want ...Op) {
+		t.Helper()
+		if len(got) != len(want) || len(want) > 0 && !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %v, want %v", what, got, want)
+		}
+	}
+	reset := func() {
+		c, x = fakeClock{}, newExpirer(Normal.Renew)
+		x.opened("n2", 1024, Normal.Expiry, c.now())
+	}
+
+	reset()
+	expect("not the raft leader", ticks(10*time.Second))
+
+	reset()
+	x.lead(c.now())
+	expect("before S", ticks(Normal.Expiry-tick))
+	expect("at S", ticks(tick), Expire{1024, 0})
+	expect("while it is under way", ticks(askAgain-tick))
+	expect("if it was lost", ticks(tick), Expire{1024, 0})
+
+	reset()
+	x.lead(c.now())
+	ticks(2 * time.Second)
+	x.renewed("n2", 1024, 5, c.now())
+	expect("a renewal counts", ticks(Normal.Expiry-tick))
+	expect("and is what the Expire compares", ticks(tick), Expire{1024, 5})
+
+	reset()
+	x.lead(c.now())
+	ticks(time.Second)
+	x.renewed("n2", 512, 9, c.now())
+	expect("a renewal of another incarnation does not count", ticks(Normal.Expiry-time.Second), Expire{1024, 0})
+
+	reset()
+	c.pass(10 * time.Second)
+	x.lead(c.now())
+	expect("a new raft leader's grace", ticks(2*Normal.Renew-tick))
+	expect("then the stamps that it has", ticks(tick), Expire{1024, 0})
+
+	reset()
+	x.lead(c.now())
+	ticks(2 * time.Second)
+	c.pass(5 * time.Second) // the loop did not run
+	expect("after its own stall", x.due(c.now()))
+	expect("the stall is added to the stamps", ticks(300*time.Millisecond))
+	expect("and no more than the stall", ticks(200*time.Millisecond), Expire{1024, 0})
+
+	reset()
+	x.lead(c.now())
+	ticks(2 * time.Second)
+	x.ended("n2")
+	expect("an ended session", ticks(10*time.Second))
+
+	reset()
+	s := NewState()
+	s.Apply(1, Entry{Ops: []Op{Open{Node: "n3", Counter: 1, Expiry: Quick.Expiry}, Renew{1024, 1}}}, nil)
+	x.lead(c.now())
+	ticks(time.Second)
+	x.reset(s, c.now())
+	expect("a restored state was heard of just now", ticks(Quick.Expiry-tick))
+	expect("and then its own S counts", ticks(tick), Expire{1024, 1})
+
+	reset()
+	x.lead(c.now())
+	for range 100 { // one clock stands: suspended, or slewed
+		c.set(c.at.boot+tick, c.at.mono, c.at.raw+tick)
+		expect("by the slowest clock it is not time", x.due(c.now()))
+	}
+}
+
+func TestTimings(t *testing.T) {
+	for _, timing := range []Timing{Quick, Normal, Calm} {
+		if err := timing.Check(); err != nil {
+			t.Error(err)
+		}
+		unsafe := timing
+		unsafe.Expiry = timing.Lease + timing.Close
+		if unsafe.Check() == nil {
+			t.Errorf("%s with S = L + C passes: unequal clocks need more", timing.Name)
+		}
+		got, err := TimingNamed(timing.Name)
+		if err != nil || got != timing {
+			t.Errorf("TimingNamed(%q) = %v, %v", timing.Name, got, err)
+		}
+	}
+	if _, err := TimingNamed("fast"); err == nil {
+		t.Error("there is no timing fast")
+	}
+}

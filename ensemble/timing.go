@@ -1,0 +1,51 @@
+package ensemble
+
+import (
+	"fmt"
+	"time"
+)
+
+// Timing is how soon a silent node's members are replaced, and all that hangs
+// on it: the table of design section 3, rule 7. [Timing.Check] holds the
+// inequality that makes it safe.
+type Timing struct {
+	Name      string
+	Heartbeat time.Duration // Raft's heartbeat and election timeouts
+	Renew     time.Duration // R: a renewal is sent this often
+	Lease     time.Duration // L: a node may speak for so long after it sent the last accepted renewal
+	Close     time.Duration // C: how late timers may be, and how long closing the leaders' connections may take
+	Expiry    time.Duration // S: silent for so long, a session may be expired by the others
+}
+
+// The three timings an operator chooses from.
+var (
+	Quick  = Timing{"quick", 150 * time.Millisecond, 100 * time.Millisecond, 800 * time.Millisecond, 150 * time.Millisecond, 1000 * time.Millisecond}
+	Normal = Timing{"normal", 250 * time.Millisecond, 300 * time.Millisecond, 2000 * time.Millisecond, 300 * time.Millisecond, 2400 * time.Millisecond}
+	Calm   = Timing{"calm", time.Second, time.Second, 6 * time.Second, 800 * time.Millisecond, 7 * time.Second}
+)
+
+// Rho bounds how much faster or slower than real time a machine's clock may
+// run, as a fraction; kernels slew clocks by at most half of it.
+const Rho = 0.001
+
+// TimingNamed gives the timing of a name that an operator wrote.
+func TimingNamed(name string) (Timing, error) {
+	for _, t := range []Timing{Quick, Normal, Calm} {
+		if t.Name == name {
+			return t, nil
+		}
+	}
+	return Timing{}, fmt.Errorf("no timing %q; there are quick, normal and calm", name)
+}
+
+// Check reports an error unless a session is expired only after its node has
+// closed all connections, however the two clocks run: S >= (L + C) (1+rho)/(1-rho).
+func (t Timing) Check() error {
+	if need := time.Duration(float64(t.Lease+t.Close) * (1 + Rho) / (1 - Rho)); t.Expiry < need {
+		return fmt.Errorf("timing %s: expiry %v is below %v, which lease and close time need", t.Name, t.Expiry, need)
+	}
+	if t.Renew <= 0 || t.Lease <= t.Renew+2*t.Heartbeat {
+		return fmt.Errorf("timing %s: lease %v does not outlast a renewal and an election", t.Name, t.Lease)
+	}
+	return nil
+}
