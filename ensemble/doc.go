@@ -23,8 +23,8 @@
 // # Where to start
 //
 // state.go is the replicated state machine, plain data; entry.go and
-// snapshot.go are its bytes. session.go, lease.go and expirer.go are the
-// protocol that makes it safe to act on the state, pure code over clock
+// snapshot.go are its bytes. roster.go, session.go, lease.go and expirer.go are
+// the protocol that makes it safe to act on the state, pure code over clock
 // readings. node.go drives them, and is the only file that knows Raft's
 // events; fsm.go, proposer.go and dispatch.go are the ways into and out of it.
 // datadir.go is what lies on disk beside Raft's own.

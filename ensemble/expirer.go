@@ -1,6 +1,10 @@
 package ensemble
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"time"
+)
 
 // expirer ends the sessions of silent nodes (design section 3, rule 4). Every
 // node keeps stamps of its own clock; only the raft leader acts on them. Like
@@ -80,7 +84,8 @@ func (x *expirer) due(now reading) []Op {
 		return nil
 	}
 	var ops []Op
-	for id, st := range x.stamps {
+	for _, id := range slices.Sorted(maps.Keys(x.stamps)) {
+		st := x.stamps[id]
 		if now.atLeast(st.at) < st.expiry || st.due && now.atMost(st.asked) < askAgain {
 			continue
 		}

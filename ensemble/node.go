@@ -60,19 +60,11 @@ type Node struct {
 	active  atomic.Bool // the state is active
 
 	mu       sync.Mutex // guards what follows; taken after the fsm's lock, before the dispatcher's
-	session  session
-	expirer  *expirer
-	members  map[*Membership]struct{} // all that are not over
-	held     map[nameKey][]*Membership
-	known    bool // the state has been seen up to date once: active is right
-	stopping bool
-	changed  chan struct{} // closed and replaced when session, stopping or members' end may matter to a waiter
+	roster   *roster
+	changed  chan struct{} // closed and replaced when roster.changed is set
 	asked    reading       // when Found or Activate was proposed last
 	askedYet bool
 }
-
-// nameKey is a client's name in a group.
-type nameKey struct{ group, client string }
 
 // Start starts the node in its folder, founding a cluster of its own if the
 // folder is new. It returns before there is a raft leader; see
@@ -102,15 +94,12 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 		wakeProposer: make(chan struct{}, 1),
 		done:         make(chan struct{}),
 		failing:      make(chan struct{}),
-		expirer:      newExpirer(cfg.Timing.Renew),
-		members:      make(map[*Membership]struct{}),
-		held:         make(map[nameKey][]*Membership),
 		changed:      make(chan struct{}),
 	}
-	n.session = session{
+	n.roster = newRoster(session{
 		node: dir.identity.Node, boot: cfg.bootID,
 		name: cfg.Name, address: cfg.Address, timing: cfg.Timing,
-	}
+	}, n.now, n.dispatch.add, n.log)
 	n.fsm = newFSM(n)
 	if err := n.startRaft(); err != nil {
 		if n.store != nil {
@@ -190,88 +179,20 @@ func (n *Node) startRaft() error {
 // latch.Elections describes it.
 func (n *Node) Join(group, client string, m Member) (*Membership, error) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.stopping || n.Err() != nil || n.inactive() {
+	defer n.unlock()
+	if n.roster.stopping || n.Err() != nil || n.inactive() {
 		return nil, ErrUnavailable
 	}
 	ms := &Membership{node: n, member: m, group: group, client: client}
-	n.members[ms] = struct{}{}
-	n.session.join(ms)
-	signal(n.wakeProposer)
+	n.roster.join(ms)
 	return ms, nil
-}
-
-// inactive reports whether the cluster is known to be too small for
-// elections to have begun.
-func (n *Node) inactive() bool {
-	return n.known && !n.active.Load() && n.size() < n.cfg.MinimumNodes
 }
 
 // closed is [Membership.Closed].
 func (n *Node) closed(m *Membership, acknowledged bool) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	was := m.state
-	if was == memberOver {
-		return
-	}
-	m.state = memberOver
-	delete(n.members, m)
-	switch was {
-	case memberQueued:
-		n.session.forget()
-	case memberHeld:
-		n.unhold(m)
-		n.log.Info("JOIN given up: another member has the name", "group", m.group, "client", m.client, "holder", m.holder)
-	case memberProposed, memberJoined:
-		n.dispatch.add(delivery{what: deliverGone, member: m})
-		if l := m.lease.Load(); l == n.session.lease {
-			switch n.session.phase {
-			case phaseOpen:
-				// A node that stops leaves with one End for all: no leader is
-				// named here that closes in the next moment.
-				if !n.stopping {
-					n.session.leave(m.seq)
-					signal(n.wakeProposer)
-				}
-			case phaseClosing:
-				if acknowledged {
-					n.session.unheard--
-					signal(n.wake)
-				}
-			}
-		}
-	}
-	if n.stopping {
-		n.change()
-	}
-}
-
-// unhold takes a membership from those that wait for a name.
-func (n *Node) unhold(m *Membership) {
-	key := nameKey{m.group, m.client}
-	waiting := n.held[key]
-	for i, w := range waiting {
-		if w == m {
-			waiting = append(waiting[:i], waiting[i+1:]...)
-			break
-		}
-	}
-	if len(waiting) == 0 {
-		delete(n.held, key)
-	} else {
-		n.held[key] = waiting
-	}
-}
-
-// requeue asks again for the memberships that waited for a name.
-func (n *Node) requeue(key nameKey) {
-	for _, m := range n.held[key] {
-		m.state = memberQueued
-		n.session.join(m)
-	}
-	delete(n.held, key)
-	signal(n.wakeProposer)
+	defer n.unlock()
+	n.roster.closed(m, acknowledged)
 }
 
 // applied implements observer: it is called with every entry's effects, under
@@ -279,48 +200,34 @@ func (n *Node) requeue(key nameKey) {
 func (n *Node) applied(s *State, effects []Effect) {
 	n.noteCluster(s)
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	now := n.now()
-	n.session.electing = s.active
-	for _, e := range effects {
-		switch e := e.(type) {
-		case Opened:
-			n.expirer.opened(e.Node, e.Incarnation, e.Expiry, now)
-			if e.Node == n.session.node && n.session.opened(e.Counter, e.Incarnation, n.now) {
-				n.entered()
-			}
-		case Renewed:
-			n.expirer.renewed(e.Node, e.Incarnation, e.Seq, now)
-			if n.session.current(e.Incarnation) {
-				n.session.renewedAt(e.Seq)
-			}
-		case Ended:
-			n.expirer.ended(e.Node)
-			if e.Node == n.session.node {
-				n.sessionEnded(e.Incarnation)
-			}
-		case Joined:
-			if m := n.joining(e.Member); m != nil {
-				m.state = memberJoined
-				n.dispatch.add(delivery{what: deliverJoined, index: s.index, member: m, leader: e.Leader, token: e.Token})
-			}
-		case Refused:
-			if m := n.joining(e.Member); m != nil {
-				n.hold(m, e.Holder)
-			}
-		case Left:
-			if key := (nameKey{e.Group, e.Client}); n.held[key] != nil {
-				n.requeue(key)
-			}
-		case Led:
-			n.dispatch.add(delivery{what: deliverLed, index: s.index, group: e.Group, leader: e.Leader, token: e.Token})
-		}
+	defer n.unlock()
+	n.roster.applied(s, effects)
+}
+
+// restored implements observer.
+func (n *Node) restored(s *State) {
+	n.noteCluster(s)
+	n.mu.Lock()
+	defer n.unlock()
+	n.roster.restored(s)
+}
+
+// unlock lets go of the mutex and wakes whoever may have something to do.
+func (n *Node) unlock() {
+	if n.roster.changed {
+		n.roster.changed = false
+		close(n.changed)
+		n.changed = make(chan struct{})
 	}
-	if n.session.phase == phaseOpen {
-		if seq, _, ok := s.accepted(n.session.lease.incarnation); ok {
-			n.session.settled(seq)
-		}
-	}
+	n.mu.Unlock()
+	signal(n.wake)
+	signal(n.wakeProposer)
+}
+
+// inactive reports whether the cluster is known to be too small for
+// elections to have begun.
+func (n *Node) inactive() bool {
+	return n.roster.known && !n.active.Load() && n.size() < n.cfg.MinimumNodes
 }
 
 // noteCluster takes over what holds for the whole cluster. A data folder whose
@@ -335,109 +242,13 @@ func (n *Node) noteCluster(s *State) {
 	}
 }
 
-// joining gives the membership whose Join was just accepted, unless it is not
-// of this node's present life or its connection has gone meanwhile.
-func (n *Node) joining(id MemberID) *Membership {
-	if !n.session.current(id.Incarnation) {
-		return nil
-	}
-	op, ok := n.session.accepted(id.Seq)
-	if !ok || op.member == nil || op.member.state != memberProposed {
-		return nil
-	}
-	return op.member
-}
-
-func (n *Node) hold(m *Membership, holder NodeID) {
-	m.state, m.holder = memberHeld, holder
-	key := nameKey{m.group, m.client}
-	n.held[key] = append(n.held[key], m)
-	n.log.Info("JOIN waits: another member has the name", "group", m.group, "client", m.client, "holder", holder)
-}
-
-// entered begins the node's life in an incarnation.
-func (n *Node) entered() {
-	n.known = true
-	n.log.Info("session opened", "incarnation", n.session.lease.incarnation)
-	for key := range n.held {
-		n.requeue(key) // the names may have come free unseen
-	}
-	n.change()
-	signal(n.wake)
-	signal(n.wakeProposer)
-}
-
-func (n *Node) sessionEnded(inc Incarnation) {
-	switch {
-	case n.session.current(inc):
-		if n.stopping {
-			n.session.phase = phaseEnded
-			n.log.Info("session ended")
-			n.change()
-		} else {
-			n.session.lease.end() // the loop closes the connections
-		}
-	case n.session.phase == phaseOpening:
-		n.session.retry = true // what was in the way may be gone
-	}
-	signal(n.wake)
-}
-
-// restored implements observer: the state was replaced by a snapshot's. What
-// happened in between is found by comparing, by member id and never by name.
-func (n *Node) restored(s *State) {
-	n.noteCluster(s)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.session.electing = s.active
-	n.expirer.reset(s, n.now())
-	if me := s.nodes[n.session.node]; me != nil && me.session != nil {
-		if n.session.opened(me.counter, me.session.incarnation, n.now) {
-			n.entered()
-		}
-	}
-	if n.session.phase == phaseOpen {
-		inc := n.session.lease.incarnation
-		seq, renewal, ok := s.accepted(inc)
-		if !ok {
-			n.sessionEnded(inc)
-			return
-		}
-		n.session.renewedAt(renewal)
-		for m := range n.members {
-			if m.state != memberProposed && m.state != memberJoined || m.seq > seq || m.lease.Load() != n.session.lease {
-				continue
-			}
-			switch holder := s.holder(m.group, m.client); {
-			case s.member(MemberID{inc, m.seq}) != nil:
-				m.state = memberJoined
-			case m.state == memberProposed && holder != "":
-				n.hold(m, holder)
-			default:
-				go m.member.Close() // takes locks that may be taken before ours
-			}
-		}
-		n.session.settled(seq)
-	}
-	n.dispatch.add(delivery{what: deliverAll})
-}
-
 // allJoined gives the dispatcher this node's memberships as the state has
 // them at one index.
 func (n *Node) allJoined() (index uint64, all []delivery) {
 	n.fsm.read(func(s *State) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		index = s.index
-		for m := range n.members {
-			l := m.lease.Load()
-			if m.state != memberJoined || l == nil {
-				continue
-			}
-			if in := s.member(MemberID{l.incarnation, m.seq}); in != nil {
-				all = append(all, delivery{member: m, leader: in.group.first.client, token: in.group.token})
-			}
-		}
+		index, all = n.roster.joined(s)
 	})
 	return index, all
 }
@@ -482,64 +293,30 @@ func (n *Node) run() {
 	}
 }
 
-// closingPace is how long closing one connection takes: measured as 18 us on
-// two cores, rounded up.
-const closingPace = 25 * time.Microsecond
-
 func (n *Node) step() {
 	now := n.now()
 	n.mu.Lock()
-	if n.Err() != nil && n.session.phase == phaseOpen {
-		n.session.lease.end()
+	if n.Err() != nil && n.roster.session.phase == phaseOpen {
+		n.roster.session.lease.end()
 	}
-	var first, rest []*Membership
-	early := min(time.Duration(len(n.members))*closingPace, n.cfg.Timing.Lease/4)
-	what := n.session.check(now, early)
-	if what == needClose {
-		first, rest = n.lost()
-	}
+	what, closing := n.roster.step(now)
 	duties := n.duties(now)
-	stopping := n.stopping
+	stopping := n.roster.stopping
 	n.mu.Unlock()
 
-	switch {
-	case what == needClose:
-		n.log.Warn("session lost: closing its connections", "leaders", len(first), "others", len(rest))
-		closeAll(first, rest)
-	case what == needOpen && !stopping && n.Err() == nil:
+	if what == needClose {
+		n.log.Warn("session lost: closing its connections", "count", len(closing))
+	}
+	for _, m := range closing {
+		m.member.Close()
+	}
+	if what == needOpen && !stopping && n.Err() == nil {
 		n.open()
 	}
 	if len(duties) > 0 {
 		go func() { n.propose(duties).Error() }() // its effect is what counts
 	}
 	signal(n.wakeProposer) // a Renew may be due
-}
-
-// lost gives the memberships of the incarnation that has just ended, those
-// that were told that they lead first.
-func (n *Node) lost() (leaders, others []*Membership) {
-	for m := range n.members {
-		if l := m.lease.Load(); l != n.session.lease || m.state == memberHeld {
-			continue
-		}
-		if m.leads.Load() {
-			leaders = append(leaders, m)
-		} else {
-			others = append(others, m)
-		}
-	}
-	n.session.unheard = len(leaders) + len(others)
-	n.change()
-	return leaders, others
-}
-
-func closeAll(leaders, others []*Membership) {
-	for _, m := range leaders {
-		m.member.Close()
-	}
-	for _, m := range others {
-		m.member.Close()
-	}
 }
 
 // open writes the next counter down and asks for a session with it.
@@ -551,8 +328,7 @@ func (n *Node) open() {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.session.begin(counter, n.now())
-	signal(n.wakeProposer)
+	n.roster.session.begin(counter, n.now())
 }
 
 // duties are the raft leader's: to found and activate the cluster, and to
@@ -561,11 +337,11 @@ func (n *Node) duties(now reading) []Op {
 	if n.Err() != nil {
 		return nil
 	}
-	ops := n.expirer.due(now)
+	ops := n.roster.expirer.due(now)
 	for _, op := range ops {
 		n.log.Warn("a node has been silent for too long: expiring its session", "incarnation", op.(Expire).Incarnation)
 	}
-	if !n.expirer.leading || n.askedYet && now.atLeast(n.asked) < askAgain {
+	if !n.roster.expirer.leading || n.askedYet && now.atLeast(n.asked) < askAgain {
 		return ops
 	}
 	quiet := len(ops)
@@ -603,7 +379,7 @@ func (n *Node) watchRaft(leading <-chan bool) {
 			n.mu.Lock()
 			turn++
 			mine := turn
-			n.expirer.follow()
+			n.roster.expirer.follow()
 			n.mu.Unlock()
 			if !is {
 				n.log.Info("no longer the raft leader")
@@ -617,7 +393,7 @@ func (n *Node) watchRaft(leading <-chan bool) {
 				n.mu.Lock()
 				defer n.mu.Unlock()
 				if mine == turn {
-					n.expirer.lead(n.now())
+					n.roster.expirer.lead(n.now())
 					signal(n.wake)
 				}
 			})
@@ -652,11 +428,11 @@ func (n *Node) missing() error {
 	switch {
 	case n.Err() != nil:
 		return n.Err()
-	case n.stopping:
+	case n.roster.stopping:
 		return fmt.Errorf("%w: the node is stopping", ErrUnavailable)
 	case n.inactive():
 		return fmt.Errorf("%w: the cluster has never had %d nodes (leader_latch.minimum_nodes)", ErrUnavailable, n.cfg.MinimumNodes)
-	case !n.active.Load() || n.session.phase != phaseOpen || !n.session.lease.live():
+	case !n.active.Load() || n.roster.session.phase != phaseOpen || !n.roster.session.lease.live():
 		return fmt.Errorf("%w: no majority of the nodes answers", ErrUnavailable)
 	}
 	return nil
@@ -670,36 +446,18 @@ func (n *Node) missing() error {
 // to close, when no connection is left.
 func (n *Node) Stop(ctx context.Context) error {
 	n.mu.Lock()
-	n.stopping = true
-	for _, held := range n.held {
-		for _, m := range held {
-			m.state = memberQueued // nothing waits for names any more
-		}
+	closing := n.roster.stop()
+	n.unlock()
+	n.log.Info("stopping: closing all connections", "count", len(closing))
+	for _, m := range closing {
+		m.member.Close()
 	}
-	clear(n.held)
-	n.session.joins = nil
-	var leaders, others []*Membership
-	for m := range n.members {
-		if m.leads.Load() {
-			leaders = append(leaders, m)
-		} else {
-			others = append(others, m)
-		}
-	}
-	n.mu.Unlock()
-	n.log.Info("stopping: closing connections", "leaders", len(leaders), "others", len(others))
-	closeAll(leaders, others)
-
-	err := n.wait(ctx, func() bool { return len(n.members) == 0 })
+	err := n.wait(ctx, func(r *roster) bool { return r.members.size == 0 })
 	if err == nil {
 		n.mu.Lock()
-		ask := n.session.phase == phaseOpen
-		n.session.endAsked = ask
-		n.mu.Unlock()
-		if ask {
-			signal(n.wakeProposer)
-			err = n.wait(ctx, func() bool { return n.session.phase != phaseOpen || !n.session.lease.live() })
-		}
+		n.roster.session.endAsked = true
+		n.unlock()
+		err = n.wait(ctx, func(r *roster) bool { return r.session.phase != phaseOpen || !r.session.lease.live() })
 	}
 
 	// A disk that hangs may hold these for ever; the process then ends with them.
@@ -722,10 +480,10 @@ func (n *Node) release() error {
 }
 
 // wait returns when cond holds, which is called with the node's mutex held.
-func (n *Node) wait(ctx context.Context, cond func() bool) error {
+func (n *Node) wait(ctx context.Context, cond func(*roster) bool) error {
 	for {
 		n.mu.Lock()
-		ok, changed := cond(), n.changed
+		ok, changed := cond(n.roster), n.changed
 		n.mu.Unlock()
 		if ok {
 			return nil
@@ -739,12 +497,6 @@ func (n *Node) wait(ctx context.Context, cond func() bool) error {
 			return fmt.Errorf("stop: %w", context.Cause(ctx))
 		}
 	}
-}
-
-// change wakes those who wait; the caller holds the mutex.
-func (n *Node) change() {
-	close(n.changed)
-	n.changed = make(chan struct{})
 }
 
 // signal wakes the reader of a channel that has room for one.

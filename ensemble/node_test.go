@@ -247,7 +247,7 @@ func TestAfterABootTheOldSessionExpires(t *testing.T) {
 	path := t.TempDir()
 	n := startNode(t, path, func(c *Config) { c.bootID = "before" })
 	join(t, n, "g", "a").wantTold("a")
-	old := n.session.lease.incarnation
+	old := n.roster.session.lease.incarnation
 	kill(n)
 
 	n = startNodeUnready(t, path, func(c *Config) { c.bootID = "after" })
@@ -261,8 +261,8 @@ func TestAfterABootTheOldSessionExpires(t *testing.T) {
 	if d := time.Since(start); d < Quick.Expiry-200*time.Millisecond {
 		t.Errorf("back after %v; the old session may live for %v", d, Quick.Expiry)
 	}
-	if n.session.lease.incarnation <= old {
-		t.Errorf("incarnation %d after %d", n.session.lease.incarnation, old)
+	if n.roster.session.lease.incarnation <= old {
+		t.Errorf("incarnation %d after %d", n.roster.session.lease.incarnation, old)
 	}
 	if g := n.Groups(""); len(g) != 0 {
 		t.Errorf("old groups are left: %v", g)
@@ -309,7 +309,7 @@ func TestLeadersAreClosedFirst(t *testing.T) {
 		}
 	}
 	n.mu.Lock()
-	for m := range n.members {
+	for m := range n.roster.members.all() {
 		m.member = &recorder{m.member, func() {
 			mu.Lock()
 			order = append(order, m.client)
@@ -354,7 +354,7 @@ func TestALostLeaseClosesAllAndOpensAnew(t *testing.T) {
 			a.deaf = deaf
 			a.wantTold("a")
 			n.mu.Lock()
-			first := n.session.lease
+			first := n.roster.session.lease
 			mu.Lock()
 			jump += Quick.Lease // as after a pause of the process
 			mu.Unlock()
@@ -367,10 +367,10 @@ func TestALostLeaseClosesAllAndOpensAnew(t *testing.T) {
 			b.wantTold("b")
 			n.mu.Lock()
 			defer n.mu.Unlock()
-			if n.session.lease == first {
+			if n.roster.session.lease == first {
 				t.Fatal("the lease came back to life")
 			}
-			silent := n.session.began.atMost(*first.sent.Load())
+			silent := n.roster.session.began.atMost(*first.sent.Load())
 			if deaf && silent < Quick.Expiry {
 				t.Errorf("opened %v after the last renewal though a client may still believe until %v", silent, Quick.Expiry)
 			}
@@ -386,7 +386,7 @@ func TestBelowItsMinimumAClusterDoesNotElect(t *testing.T) {
 	poll(t, "the node knows", func() bool {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		return n.known
+		return n.roster.known
 	})
 	if _, err := n.Join("g", "a", &client{}); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("JOIN: %v", err)
@@ -437,11 +437,11 @@ func TestSnapshotAndRestart(t *testing.T) {
 	if len(snaps) != 1 {
 		t.Fatalf("snapshots: %v", snaps)
 	}
-	counter := n.session.counter
+	counter := n.roster.session.counter
 	kill(n)
 	n = startNode(t, path, nil)
-	if n.session.counter <= counter {
-		t.Errorf("open counter %d after %d", n.session.counter, counter)
+	if n.roster.session.counter <= counter {
+		t.Errorf("open counter %d after %d", n.roster.session.counter, counter)
 	}
 	b := join(t, n, "g", "b")
 	b.wantTold("b")

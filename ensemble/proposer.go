@@ -28,7 +28,7 @@ func (n *Node) runProposer() {
 	for {
 		for outstanding < maxOutstanding && retry == nil {
 			n.mu.Lock()
-			batch := n.session.cut(n.now())
+			batch := n.roster.session.cut(n.now())
 			n.mu.Unlock()
 			if len(batch) == 0 {
 				break
@@ -49,8 +49,8 @@ func (n *Node) runProposer() {
 			n.mu.Lock()
 			// A committed batch has been applied by now. What it did not
 			// bring to acceptance stood behind a gap, left by a lost one.
-			if _, missing := n.session.accepted(r.last); r.err != nil || missing {
-				n.session.rewind()
+			if _, missing := n.roster.session.accepted(r.last); r.err != nil || missing {
+				n.roster.session.rewind()
 			}
 			n.mu.Unlock()
 			if r.err != nil {

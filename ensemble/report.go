@@ -30,7 +30,7 @@ func (n *Node) Status() *status.Report {
 		if name == "" {
 			name = string(s.Address) // has never opened a session
 		}
-		here := id == n.session.node
+		here := id == n.roster.session.node
 		r.ReadyMembers = append(r.ReadyMembers, name)
 		if here {
 			r.OnlineNodes = append(r.OnlineNodes, name)
@@ -78,7 +78,7 @@ func (n *Node) raftState(leader raft.ServerID) string {
 func (n *Node) serving() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.expirer.leading
+	return n.roster.expirer.leading
 }
 
 // names gives the nodes' names by their ids.
@@ -89,7 +89,7 @@ func (n *Node) names() map[NodeID]string {
 			names[id] = node.name
 		}
 	})
-	names[n.session.node] = n.cfg.Name
+	names[n.roster.session.node] = n.cfg.Name
 	return names
 }
 
@@ -135,7 +135,7 @@ func (n *Node) Groups(only string) []Group {
 		}
 	})
 	n.mu.Lock()
-	for key, waiting := range n.held {
+	for key, waiting := range n.roster.held {
 		if only != "" && key.group != only {
 			continue
 		}

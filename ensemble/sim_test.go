@@ -1,0 +1,737 @@
+package ensemble
+
+import (
+	"flag"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A seeded event loop drives the pure code of several nodes over a modelled
+// log: what is proposed may be committed at any later time, twice, out of
+// order or never; nodes apply arbitrarily late, from snapshots too; clocks
+// differ in rate; nodes crash, pause, stop and come back. After every step no
+// two clients of a group may have been told that they lead on connections
+// that are open at running nodes. A failure prints its seed and its last
+// steps; -sim.seed plays it again.
+var (
+	simSchedules = flag.Int("sim.schedules", 400, "how many schedules to play")
+	simSeed      = flag.Uint64("sim.seed", 0, "play this schedule alone")
+)
+
+// mutation takes a rule of the protocol away, to show that the loop would
+// find its absence.
+type mutation int
+
+const (
+	mutateNothing          mutation = iota
+	mutateNoCompare                 // an Expire takes whatever renewal is the last
+	mutateReceiveTime               // the lease counts from the acceptance of a renewal
+	mutateLeaveBeforeClose          // the Leave is proposed while the connection is open
+	mutateOpenBeforeClose           // the Open is proposed while connections are open
+	mutateNoDedup                   // operations are accepted whatever their number
+	mutateNoCloseTime               // C = 0: S is as long as L
+	mutateNoSwitch                  // a process that was paused goes on when its lease is over
+	mutateNoSwitchNoGate            // both: only what is written counts then
+	mutateNoSwitchGate              // the switch alone: nothing stale may be written
+)
+
+func TestSimulation(t *testing.T) {
+	if *simSeed != 0 {
+		if err := newSim(*simSeed, mutateNothing).play(); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	var total simCounts
+	for seed := uint64(1); seed <= uint64(*simSchedules); seed++ {
+		s := newSim(seed, mutateNothing)
+		if err := s.play(); err != nil {
+			t.Fatal(err)
+		}
+		total.add(s.counts)
+	}
+	t.Logf("%d schedules: %+v", *simSchedules, total)
+	for what, n := range map[string]int{
+		"told": total.told, "crashes": total.crashes, "pauses": total.pauses, "killed by the switch": total.switched, "stops": total.stops,
+		"snapshots": total.snapshots, "duplicates": total.duplicates, "lost": total.lost, "leases lost": total.leasesLost, "expiries": total.expiries,
+	} {
+		if n < *simSchedules/20 {
+			t.Errorf("%s: only %d in %d schedules; they prove little", what, n, *simSchedules)
+		}
+	}
+}
+
+func TestSimulationFindsEveryMissingRule(t *testing.T) {
+	for name, mutate := range map[string]mutation{
+		"no gate":            mutateNoSwitchNoGate,
+		"no compare":         mutateNoCompare,
+		"time of receipt":    mutateReceiveTime,
+		"Leave before close": mutateLeaveBeforeClose,
+		"Open before close":  mutateOpenBeforeClose,
+		"no dedup":           mutateNoDedup,
+		"C = 0":              mutateNoCloseTime,
+		"no switch":          mutateNoSwitch,
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := uint64(1); seed <= 4000; seed++ {
+				if err := newSim(seed, mutate).play(); err != nil {
+					t.Logf("found by schedule %d", seed)
+					return
+				}
+			}
+			t.Error("not found in 4000 schedules")
+		})
+	}
+}
+
+// Without the dead-man's switch a process that was stopped goes on with open
+// connections. The gate still keeps it from writing anything stale.
+func TestSimulationWithoutTheSwitchWritesNothingStale(t *testing.T) {
+	for seed := uint64(1); seed <= uint64(*simSchedules)/2; seed++ {
+		if err := newSim(seed, mutateNoSwitchGate).play(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+type simCounts struct {
+	told, crashes, pauses, switched, stops, snapshots, duplicates, lost, leasesLost, expiries int
+}
+
+func (c *simCounts) add(d simCounts) {
+	c.told += d.told
+	c.crashes += d.crashes
+	c.pauses += d.pauses
+	c.switched += d.switched
+	c.stops += d.stops
+	c.snapshots += d.snapshots
+	c.duplicates += d.duplicates
+	c.lost += d.lost
+	c.leasesLost += d.leasesLost
+	c.expiries += d.expiries
+}
+
+type sim struct {
+	seed   uint64
+	rng    *rand.Rand
+	mutate mutation
+	timing Timing
+	now    time.Duration // real time
+	calm   bool          // no more faults: everything happens soon
+	log    []Entry
+	flight []*simProposal
+	nodes  []*simNode
+	conns  []*simConn
+	due    []simTimer
+	trace  []string
+	counts simCounts
+	err    error
+}
+
+type simTimer struct {
+	at time.Duration
+	do func()
+}
+
+// simProposal is a batch on its way to the log.
+type simProposal struct {
+	node   *simNode
+	life   int // of the node that waits for its outcome
+	ops    []Op
+	index  int // in the log, once committed
+	left   int // how often it may still be committed
+	waited bool
+}
+
+type simNode struct {
+	sim         *sim
+	id          NodeID
+	rate        float64
+	boot        int
+	counter     uint64 // on its disk
+	state       *State // on its disk too: it is replayed at a start
+	applied     int
+	life        int
+	up, paused  bool
+	frozen      time.Duration // applies nothing until then
+	cutOff      time.Duration // nothing of it is committed until then
+	roster      *roster
+	dispatch    *dispatcher
+	outstanding []*simProposal
+	stopped     bool // has ended its session in order
+	wake        time.Duration
+}
+
+type simConn struct {
+	node   *simNode
+	m      *Membership
+	open   bool // at the server
+	told   string
+	ending bool
+}
+
+func newSim(seed uint64, mutate mutation) *sim {
+	s := &sim{seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), mutate: mutate, timing: Normal}
+	if mutate == mutateNoCloseTime {
+		s.timing.Expiry = s.timing.Lease
+	}
+	for i := range 3 {
+		n := &simNode{sim: s, id: NodeID(fmt.Sprintf("n%d", i+1)), state: NewState()}
+		n.rate = 1 + (s.rng.Float64()*2-1)*Rho*0.9
+		s.nodes = append(s.nodes, n)
+	}
+	s.log = []Entry{{Ops: []Op{Found{"c", 1000}, Activate{}}}}
+	for _, n := range s.nodes {
+		n.start()
+	}
+	return s
+}
+
+func (s *sim) noSwitch() bool {
+	return s.mutate == mutateNoSwitch || s.mutate == mutateNoSwitchGate || s.mutate == mutateNoSwitchNoGate
+}
+
+func (s *sim) chance(p float64) bool { return s.rng.Float64() < p }
+
+func (s *sim) upTo(d time.Duration) time.Duration { return time.Duration(s.rng.Int64N(int64(d) + 1)) }
+
+func (s *sim) after(d time.Duration, do func()) {
+	s.due = append(s.due, simTimer{s.now + d, do})
+}
+
+func (s *sim) tracef(format string, args ...any) {
+	s.trace = append(s.trace, fmt.Sprintf("%8.3f ", s.now.Seconds())+fmt.Sprintf(format, args...))
+	if *simSeed == 0 && len(s.trace) > 400 {
+		s.trace = slices.Delete(s.trace, 0, 200)
+	}
+}
+
+func (s *sim) failf(format string, args ...any) {
+	if s.err == nil {
+		tail := s.trace
+		if *simSeed == 0 {
+			tail = tail[max(0, len(tail)-60):]
+		}
+		s.err = fmt.Errorf("seed %d at %.3f s: %s\n%s", s.seed, s.now.Seconds(), fmt.Sprintf(format, args...), strings.Join(tail, "\n"))
+	}
+}
+
+// play runs a schedule: twenty seconds of faults, then calm in which every
+// client must be told the one leader of its group.
+func (s *sim) play() error {
+	const faults, calm = 20 * time.Second, 15 * time.Second
+	for s.now < faults+calm && s.err == nil {
+		if s.now > faults && !s.calm {
+			s.calm = true
+			s.tracef("calm")
+			for _, n := range s.nodes {
+				n.frozen = 0
+				n.resume()
+				if !n.up {
+					n.boot += s.rng.IntN(2)
+					n.start()
+				}
+				n.roster.expirer.lead(n.clock())
+			}
+		}
+		s.now += s.upTo(8 * time.Millisecond)
+		s.timers()
+		for _, n := range s.nodes {
+			n.run()
+		}
+		s.network()
+		if !s.calm {
+			s.clients()
+			s.faults()
+		}
+		s.check()
+	}
+	if s.err == nil {
+		s.checkCalm()
+	}
+	return s.err
+}
+
+func (s *sim) timers() {
+	for i := 0; i < len(s.due); i++ {
+		if s.due[i].at <= s.now {
+			do := s.due[i].do
+			s.due = slices.Delete(s.due, i, i+1)
+			i--
+			do()
+		}
+	}
+}
+
+// network commits, repeats and loses what is on its way to the log.
+func (s *sim) network() {
+	for range 1 + s.rng.IntN(3) {
+		if len(s.flight) == 0 {
+			return
+		}
+		i := s.rng.IntN(len(s.flight))
+		p := s.flight[i]
+		switch {
+		case !s.calm && s.now < p.node.cutOff:
+		case s.calm || s.chance(0.5):
+			s.log = append(s.log, Entry{Ops: p.ops})
+			p.index = len(s.log)
+			if p.left--; p.left < 0 || s.calm {
+				s.flight = slices.Delete(s.flight, i, i+1)
+			} else {
+				s.counts.duplicates++
+			}
+		case s.chance(0.05): // the raft leader was lost: nobody knows what came of it
+			s.counts.lost++
+			s.outcome(p, true)
+			if s.chance(0.5) {
+				s.flight = slices.Delete(s.flight, i, i+1)
+			}
+		}
+	}
+}
+
+// outcome tells the node that waits for a batch what came of it.
+func (s *sim) outcome(p *simProposal, failed bool) {
+	n := p.node
+	if !p.waited || !n.up || n.life != p.life {
+		return
+	}
+	p.waited = false
+	n.outstanding = slices.DeleteFunc(n.outstanding, func(o *simProposal) bool { return o == p })
+	if _, missing := n.roster.session.accepted(seqOf(p.ops[len(p.ops)-1])); failed || missing {
+		n.roster.session.rewind()
+	}
+}
+
+func (s *sim) clients() {
+	if s.chance(0.08) {
+		n := s.nodes[s.rng.IntN(len(s.nodes))]
+		if n.up && !n.paused && !n.roster.stopping {
+			c := &simConn{node: n, open: true}
+			c.m = &Membership{member: c, group: fmt.Sprintf("g%d", s.rng.IntN(2)), client: fmt.Sprintf("c%d", s.rng.IntN(5))}
+			s.conns = append(s.conns, c)
+			s.tracef("%s: JOIN %s %s", n.id, c.m.group, c.m.client)
+			n.roster.join(c.m)
+		}
+	}
+	if len(s.conns) > 0 && s.chance(0.03) {
+		c := s.conns[s.rng.IntN(len(s.conns))]
+		switch {
+		case !c.open || !c.node.up || c.node.paused:
+		case s.chance(0.3): // the node ends it: a stuck reader, a limit
+			s.tracef("%s: ends %s %s", c.node.id, c.m.group, c.m.client)
+			c.Close()
+		default:
+			s.tracef("%s: EOF of %s %s", c.node.id, c.m.group, c.m.client)
+			c.shut()
+			c.node.roster.closed(c.m, true)
+		}
+	}
+	s.conns = slices.DeleteFunc(s.conns, func(c *simConn) bool { return !c.open && !c.ending })
+}
+
+func (s *sim) faults() {
+	n := s.nodes[s.rng.IntN(len(s.nodes))]
+	switch {
+	case s.chance(0.0012) && n.up:
+		s.counts.crashes++
+		n.crash("killed")
+		s.after(s.upTo(4*time.Second), n.start)
+	case s.chance(0.0012) && n.up && !n.paused:
+		s.counts.pauses++
+		s.tracef("%s: paused", n.id)
+		n.paused = true
+		life := n.life
+		s.after(s.upTo(5*time.Second), func() {
+			if n.life == life {
+				n.resume()
+			}
+		})
+	case s.chance(0.0008) && n.up && !n.paused && !n.roster.stopping:
+		s.counts.stops++
+		s.tracef("%s: stops", n.id)
+		n.stop()
+	case s.chance(0.004):
+		n.frozen = s.now + s.upTo(4*time.Second)
+	case s.chance(0.003):
+		n.cutOff = s.now + s.upTo(5*time.Second)
+	case s.chance(0.004) && n.up && !n.paused:
+		if n.roster.expirer.leading {
+			n.roster.expirer.follow()
+		} else {
+			n.roster.expirer.lead(n.clock())
+		}
+	case s.chance(0.01) && n.up && !n.paused && n.applied+5 < len(s.log):
+		s.counts.snapshots++
+		n.install()
+	}
+}
+
+// check is the promise of design section 3, word for word.
+func (s *sim) check() {
+	if s.mutate == mutateNoSwitchNoGate || s.mutate == mutateNoSwitchGate {
+		return // see checkStale
+	}
+	leads := map[string]*simConn{}
+	for _, c := range s.conns {
+		if !c.open || !c.node.up || c.node.paused || c.told != c.m.client {
+			continue
+		}
+		if other := leads[c.m.group]; other != nil {
+			s.failf("two lead %s: %s at %s and %s at %s", c.m.group, other.m.client, other.node.id, c.m.client, c.node.id)
+		}
+		leads[c.m.group] = c
+	}
+}
+
+// checkStale: who is being told that it leads is not told so while another one
+// leads at a node that may say so.
+func (s *sim) checkStale(c *simConn) {
+	for _, o := range s.conns {
+		if o != c && o.open && o.node.up && !o.node.paused && o.m.group == c.m.group && o.told == o.m.client && o.m.Live() {
+			s.failf("%s at %s is told to lead %s while %s at %s does", c.m.client, c.node.id, c.m.group, o.m.client, o.node.id)
+		}
+	}
+}
+
+// checkCalm: when the faults are over, everybody who is connected has been
+// told the leader that the log has, or waits for a name that is taken.
+func (s *sim) checkCalm() {
+	state := NewState()
+	for i, e := range s.log {
+		state.Apply(uint64(i+1), s.mutated(state, e), nil)
+	}
+	for _, c := range s.conns {
+		if !c.open || !c.node.up {
+			continue
+		}
+		g := state.groups[c.m.group]
+		switch {
+		case g == nil || g.find(c.m.client) == nil:
+			s.failf("%s %s at %s is connected and no member", c.m.group, c.m.client, c.node.id)
+		case c.m.state == memberHeld:
+		case c.told != g.first.client:
+			s.failf("%s %s at %s was told %q, the log says %s", c.m.group, c.m.client, c.node.id, c.told, g.first.client)
+		}
+	}
+	for name, g := range state.groups {
+		for m := g.first; m != nil; m = m.next {
+			if !slices.ContainsFunc(s.conns, func(c *simConn) bool { return c.open && c.m.group == name && c.m.client == m.client }) {
+				s.failf("%s %s is a member without a connection", name, m.client)
+			}
+		}
+	}
+}
+
+// mutated is an entry as a state machine without some rule would take it.
+func (s *sim) mutated(state *State, e Entry) Entry {
+	switch s.mutate {
+	case mutateNoCompare:
+		e.Ops = slices.Clone(e.Ops)
+		for i, op := range e.Ops {
+			if x, ok := op.(Expire); ok {
+				if _, renewal, ok := state.accepted(x.Incarnation); ok {
+					e.Ops[i] = Expire{x.Incarnation, renewal}
+				}
+			}
+		}
+	case mutateNoDedup:
+		if len(e.Ops) == 0 || seqOf(e.Ops[0]) == 0 {
+			break
+		}
+		e.Ops = slices.Clone(e.Ops)
+		next := map[Incarnation]uint64{}
+		for i, op := range e.Ops {
+			any := func(inc Incarnation) uint64 {
+				if next[inc] == 0 {
+					next[inc], _, _ = state.accepted(inc)
+				}
+				next[inc]++
+				return next[inc]
+			}
+			switch op := op.(type) {
+			case Renew:
+				e.Ops[i] = Renew{op.Incarnation, any(op.Incarnation)}
+			case Join:
+				e.Ops[i] = Join{op.Incarnation, any(op.Incarnation), op.Group, op.Client}
+			case Leave:
+				e.Ops[i] = Leave{op.Incarnation, any(op.Incarnation), op.Join}
+			case End:
+				e.Ops[i] = End{op.Incarnation, any(op.Incarnation)}
+			}
+		}
+	}
+	return e
+}
+
+// clock is what the node's clocks show.
+func (n *simNode) clock() reading {
+	d := time.Duration(float64(n.sim.now) * n.rate)
+	return reading{d, d, d}
+}
+
+func (n *simNode) start() {
+	if n.up {
+		return
+	}
+	n.up, n.paused, n.stopped, n.outstanding = true, false, false, nil
+	n.life++
+	n.dispatch = newDispatcher()
+	n.roster = newRoster(session{node: n.id, boot: fmt.Sprint(n.boot), timing: n.sim.timing}, n.clock, n.dispatch.add, slog.New(slog.DiscardHandler))
+	n.sim.tracef("%s: starts, boot %d", n.id, n.boot)
+	n.roster.restored(n.state) // its own, from disk
+	n.wake = 0
+	if n.sim.chance(0.7) || n.sim.calm {
+		n.roster.expirer.lead(n.clock())
+	}
+}
+
+// crash is the death of the process: the kernel closes its sockets.
+func (n *simNode) crash(how string) {
+	n.sim.tracef("%s: %s", n.id, how)
+	for _, c := range n.sim.conns {
+		if c.node == n {
+			c.shut()
+			c.ending = false
+		}
+	}
+	n.up, n.paused = false, false
+	n.life++
+	if n.sim.chance(0.3) {
+		n.boot++
+	}
+}
+
+func (n *simNode) resume() {
+	if n.paused {
+		n.sim.tracef("%s: goes on", n.id)
+		n.paused = false
+	}
+}
+
+func (n *simNode) stop() {
+	for _, m := range n.roster.stop() {
+		m.member.Close()
+	}
+}
+
+// run is what the goroutines of a node do in a moment.
+func (n *simNode) run() {
+	s := n.sim
+	if !n.up {
+		return
+	}
+	if n.paused {
+		// The dead-man's switch, design section 3, rule 8.
+		l := n.roster.session.lease
+		if n.roster.session.phase == phaseOpen && n.clock().atMost(*l.sent.Load()) >= l.length+s.timing.Close/4 && !s.noSwitch() {
+			s.counts.switched++
+			n.crash("killed by the switch")
+			s.after(s.upTo(4*time.Second), n.start)
+		}
+		return
+	}
+	if s.chance(0.3) {
+		n.deliver() // the dispatcher may be the first to run after a pause
+	}
+	if s.now >= n.wake {
+		n.step()
+		n.wake = s.now + s.upTo(s.timing.Close/3)
+	}
+	for len(n.outstanding) < maxOutstanding {
+		ops := n.roster.session.cut(n.clock())
+		if len(ops) == 0 {
+			break
+		}
+		left := 0
+		if s.chance(0.1) {
+			left = 1
+		}
+		p := &simProposal{node: n, life: n.life, ops: ops, left: left, waited: true}
+		s.flight = append(s.flight, p)
+		n.outstanding = append(n.outstanding, p)
+	}
+	for s.now >= n.frozen && n.applied < len(s.log) && (s.calm || s.chance(0.8)) {
+		n.apply()
+	}
+	for _, p := range slices.Clone(n.outstanding) {
+		if p.index > 0 && p.index <= n.applied {
+			s.outcome(p, false)
+		}
+	}
+	n.deliver()
+	if n.roster.stopping && !n.stopped {
+		switch r := n.roster; {
+		case r.members.size > 0:
+		case r.session.phase == phaseEnded || r.session.phase != phaseOpen || !r.session.lease.live():
+			n.stopped = true
+			n.crash("stopped")
+			s.after(s.upTo(2*time.Second), n.start)
+		case r.session.seq == 0 || !n.stopAsked():
+			r.session.endAsked = true
+		}
+	}
+}
+
+// deliver is what the dispatcher does in a moment.
+func (n *simNode) deliver() {
+	for len(n.dispatch.queue) > 0 && (n.sim.calm || n.sim.chance(0.7)) {
+		v := n.dispatch.queue[0]
+		n.dispatch.queue = n.dispatch.queue[1:]
+		n.dispatch.deliver(v, func() (uint64, []delivery) { return n.roster.joined(n.state) })
+	}
+}
+
+// stopAsked reports whether the End has been numbered.
+func (n *simNode) stopAsked() bool {
+	ses := &n.roster.session
+	if ses.endAsked {
+		return true
+	}
+	for _, op := range ses.sent {
+		if _, ok := op.op.(End); ok {
+			return true
+		}
+	}
+	return false
+}
+
+func (n *simNode) step() {
+	s := n.sim
+	what, closing := n.roster.step(n.clock())
+	if what == needClose {
+		s.counts.leasesLost++
+		s.tracef("%s: session lost, %d connections", n.id, len(closing))
+	}
+	for _, m := range closing {
+		c := m.member.(*simConn)
+		if s.mutate == mutateOpenBeforeClose {
+			n.roster.session.unheard = 0
+		}
+		if what == needClose {
+			// Closing takes its time, within C.
+			life := n.life
+			s.after(s.upTo(s.timing.Close/3), func() {
+				if n.life == life {
+					c.Close()
+				}
+			})
+		} else {
+			c.Close()
+		}
+	}
+	if what == needOpen && !n.roster.stopping {
+		n.counter++
+		s.tracef("%s: opens with counter %d", n.id, n.counter)
+		n.roster.session.begin(n.counter, n.clock())
+	}
+	if ops := n.roster.expirer.due(n.clock()); len(ops) > 0 {
+		s.counts.expiries++
+		s.tracef("%s: proposes %v", n.id, ops)
+		s.flight = append(s.flight, &simProposal{node: n, ops: ops, left: s.rng.IntN(2)})
+	}
+}
+
+func (n *simNode) apply() {
+	s := n.sim
+	e := s.mutated(n.state, s.log[n.applied])
+	n.applied++
+	effects := n.state.Apply(uint64(n.applied), e, nil)
+	for _, f := range effects {
+		switch f.(type) {
+		case Renewed:
+		default:
+			s.tracef("%s: applies %d: %T%v", n.id, n.applied, f, f)
+		}
+	}
+	var before *lease
+	if n.roster.session.phase == phaseOpen {
+		before = n.roster.session.lease
+	}
+	n.roster.applied(n.state, effects)
+	if s.mutate == mutateReceiveTime && before != nil {
+		for _, f := range effects {
+			if r, ok := f.(Renewed); ok && r.Incarnation == before.incarnation {
+				before.prolong(n.clock())
+			}
+		}
+	}
+}
+
+// install gives the node a snapshot from further on.
+func (n *simNode) install() {
+	s := n.sim
+	to := n.applied + 1 + s.rng.IntN(len(s.log)-n.applied)
+	ahead, err := restoreState(n.state.Snapshot())
+	for i := n.applied; i < to; i++ {
+		ahead.Apply(uint64(i+1), s.mutated(ahead, s.log[i]), nil)
+	}
+	if err == nil {
+		ahead, err = restoreState(ahead.Snapshot())
+	}
+	if err != nil {
+		s.failf("%v", err)
+		return
+	}
+	s.tracef("%s: installs a snapshot of %d, had applied %d", n.id, to, n.applied)
+	n.state, n.applied = ahead, to
+	n.roster.restored(ahead)
+}
+
+// Leader implements Member: the gate and the write, which nothing comes between.
+func (c *simConn) Leader(name string, _ uint64) {
+	if !c.open {
+		return
+	}
+	if !c.m.Live() && c.node.sim.mutate != mutateNoSwitchNoGate {
+		c.Close()
+		return
+	}
+	c.node.sim.counts.told++
+	c.node.sim.tracef("%s: tells %s %s: LEADER %s", c.node.id, c.m.group, c.m.client, name)
+	c.told = name
+	if name == c.m.client && c.node.sim.noSwitch() && c.node.sim.mutate != mutateNoSwitch {
+		c.node.sim.checkStale(c)
+	}
+}
+
+// Close implements Member: the node's own end of a connection. The client's
+// kernel acknowledges the FIN after a while, or never.
+func (c *simConn) Close() {
+	if !c.open || c.ending {
+		return
+	}
+	s, n, life := c.node.sim, c.node, c.node.life
+	c.ending = true
+	gave := func(acknowledged bool) func() {
+		return func() {
+			if c.ending = false; n.life == life {
+				n.roster.closed(c.m, acknowledged)
+			}
+		}
+	}
+	if s.mutate == mutateLeaveBeforeClose {
+		gave(true)()
+		c.ending = true
+		s.after(s.upTo(100*time.Millisecond), func() {
+			c.ending = false
+			c.shut()
+		})
+		return
+	}
+	c.shut()
+	if s.chance(0.9) {
+		s.after(s.upTo(200*time.Millisecond), gave(true))
+	} else {
+		s.after(s.timing.Expiry-s.timing.Lease, gave(false))
+	}
+}
+
+// shut closes the socket: nothing is written any more.
+func (c *simConn) shut() { c.open, c.told = false, "" }
