@@ -1,0 +1,197 @@
+package latch
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"syscall"
+	"time"
+)
+
+// way is how a connection ended, which decides what is left to be done before
+// its membership is given back.
+type way uint8
+
+const (
+	byClient way = iota // the client closed or reset it
+	byLoss              // the kernel gave up on the client
+	byFIN               // we closed it, with nothing in the send queue
+	byLine              // we closed it behind a last line, which must arrive
+	byReset             // we closed it with bytes in the send queue, which must not
+)
+
+// lastLineGrace is how long a client may take to read its last line and close.
+// It goes on sending until it has; unread input would turn our close into a
+// reset and eat the line.
+const lastLineGrace = 2 * time.Second
+
+// left records that a read or a write found the connection at its end. mu is
+// held; nothing is written from here on. A client that has only half closed could
+// still read what is queued, and would take it for news: those bytes die with
+// the descriptor.
+func (c *conn) left(err error) {
+	if c.state == ended {
+		return
+	}
+	c.finished(byClient, err)
+	if !clientEnded(err) {
+		c.way = byLoss
+		if c.draining && errors.Is(err, syscall.ETIMEDOUT) {
+			c.cause = errStuck // the kernel's own limit was the first to pass
+		}
+	}
+	if queued(c.raw) > 0 {
+		resetOnClose(c.raw)
+	}
+}
+
+// end ends the connection without a further line, at once: by a FIN, which the
+// kernel repeats until it arrives, where nothing is queued; else by a reset,
+// for a queued LEADER must not arrive any more. mu is held.
+func (c *conn) end(cause error) {
+	if c.state == ended {
+		return
+	}
+	if len(c.out) > 0 || queued(c.raw) > 0 {
+		abort(c.raw)
+		c.finished(byReset, cause)
+		return
+	}
+	shutdownWrite(c.raw)
+	c.tail = 1
+	c.finished(byFIN, cause)
+}
+
+// refuse answers a JOIN that cannot succeed; PROTOCOL.md, Without a majority.
+// mu is held. The line is not gated: it speaks of no leadership.
+func (c *conn) refuse(cause error) { c.sayLast(appendJoinFailed, cause) }
+
+// sayLast writes a line and, when the kernel has taken all of it, a FIN behind
+// it. mu is held, and nothing is being drained: a line is only answered when the
+// answers before it are written.
+func (c *conn) sayLast(line func(b []byte, crlf bool) []byte, cause error) {
+	c.state, c.cause = leaving, cause
+	c.tail = len(line(nil, c.crlf)) + 1
+	c.say(line)
+	if c.state == leaving && !c.draining {
+		c.hangUp()
+	}
+}
+
+// hangUp ends the connection behind its last line. mu is held.
+func (c *conn) hangUp() {
+	shutdownWrite(c.raw)
+	c.finished(byLine, c.cause)
+}
+
+// finished marks the connection as ended and wakes whoever waits for it.
+func (c *conn) finished(w way, cause error) {
+	c.state, c.way, c.cause = ended, w, cause
+	c.nc.SetDeadline(past)
+}
+
+// finish is the reader's last act, after the end was decided: it sees to it that
+// the client learns of it, closes the descriptor, and gives back the membership.
+// No lock is held; state, way and cause do not change any more.
+func (c *conn) finish() {
+	c.logEnd()
+	switch c.way {
+	case byClient:
+		c.nc.Close()
+		c.giveBack(true)
+	case byLoss, byReset:
+		c.nc.Close()
+		if c.membership != nil {
+			time.Sleep(c.srv.cfg.CloseGrace) // nothing acknowledges a reset
+		}
+		c.giveBack(false)
+	case byFIN:
+		acked := c.awaitAck()
+		c.nc.Close()
+		c.giveBack(acked)
+	case byLine:
+		c.giveBack(c.awaitAck())
+		c.linger()
+		c.nc.Close()
+	}
+	c.srv.forget(c)
+}
+
+func (c *conn) giveBack(acknowledged bool) {
+	if c.membership != nil {
+		c.membership.Closed(acknowledged)
+	}
+}
+
+// awaitAck waits until the client's kernel has acknowledged the FIN, or the
+// client has closed its side too, at most CloseGrace. A leader that is still
+// unacknowledged then must not arrive later: it is cut off by a reset.
+func (c *conn) awaitAck() bool {
+	end := time.Now().Add(c.srv.cfg.CloseGrace)
+	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 20*time.Millisecond) {
+		if finAcked(c.raw) {
+			return true
+		}
+		left := time.Until(end)
+		if left <= 0 {
+			break
+		}
+		c.nc.SetReadDeadline(time.Now().Add(min(pause, left)))
+		if err := c.discard(); !isTimeout(err) {
+			return clientEnded(err)
+		}
+	}
+	if c.told != (leader{}) && queued(c.raw) > c.tail {
+		abort(c.raw)
+	}
+	return false
+}
+
+// linger gives the client time to read its last line and to close.
+func (c *conn) linger() {
+	c.mu.Lock()
+	if c.srv.closed.Load() {
+		c.mu.Unlock()
+		return
+	}
+	c.nc.SetReadDeadline(time.Now().Add(lastLineGrace))
+	c.mu.Unlock()
+	c.discard()
+}
+
+// hurry ends the connection, and its lingering too.
+func (c *conn) hurry() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.end(errStopping)
+	c.nc.SetReadDeadline(past)
+}
+
+// discard reads and throws away what the client sends, until the deadline or the
+// connection's end, and returns the error of the read.
+func (c *conn) discard() error {
+	for {
+		if _, err := c.nc.Read(c.inline[:]); err != nil {
+			return err
+		}
+	}
+}
+
+// logEnd tells the operator why the connection ended, if that is worth a line.
+func (c *conn) logEnd() {
+	switch {
+	case c.cause == errStuck:
+		c.log(slog.LevelWarn, "stuck reader closed", c.cause)
+	case c.way == byLine && c.told == (leader{}) && c.group != "":
+		c.log(slog.LevelInfo, "JOIN refused", c.cause)
+	default:
+		c.log(slog.LevelDebug, "connection ended", c.cause)
+	}
+}
+
+// log must not be called with mu held: a log may wait for its disk.
+func (c *conn) log(level slog.Level, message string, reason error) {
+	c.srv.log.LogAttrs(context.Background(), level, message,
+		slog.String("group", c.group), slog.String("client", c.client),
+		slog.Any("remote", c.nc.RemoteAddr()), slog.Any("reason", reason))
+}

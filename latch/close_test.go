@@ -1,0 +1,332 @@
+package latch_test
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"leaderlatch/latch"
+	"leaderlatch/latch/latchtest"
+)
+
+// TestEveryEndGivesBackOnce goes through all ways in which a connection that has
+// asked to join can end: the membership is given back exactly once, and as
+// acknowledged only where the client's side is known to know.
+func TestEveryEndGivesBackOnce(t *testing.T) {
+	closed := func(t *testing.T, c *client) { c.wantEnd() }
+	refused := func(t *testing.T, c *client) { c.want("JOIN_FAILED SERVICE_UNAVAILABLE"); c.wantEnd() }
+	reset := func(t *testing.T, c *client) {
+		if _, err := c.readAll(); err == nil {
+			t.Error("the client read the end of the connection, want a reset")
+		}
+	}
+	gone := func(t *testing.T, c *client) {}
+
+	for _, c := range []struct {
+		name    string
+		pending bool
+		stuck   bool // has bytes in its send queue
+		end     func(f *fixture, c *client)
+		client  func(t *testing.T, c *client) // what the client sees
+		acked   bool
+	}{
+		{name: "client closes", acked: true, client: gone,
+			end: func(f *fixture, c *client) { c.TCPConn.Close() }},
+		{name: "client half closes", acked: true, client: closed,
+			end: func(f *fixture, c *client) { c.CloseWrite() }},
+		{name: "client half closes and does not read", stuck: true, acked: true, client: reset,
+			end: func(f *fixture, c *client) { c.CloseWrite() }},
+		{name: "client resets", acked: true, client: gone,
+			end: func(f *fixture, c *client) { c.reset() }},
+		{name: "client resets and has not read", stuck: true, acked: true, client: gone,
+			end: func(f *fixture, c *client) { c.reset() }},
+		{name: "elections close", acked: true, client: closed,
+			end: func(f *fixture, c *client) { f.e.End("g", "a") }},
+		{name: "elections close twice", acked: true, client: closed,
+			end: func(f *fixture, c *client) { f.e.End("g", "a"); f.e.End("g", "a"); f.e.EndAll() }},
+		{name: "elections close with bytes queued", stuck: true, acked: false, client: reset,
+			end: func(f *fixture, c *client) { f.e.End("g", "a") }},
+		{name: "lease lost", acked: true, client: closed,
+			end: func(f *fixture, c *client) { f.e.Kill() }},
+		{name: "lease lapsed before the next leader", acked: true, client: closed,
+			end: func(f *fixture, c *client) { f.e.Lapse(); f.e.Push("g", "z") }},
+		{name: "lease lapsed before a further JOIN", acked: true, client: closed,
+			end: func(f *fixture, c *client) { f.e.Lapse(); c.send("JOIN g b") }},
+		{name: "line too long", acked: true,
+			end:    func(f *fixture, c *client) { c.send(strings.Repeat("x", 2000)) },
+			client: func(t *testing.T, c *client) { c.want("ERROR"); c.wantEnd() }},
+		{name: "reader stuck", stuck: true, acked: false, client: reset,
+			end: func(f *fixture, c *client) {
+				eventually(f.t, "the server ends it", func() bool {
+					f.pushMany("g") // or all that waits is with the kernel
+					return len(f.e.Closings()) > 0
+				})
+			}},
+		{name: "server closes", acked: true, client: closed,
+			end: func(f *fixture, c *client) { f.s.Close() }},
+		{name: "server closes with bytes queued", stuck: true, acked: false, client: reset,
+			end: func(f *fixture, c *client) { f.s.Close() }},
+
+		{name: "client closes while pending", pending: true, acked: true, client: gone,
+			end: func(f *fixture, c *client) { c.TCPConn.Close() }},
+		{name: "client half closes while pending", pending: true, acked: true, client: closed,
+			end: func(f *fixture, c *client) { c.CloseWrite() }},
+		{name: "client resets while pending", pending: true, acked: true, client: gone,
+			end: func(f *fixture, c *client) { c.reset() }},
+		{name: "elections close while pending", pending: true, acked: true, client: closed,
+			end: func(f *fixture, c *client) { f.e.EndAll() }},
+		{name: "lease lapsed before the answer", pending: true, acked: true, client: closed,
+			end: func(f *fixture, c *client) { f.e.Lapse(); f.e.Release() }},
+		{name: "no answer in time", pending: true, acked: true, client: refused,
+			end: func(f *fixture, c *client) {}},
+		{name: "server shuts down while pending", pending: true, acked: true, client: refused,
+			end: func(f *fixture, c *client) { go f.s.Shutdown(f.t.Context()) }},
+		{name: "server closes while pending", pending: true, acked: true, client: closed,
+			end: func(f *fixture, c *client) { f.s.Close() }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			f := serve(t, func(cfg *latch.Config) {
+				// Only the cases that are about a time limit meet it.
+				if c.name == "no answer in time" {
+					cfg.JoinTimeout = 100 * time.Millisecond
+				} else {
+					cfg.JoinTimeout = time.Minute
+				}
+				if c.name == "reader stuck" {
+					cfg.StuckTimeout = time.Second
+				}
+			})
+			var cl *client
+			switch {
+			case c.pending:
+				f.e.Hold()
+				cl = f.joinPending("g", "a")
+			case c.stuck:
+				cl = f.dialSmall()
+				cl.send("JOIN g a")
+				cl.want("LEADER a")
+				f.jam("g")
+			default:
+				cl = f.join("g", "a", "a")
+			}
+			if !c.stuck { // what was sent has arrived
+				eventually(t, "nothing is queued", func() bool { return f.s.Queued() == 0 })
+			}
+			givenBack := func() bool { return len(f.e.Closings()) > 0 }
+			c.end(f, cl)
+			if c.stuck { // the client must not read before, or it is stuck no longer
+				eventually(t, "the membership is given back", givenBack)
+				cl.readsAgain()
+			}
+			c.client(t, cl)
+			eventually(t, "the membership is given back", givenBack)
+			want := []latchtest.Closing{{Group: "g", Client: "a", Acknowledged: c.acked}}
+			f.s.Close()
+			f.e.Sync()
+			if got := f.e.Closings(); !slices.Equal(got, want) {
+				t.Errorf("given back %v, want %v", got, want)
+			}
+		})
+	}
+}
+
+// jam pushes leaders to a group until a member that does not read takes nothing
+// more: not only until its kernel's delayed acknowledgement, some 40 ms later.
+func (f *fixture) jam(group string) {
+	f.t.Helper()
+	eventually(f.t, "the reader is stuck", func() bool {
+		f.pushMany(group)
+		for end := time.Now().Add(200 * time.Millisecond); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			if _, draining, _ := f.s.Kept(); draining == 0 {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// pushMany pushes leaders with long names. The kernel takes some 64 KB into the
+// last segment of a send queue, whatever the size of its buffer.
+func (f *fixture) pushMany(group string) {
+	for range 1000 {
+		f.pushed++
+		f.e.Push(group, fmt.Sprintf("%s-%d", strings.Repeat("n", 200), f.pushed))
+	}
+	f.e.Sync()
+}
+
+// TestFINIsAcknowledgedFirst: Closed(true) comes after the client's kernel has
+// acknowledged the FIN, which an idle client's does after some 40 ms only.
+// The kernel's own table says what state the server's socket is in by then.
+func TestFINIsAcknowledgedFirst(t *testing.T) {
+	t.Parallel()
+	states := make(chan string, 1)
+	var local, remote string
+	w := &watchedElections{Elections: latchtest.NewElections(), closed: func(acked bool) {
+		states <- fmt.Sprintf("acknowledged %v, state %s", acked, tcpState(t, local, remote))
+	}}
+	defer w.Elections.(*latchtest.Elections).Close()
+	f := serve(t, func(cfg *latch.Config) { cfg.Elections = w; cfg.CloseGrace = patience })
+	c := f.join("g", "a", "a")
+	local, remote = hexPort(f.addr), hexPort(c.LocalAddr().String())
+
+	w.Elections.(*latchtest.Elections).EndAll()
+	const finWait1 = "04"
+	got := <-states
+	if strings.HasSuffix(got, "state "+finWait1) || !strings.HasPrefix(got, "acknowledged true") {
+		t.Errorf("given back with %s, want acknowledged and not FIN_WAIT1 (%s)", got, finWait1)
+	}
+	c.wantEnd()
+}
+
+// watchedElections calls closed before it passes on Membership.Closed.
+type watchedElections struct {
+	latch.Elections
+	closed func(acknowledged bool)
+}
+
+type watchedMembership struct {
+	latch.Membership
+	closed func(acknowledged bool)
+}
+
+func (w *watchedElections) Join(group, client string, m latch.Member) (latch.Membership, error) {
+	ms, err := w.Elections.Join(group, client, m)
+	return watchedMembership{ms, w.closed}, err
+}
+
+func (w watchedMembership) Closed(acknowledged bool) {
+	w.closed(acknowledged)
+	w.Membership.Closed(acknowledged)
+}
+
+// hexPort returns the port of an address as /proc/net/tcp writes it.
+func hexPort(addr string) string {
+	var port int
+	fmt.Sscanf(addr[strings.LastIndex(addr, ":")+1:], "%d", &port)
+	return fmt.Sprintf(":%04X", port)
+}
+
+// tcpState returns the state of the socket with these ports, from the kernel's
+// table; empty if there is none.
+func tcpState(t *testing.T, local, remote string) string {
+	table, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		t.Error(err)
+	}
+	for line := range strings.Lines(string(table)) {
+		f := strings.Fields(line)
+		if len(f) > 3 && strings.HasSuffix(f[1], local) && strings.HasSuffix(f[2], remote) {
+			return f[3]
+		}
+	}
+	return ""
+}
+
+// TestSilentAfterTheEnd: whatever is still told to a connection that has ended,
+// no byte of it is written.
+func TestSilentAfterTheEnd(t *testing.T) {
+	t.Parallel()
+	f := serve(t)
+	c := f.join("g", "a", "a")
+	f.e.End("g", "a")
+	f.e.Push("g", "b")
+	f.e.Sync()
+	c.wantEnd()
+
+	half := f.join("h", "a", "a")
+	half.CloseWrite()
+	eventually(t, "the half close is seen", func() bool { return len(f.e.Closings()) == 2 })
+	f.e.Push("h", "b")
+	half.wantEnd()
+}
+
+// TestLeftBeforeTheAnswer: the Join of a client that has gone commits later; its
+// connection is closed without an answer and given back.
+func TestLeftBeforeTheAnswer(t *testing.T) {
+	t.Parallel()
+	f := serve(t)
+	f.e.Hold()
+	c := f.joinPending("g", "a")
+	c.Write([]byte("JOIN g a\n" + strings.Repeat("?\n", 3000))) // more than is read ahead
+	c.CloseWrite()
+	eventually(t, "the membership is given back", func() bool { return len(f.e.Closings()) == 1 })
+	f.e.Release()
+	f.e.Sync()
+	if got, _ := c.readAll(); got != "" {
+		t.Errorf("the client read %q, want nothing", got)
+	}
+	if m := f.e.Members("g"); len(m) > 0 {
+		t.Errorf("the group has members: %v", m)
+	}
+}
+
+// TestRefusalArrives: a client that goes on sending while it is refused reads the
+// refusal, and no reset before it.
+func TestRefusalArrives(t *testing.T) {
+	t.Parallel()
+	f := serve(t)
+	f.e.SetAvailable(false)
+	c := f.dial()
+	c.send("JOIN g a")
+	for range 50 {
+		if _, err := c.Write([]byte(strings.Repeat("x", 1000))); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond) // spread over the time in which the server closes
+	}
+	c.want("JOIN_FAILED SERVICE_UNAVAILABLE")
+	if _, err := c.r.ReadByte(); err != io.EOF {
+		t.Errorf("then got error %v, want the end of the connection", err)
+	}
+	c.TCPConn.Close()
+	eventually(t, "the connection is gone", func() bool { return f.s.Conns() == 0 })
+	if got := f.log.lines("JOIN refused"); len(got) != 1 || !strings.Contains(got[0], "group=g client=a") {
+		t.Errorf("logged %q, want one refusal with group and client", got)
+	}
+}
+
+// TestCloseDoesNotLinger: refused clients that do not close do not hold up Close.
+func TestCloseDoesNotLinger(t *testing.T) {
+	t.Parallel()
+	f := serve(t)
+	f.e.SetAvailable(false)
+	c := f.dial()
+	c.send("JOIN g a")
+	c.want("JOIN_FAILED SERVICE_UNAVAILABLE")
+	start := time.Now()
+	f.s.Close()
+	if d := time.Since(start); d > time.Second {
+		t.Errorf("Close took %v", d)
+	}
+}
+
+// TestLastLineWaitsForRoom: where the kernel has no room for a last line, the line
+// goes out when there is some, and then the connection ends. There is none as soon
+// as about ten answers are not acknowledged; which of them finds none is tried out.
+func TestLastLineWaitsForRoom(t *testing.T) {
+	t.Parallel()
+	const lines = 16 // the last of them ends the connection
+	f := serve(t)
+	for first := range lines {
+		c := f.dial()
+		c.delayAcks()
+		for range first {
+			c.send("?")
+			c.want("ERROR")
+		}
+		rest := lines - first
+		c.Write([]byte(strings.Repeat("?\n", rest)))
+		got, err := c.readAll()
+		if want := strings.Repeat("ERROR\n", rest); got != want || err != nil {
+			t.Errorf("%d lines after %d: got %d ERRORs, error %v, want all and the end",
+				rest, first, strings.Count(got, "ERROR\n"), err)
+		}
+		c.TCPConn.Close()
+	}
+}

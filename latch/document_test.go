@@ -1,0 +1,159 @@
+package latch_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"leaderlatch/latch/latchtest"
+)
+
+// proofs lists what proves each wire rule of the contract: transcripts, which
+// name the rule themselves, and tests. Rule 12 is kept by whoever implements
+// Elections; what this package does for it is proved here. Rule 16 is one line.
+var proofs = map[int][]string{
+	1:  {"joining", "documented-session"},
+	2:  {"leader-changes", "others-come-and-go", "documented-session", "TestStuckReaders", "TestSameLeaderIsNoNews", "TestStuckReaderIsClosed"},
+	3:  {"closing-leaves", "half-close-leaves", "reset-leaves", "leaving-while-waiting", "TestSilentAfterTheEnd", "TestGoneWhileHeldBack"},
+	4:  {"succession"},
+	5:  {"no-majority", "consensus-off", "documented-outage", "TestRefusalArrives"},
+	6:  {"joining-twice"},
+	7:  {"anything-else", "sixteen-bad-lines", "bad-lines-after-joining"},
+	8:  {"line-ends", "carriage-returns", "lines-in-pieces", "TestCutLine"},
+	9:  {"names", "spaces", "carriage-returns", "long-lines", "long-lines-leave", "TestParseJoin", "TestEndlessLine"},
+	10: {"order", "TestAnswersHoldBack"},
+	11: {"name-comes-free", "name-stays-taken", "leaving-while-waiting"},
+	12: {"TestGate", "TestGateCutsALine", "TestEveryEndGivesBackOnce"},
+	13: {"others-come-and-go"},
+	14: {"idle", "TestIdleTimeoutIsNotProlonged", "TestDeadHost", "TestListenOptions"},
+	15: {"TestLimit", "TestLimitIsShared"},
+	16: {"TestFencing"},
+}
+
+// TestEveryRuleIsProved: the list above is complete, and it is true.
+func TestEveryRuleIsProved(t *testing.T) {
+	scripts, err := latchtest.Load(transcripts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := make(map[string][]int) // of transcripts
+	for _, s := range scripts {
+		rules[transcriptName(s)] = s.Rules
+	}
+	tests := testNames(t)
+	for rule := 1; rule <= 16; rule++ {
+		if len(proofs[rule]) == 0 {
+			t.Errorf("nothing proves rule %d", rule)
+		}
+		for _, proof := range proofs[rule] {
+			if strings.HasPrefix(proof, "Test") {
+				if !slices.Contains(tests, proof) {
+					t.Errorf("rule %d: there is no test %s", rule, proof)
+				}
+			} else if !slices.Contains(rules[proof], rule) {
+				t.Errorf("rule %d: the transcript %s does not name it", rule, proof)
+			}
+		}
+	}
+	for name, named := range rules {
+		if len(named) == 0 {
+			t.Errorf("the transcript %s names no rule", name)
+		}
+		for _, rule := range named {
+			if !slices.Contains(proofs[rule], name) {
+				t.Errorf("the transcript %s names rule %d, and the list does not name the transcript", name, rule)
+			}
+		}
+	}
+}
+
+func transcriptName(s *latchtest.Script) string {
+	return strings.TrimSuffix(filepath.Base(s.File), ".txt")
+}
+
+// testNames returns the names of the test functions in this folder.
+func testNames(t *testing.T) (names []string) {
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range file.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && strings.HasPrefix(f.Name.Name, "Test") {
+				names = append(names, f.Name.Name)
+			}
+		}
+	}
+	return names
+}
+
+// TestDocumentIsTrue: PROTOCOL.md names the transcripts that there are, and the
+// code's references into it lead somewhere.
+func TestDocumentIsTrue(t *testing.T) {
+	doc, err := os.ReadFile("PROTOCOL.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := make(map[string]bool)
+	for _, list := range regexp.MustCompile(`(?m)^Transcripts: (.*)\.$`).FindAllSubmatch(doc, -1) {
+		for _, m := range regexp.MustCompile("`([^`]+)`").FindAllSubmatch(list[1], -1) {
+			named[string(m[1])] = true
+		}
+	}
+	scripts, err := latchtest.Load(transcripts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range scripts {
+		if name := transcriptName(s); !named[name] {
+			t.Errorf("PROTOCOL.md does not name the transcript %s", name)
+		} else {
+			delete(named, name)
+		}
+	}
+	for name := range named {
+		t.Errorf("PROTOCOL.md names the transcript %s, which does not exist", name)
+	}
+
+	headings := make(map[string]bool)
+	for _, m := range regexp.MustCompile(`(?m)^## (.*)$`).FindAllSubmatch(doc, -1) {
+		headings[string(m[1])] = true
+	}
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	references := 0
+	comment := regexp.MustCompile(`PROTOCOL\.md, ([A-Z][a-z]+(?: [A-Za-z]+)*)`)
+	for _, file := range files {
+		src, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.ReplaceAll(string(src), "\n// ", " ") // comments as they read
+		for _, m := range comment.FindAllStringSubmatch(text, -1) {
+			if m[1] == "Heading" {
+				continue // the package comment on such references
+			}
+			references++
+			for heading := range strings.SplitSeq(m[1], " and ") {
+				if !headings[heading] {
+					t.Errorf("%s refers to PROTOCOL.md, %s, which does not exist", file, heading)
+				}
+			}
+		}
+	}
+	if references < 10 {
+		t.Errorf("found %d references to PROTOCOL.md; the test looks for the wrong thing", references)
+	}
+}

@@ -1,0 +1,61 @@
+package latch
+
+import "time"
+
+// SetPatience shortens the time that a surplus connection has.
+func (l *Limit) SetPatience(d time.Duration) { l.patience = d }
+
+// Refuse makes the server refuse JOINs, as in the moment in which Shutdown has
+// begun and has not reached the connection yet.
+func (s *Server) Refuse() { s.stopping.Store(true) }
+
+// Kept returns, over all connections, the most bytes that are kept for one, how
+// many are being drained, and how many have a line written in part.
+func (s *Server) Kept() (most, draining, partial int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.mu.Lock()
+		most = max(most, len(c.out), cap(c.out))
+		if c.draining {
+			draining++
+		}
+		if len(c.out) > 0 {
+			partial++
+		}
+		c.mu.Unlock()
+	}
+	return most, draining, partial
+}
+
+// Conns returns how many connections there are.
+func (s *Server) Conns() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
+}
+
+// Rest returns what is left of a line that a connection has written in part.
+func (s *Server) Rest() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.mu.Lock()
+		rest := string(c.out)
+		c.mu.Unlock()
+		if rest != "" {
+			return rest
+		}
+	}
+	return ""
+}
+
+// Queued returns how many bytes the clients' kernels have not acknowledged.
+func (s *Server) Queued() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		n += queued(c.raw)
+	}
+	return n
+}
