@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/pflag"
+
+	"leaderlatch/riakconf"
+)
+
+var chkconfigCommand = command{
+	name:  "chkconfig",
+	short: "check the configuration file",
+	long: `Checks the configuration file. Prints "config is OK" and exits with 0, or prints
+every problem with its file and line and exits with 1. Warnings go to stderr
+and do not count.`,
+	setup: func(e *env, fs *pflag.FlagSet) func(context.Context, string, []string) int {
+		return func(_ context.Context, config string, args []string) int {
+			if len(args) > 0 {
+				return e.usageError("chkconfig", "unknown argument %q", args[0])
+			}
+			_, warnings, err := riakconf.Load(config)
+			if err != nil {
+				return e.problems(exitFailed, warnings, err)
+			}
+			e.warnings(warnings)
+			fmt.Fprintln(e.stdout, "config is OK")
+			return exitOK
+		}
+	},
+}
+
+// problems prints what is wrong with a configuration, a line each.
+func (e *env) problems(code int, warnings []riakconf.Problem, err error) int {
+	e.warnings(warnings)
+	fmt.Fprintln(e.stderr, err)
+	return code
+}
+
+func (e *env) warnings(warnings []riakconf.Problem) {
+	for _, w := range warnings {
+		fmt.Fprintf(e.stderr, "warning: %v\n", w)
+	}
+}
+
+// load reads the configuration for a command that only has to find the node:
+// warnings were given when that started.
+func (e *env) load(config string) (*riakconf.Config, int) {
+	conf, _, err := riakconf.Load(config)
+	if err != nil {
+		return nil, e.problems(exitPermanent, nil, err)
+	}
+	return conf, exitOK
+}

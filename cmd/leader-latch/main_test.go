@@ -1,0 +1,284 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	testscript.Main(m, map[string]func(){"leader-latch": main})
+}
+
+// TestCommandLine plays the scripts of testdata/cli. Beside testscript's own
+// commands they have
+//
+//	exits CODE PROGRAM ARGS...  run it and expect this exit code
+//	freeport NAME               set $NAME to a port that nobody uses
+//	listens NAME                the same, and listen on it until the script ends
+//	asnobody PROGRAM ARGS...    run as a user without rights, and expect it to fail
+//	oneline FILE                expect exactly one line in stdout or stderr
+//	modes PATH=MODE...          expect these permissions
+//	running CONFIG              wait until the node answers a ping
+func TestCommandLine(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "../../testdata/cli",
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("TMPDIR", e.WorkDir)
+			// For asnobody: the scripts' folder is the test's own otherwise.
+			return errors.Join(os.Chmod(filepath.Dir(e.WorkDir), 0o755), os.Chmod(e.WorkDir, 0o755))
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exits":    exits,
+			"freeport": freeport,
+			"listens":  listens,
+			"asnobody": asNobody,
+			"oneline":  oneLineOnly,
+			"modes":    modes,
+			"running":  running,
+		},
+	})
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM ARGS...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	code := 0
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		code = exit.ExitCode()
+	case err != nil:
+		ts.Fatalf("%v", err)
+	}
+	if fmt.Sprint(code) != args[0] {
+		ts.Fatalf("exit code %d, want %s\nstdout: %s\nstderr: %s", code, args[0], ts.ReadFile("stdout"), ts.ReadFile("stderr"))
+	}
+}
+
+func freeport(ts *testscript.TestScript, _ bool, args []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Setenv(args[0], port(l))
+	ts.Check(l.Close())
+}
+
+func listens(ts *testscript.TestScript, _ bool, args []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { l.Close() })
+	ts.Setenv(args[0], port(l))
+}
+
+func port(l net.Listener) string {
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+// asNobody runs a program as user 65534 where the test runs as root, to whom
+// permissions mean nothing.
+func asNobody(ts *testscript.TestScript, _ bool, args []string) {
+	path, err := exec.LookPath(args[1])
+	if p := filepath.Join(filepath.SplitList(ts.Getenv("PATH"))[0], args[1]); err != nil || fileExists(p) {
+		path = p
+	}
+	cmd := exec.Command(path, args[2:]...)
+	cmd.Dir = ts.MkAbs(".")
+	cmd.Env = []string{"PATH=" + ts.Getenv("PATH")}
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		cmd.Path, err = reachable(ts, path)
+		ts.Check(err)
+	}
+	out, err := cmd.CombinedOutput()
+	ts.Check(os.WriteFile(ts.MkAbs("output"), out, 0o644))
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || fmt.Sprint(exit.ExitCode()) != args[0] {
+		ts.Fatalf("%v, want exit code %s\n%s", err, args[0], out)
+	}
+}
+
+// reachable copies a program to where every user may run it.
+func reachable(ts *testscript.TestScript, path string) (string, error) {
+	dir, err := os.MkdirTemp("/tmp", "leader-latch-test")
+	if err != nil {
+		return "", err
+	}
+	ts.Defer(func() { os.RemoveAll(dir) })
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return "", err
+	}
+	name := filepath.Join(dir, filepath.Base(path))
+	return name, os.WriteFile(name, content, 0o755)
+}
+
+func fileExists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
+}
+
+func oneLineOnly(ts *testscript.TestScript, _ bool, args []string) {
+	if text := ts.ReadFile(args[0]); strings.Count(text, "\n") != 1 || !strings.HasSuffix(text, "\n") {
+		ts.Fatalf("%s is not one line:\n%s", args[0], text)
+	}
+}
+
+func running(ts *testscript.TestScript, _ bool, args []string) {
+	for end := time.Now().Add(30 * time.Second); ts.Exec("leader-latch", "ping", "-c", args[0]) != nil; {
+		if time.Now().After(end) {
+			ts.Fatalf("the node of %s does not answer", args[0])
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func modes(ts *testscript.TestScript, _ bool, args []string) {
+	for _, arg := range args {
+		path, want, _ := strings.Cut(arg, "=")
+		info, err := os.Stat(ts.MkAbs(path))
+		ts.Check(err)
+		if got := fmt.Sprintf("%04o", info.Mode().Perm()); got != want {
+			ts.Fatalf("%s: mode %s, want %s", path, got, want)
+		}
+	}
+}
+
+// asProgram makes the test binary be the program.
+const asProgram = "LEADER_LATCH_TEST_AS_PROGRAM"
+
+// proc is a real process of the service.
+type proc struct {
+	t    testing.TB
+	cmd  *exec.Cmd
+	conf string
+	addr string
+	log  string // file with its stderr
+	gone chan struct{}
+	err  error // of Wait; set when gone is closed
+}
+
+// start starts a node on a folder, with lines added to its configuration, and
+// waits until it serves. Its timing is calm, so that a stall of a busy
+// machine is no fault, unless the lines say otherwise.
+func start(t testing.TB, dir string, lines ...string) *proc {
+	t.Helper()
+	p := launch(t, dir, lines...)
+	if out, err := p.command("wait", "--timeout", "60s"); err != nil {
+		t.Fatalf("wait: %v: %s\n%s", err, out, p.logText())
+	}
+	return p
+}
+
+// launch starts a node and waits until its listener is bound.
+func launch(t testing.TB, dir string, lines ...string) *proc {
+	t.Helper()
+	conf := filepath.Join(dir, "etc", "riak.conf")
+	text := `nodename = riak@127.0.0.1
+distributed_cookie = only-for-this-test
+strong_consistency = on
+listener.leader_latch.internal = 127.0.0.1:0
+platform_data_dir = ./data
+platform_log_dir = ./log
+log.console = console
+leader_latch.timing = calm
+` + strings.Join(lines, "\n") + "\n"
+	if err := os.MkdirAll(filepath.Dir(conf), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p := &proc{t: t, conf: conf, log: filepath.Join(t.TempDir(), "log"), gone: make(chan struct{})}
+	out, err := os.Create(p.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	p.cmd = p.program("serve")
+	p.cmd.Stderr = out
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.gone)
+	}()
+	t.Cleanup(func() {
+		p.signal(syscall.SIGKILL)
+		<-p.gone
+		if t.Failed() {
+			t.Logf("log of the node:\n%s", p.logText())
+		}
+	})
+	listening := regexp.MustCompile(`\[info\] started .* listeners="?(\S*?)[" ]`)
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if m := listening.FindStringSubmatch(p.logText()); m != nil {
+			p.addr = m[1]
+			return p
+		}
+		select {
+		case <-p.gone:
+			t.Fatalf("the node ended: %v\n%s", p.err, p.logText())
+		default:
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the node does not start\n%s", p.logText())
+		}
+	}
+}
+
+func (p *proc) program(args ...string) *exec.Cmd {
+	exe, err := os.Executable()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	cmd := exec.Command(exe, args...)
+	cmd.Env = append(os.Environ(), asProgram+"=1", "LEADER_LATCH_CONFIG="+p.conf)
+	return cmd
+}
+
+// command runs a command beside the node and gives all it printed.
+func (p *proc) command(args ...string) (string, error) {
+	out, err := p.program(args...).CombinedOutput()
+	return string(out), err
+}
+
+func (p *proc) logText() string {
+	b, _ := os.ReadFile(p.log)
+	return string(b)
+}
+
+func (p *proc) signal(s syscall.Signal) { p.cmd.Process.Signal(s) }
+
+// wantExit waits for the end of the process.
+func (p *proc) wantExit(code int) {
+	p.t.Helper()
+	select {
+	case <-p.gone:
+	case <-time.After(60 * time.Second):
+		p.t.Fatalf("the node does not end\n%s", p.logText())
+	}
+	if got := p.cmd.ProcessState.ExitCode(); got != code {
+		p.t.Fatalf("exit code %d (%v), want %d\n%s", got, p.err, code, p.logText())
+	}
+}

@@ -1,0 +1,341 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"leaderlatch/ensemble"
+	"leaderlatch/latch"
+	"leaderlatch/riakconf"
+)
+
+var serveCommand = command{
+	name:  "serve",
+	short: "run the service in the foreground",
+	long: `Runs the service in the foreground until SIGTERM or SIGINT. It then refuses
+JOINs, closes the clients' connections, leaders first, lets their members
+leave, so that successors are named at once, and exits with 0. A second signal
+ends it on the spot.
+
+The flags are settings of riak.conf under the same name (--minimum-nodes is
+leader_latch.minimum_nodes) and win over the file.`,
+	setup: func(e *env, fs *pflag.FlagSet) func(context.Context, string, []string) int {
+		overrides := settingFlags(fs)
+		return func(ctx context.Context, config string, args []string) int {
+			if len(args) > 0 {
+				return e.usageError("serve", "unknown argument %q", args[0])
+			}
+			conf, warnings, err := riakconf.Load(config, overrides()...)
+			if err != nil {
+				return e.problems(exitPermanent, nil, err)
+			}
+			return e.serve(ctx, conf, warnings)
+		}
+	},
+}
+
+// settingFlags declares a flag for each of the service's own settings and
+// gives those that were set.
+func settingFlags(fs *pflag.FlagSet) func() []riakconf.Override {
+	keys := map[string]string{} // by flag
+	for _, k := range riakconf.Keys() {
+		flag := k.Flag()
+		if flag == "" {
+			continue
+		}
+		keys[flag] = k.Name
+		help := k.Help
+		switch {
+		case k.Default != "":
+			help += " (default " + k.Default + ")"
+		case k.Note != "":
+			help += " (default: " + k.Note + ")"
+		}
+		fs.String(flag, "", help)
+		fs.Lookup(flag).DefValue = ""
+	}
+	return func() (set []riakconf.Override) {
+		fs.Visit(func(f *pflag.Flag) {
+			if key := keys[f.Name]; key != "" {
+				set = append(set, riakconf.Override{Key: key, Value: f.Value.String(), Origin: "--" + f.Name})
+			}
+		})
+		return set
+	}
+}
+
+const (
+	// lockPatience is how long a start waits for the process before: one that
+	// was killed goes within a second, with all its connections.
+	lockPatience = 5 * time.Second
+
+	// stopPatience bounds the graceful stop. Connections whose clients do not
+	// answer take as long as S - L; the rest is a commit.
+	stopPatience = 15 * time.Second
+
+	// reserve is how many descriptors are kept for disk, peers and the admin
+	// socket; surplus connections wait to be refused (contract rule 15).
+	reserve = 256
+	surplus = 1000
+)
+
+// serve runs the node from its configuration to its end. What it starts it
+// stops in the reverse order, but for the one rule that clients go first.
+func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakconf.Problem) int {
+	syscall.Umask(0o077)
+	log, closeLog, err := openLog(conf, e.stderr)
+	if err != nil {
+		return e.fail(exitPermanent, err)
+	}
+	defer closeLog()
+	fail := func(code int, err error) int {
+		log.Error("cannot serve", "error", err)
+		if conf.Log.Console == "file" || conf.Log.Console == "off" {
+			e.fail(code, err) // the log is elsewhere; whoever started this sees it too
+		}
+		return code
+	}
+	for _, w := range warnings {
+		log.Warn("configuration: " + w.Error())
+	}
+	timing, err := ensemble.TimingNamed(conf.Timing)
+	if err != nil {
+		return fail(exitPermanent, err)
+	}
+
+	patience, cancel := context.WithTimeout(ctx, lockPatience)
+	dir, err := ensemble.OpenDir(patience, conf.DataDir())
+	cancel()
+	if err != nil {
+		return fail(exitCode(err), err)
+	}
+	// The lock goes with the process, never before: whoever gets it takes it
+	// for the proof that no connection of this one is left.
+
+	listeners, err := listen(ctx, conf)
+	if err != nil {
+		return fail(exitFailed, err)
+	}
+	defer closeAll(listeners)
+	adminListener, err := listenAdmin(conf.DataDir())
+	if err != nil {
+		return fail(exitFailed, fmt.Errorf("admin socket: %w", err))
+	}
+	defer os.Remove(dir.Path(adminSocket))
+	defer adminListener.Close()
+
+	node, err := ensemble.Start(dir, ensemble.Config{
+		Name:         conf.NodeName,
+		Address:      riakconf.Address{Host: conf.NodeHost, Port: conf.ClusterListener.Port}.String(),
+		Timing:       timing,
+		MinimumNodes: conf.MinimumNodes,
+		Logger:       log,
+	})
+	if err != nil {
+		return fail(exitCode(err), err)
+	}
+
+	ended := make(chan error, len(listeners)+1)
+	servers := serveLatch(conf, node, timing, listeners, log, ended)
+	admin := &http.Server{Handler: (&adminServer{conf, node}).handler(), ReadHeaderTimeout: 10 * time.Second}
+	go func() { ended <- fmt.Errorf("admin socket: %w", admin.Serve(adminListener)) }()
+
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
+	log.Info("started", "node", conf.NodeName, "version", versionText(), "listeners", addresses(listeners), "data", conf.DataDir())
+	notify("READY=1")
+
+	code := exitOK
+	select {
+	case s := <-signals:
+		log.Info("stopping on a signal; a second one ends the process at once", "signal", s.String())
+	case <-ctx.Done():
+	case <-node.Failed():
+		err := node.Err()
+		code = fail(exitCode(err), err)
+	case err := <-ended:
+		code = fail(exitFailed, err)
+	}
+	notify("STOPPING=1")
+
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
+	defer cancel()
+	go func() {
+		select {
+		case <-signals:
+			os.Exit(exitFailed)
+		case <-stop.Done():
+		}
+	}()
+	if err := shutdown(stop, node, servers, admin); err != nil && code == exitOK {
+		code = fail(exitFailed, err)
+	}
+	log.Info("stopped")
+	return code
+}
+
+// shutdown is the one order in which the service ends (design section 3, rule
+// 9): nobody is let in any more, the node closes the connections of members,
+// leaders first, ends its session and lets go of Raft; then the rest.
+func shutdown(ctx context.Context, node *ensemble.Node, servers []*latch.Server, admin *http.Server) error {
+	gone := make(chan error, len(servers))
+	for _, s := range servers {
+		go func() { gone <- s.Shutdown(ctx) }()
+	}
+	err := node.Stop(ctx)
+	for range servers {
+		if e := <-gone; e != nil && err == nil {
+			err = fmt.Errorf("stop: connections are left: %w", e)
+		}
+	}
+	admin.Close()
+	return err
+}
+
+// listen binds every latch listener.
+func listen(ctx context.Context, conf *riakconf.Config) ([]net.Listener, error) {
+	var all []net.Listener
+	var problems []error
+	for _, l := range conf.Listeners {
+		nl, err := latch.Listen(ctx, "tcp", l.Address())
+		if err != nil {
+			problems = append(problems, fmt.Errorf("%s: %s: %w", l.Position, l.Key, bindError(l.Address(), err)))
+			continue
+		}
+		all = append(all, nl)
+	}
+	if problems != nil {
+		closeAll(all)
+		return nil, errors.Join(problems...)
+	}
+	return all, nil
+}
+
+// bindError says what to do about an address that cannot be listened on.
+func bindError(address string, err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%s is in use by another program; stop that one or choose another port", address)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("%s is not an address of this machine; use one of its own, or 0.0.0.0 for all", address)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("%s: ports below 1024 need a privilege; choose a higher one", address)
+	}
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		return fmt.Errorf("the host of %s cannot be resolved (%s); use a numeric address or a name that this machine knows", address, dns.Err)
+	}
+	return err
+}
+
+func closeAll(listeners []net.Listener) {
+	for _, l := range listeners {
+		l.Close()
+	}
+}
+
+func addresses(listeners []net.Listener) string {
+	var all []string
+	for _, l := range listeners {
+		all = append(all, l.Addr().String())
+	}
+	return strings.Join(all, " ")
+}
+
+// serveLatch starts a server for each listener. ended takes their errors.
+func serveLatch(conf *riakconf.Config, node *ensemble.Node, timing ensemble.Timing, listeners []net.Listener, log *slog.Logger, ended chan<- error) []*latch.Server {
+	var elect latch.Elections = elections{node}
+	if !conf.StrongConsistency {
+		elect = switchedOff{}
+	}
+	limit := latch.NewLimit(maxConnections(conf), surplus)
+	var servers []*latch.Server
+	for i, l := range conf.Listeners {
+		s := latch.NewServer(latch.Config{
+			Elections:   elect,
+			Logger:      log.With("listener", l.Name),
+			JoinTimeout: conf.JoinTimeout,
+			IdleTimeout: conf.IdleTimeout,
+			CloseGrace:  timing.Expiry - timing.Lease,
+			Limit:       limit,
+			Fencing:     l.Fencing,
+		})
+		servers = append(servers, s)
+		go func() {
+			if err := s.Serve(listeners[i]); !errors.Is(err, latch.ErrServerClosed) {
+				ended <- fmt.Errorf("listener %s: %w", l.Name, err)
+			}
+		}()
+	}
+	return servers
+}
+
+// maxConnections is the limit that is set, or as many as there are
+// descriptors for.
+func maxConnections(conf *riakconf.Config) int {
+	if conf.MaxConnections > 0 {
+		return conf.MaxConnections
+	}
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil || files.Cur > math.MaxInt32 {
+		return math.MaxInt32
+	}
+	return max(64, int(files.Cur)-reserve-surplus)
+}
+
+// elections is the node as a latch.Server wants it: the same methods, by the
+// names of that package's types.
+type elections struct{ node *ensemble.Node }
+
+func (e elections) Join(group, client string, m latch.Member) (latch.Membership, error) {
+	ms, err := e.node.Join(group, client, m)
+	if err != nil {
+		return nil, err // not a nil *Membership in an interface
+	}
+	return ms, nil
+}
+
+// switchedOff stands in while strong_consistency is off.
+type switchedOff struct{}
+
+func (switchedOff) Join(string, string, latch.Member) (latch.Membership, error) {
+	return nil, fmt.Errorf("%w: strong_consistency is off", latch.ErrUnavailable)
+}
+
+// exitCode is 3 for what no restart cures.
+func exitCode(err error) int {
+	var p *ensemble.PermanentError
+	if errors.As(err, &p) {
+		return exitPermanent
+	}
+	return exitFailed
+}
+
+// notify tells systemd how the service is, if it runs under systemd
+// (sd_notify(3)).
+func notify(state string) {
+	name := os.Getenv("NOTIFY_SOCKET")
+	if name == "" {
+		return
+	}
+	if filepath.IsAbs(name) || strings.HasPrefix(name, "@") {
+		if c, err := net.Dial("unixgram", name); err == nil {
+			c.Write([]byte(state))
+			c.Close()
+		}
+	}
+}

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// retryAsking is the pause between attempts to reach a node that does not run.
+const retryAsking = 100 * time.Millisecond
+
+var waitCommand = command{
+	name:  "wait",
+	short: "wait until a JOIN at the local node would succeed",
+	long: `Returns with 0 as soon as a JOIN at the node of this machine would succeed, with
+1 when the time is up or when it cannot as the node is configured. The node need
+not have been started yet.`,
+	setup: func(e *env, fs *pflag.FlagSet) func(context.Context, string, []string) int {
+		timeout := fs.Duration("timeout", 60*time.Second, "how long to wait")
+		return func(ctx context.Context, config string, args []string) int {
+			if len(args) > 0 {
+				return e.usageError("wait", "unknown argument %q", args[0])
+			}
+			conf, code := e.load(config)
+			if conf == nil {
+				return code
+			}
+			ctx, cancel := context.WithTimeout(ctx, *timeout)
+			defer cancel()
+			a := newAdmin(conf)
+			missing := errors.New("the node does not run")
+			for {
+				query := url.Values{}
+				if end, ok := ctx.Deadline(); ok {
+					query.Set("timeout", (time.Until(end) * 9 / 10).String()) // so that its reason gets here in time
+				}
+				err := a.get(ctx, "/wait", query, nil)
+				var refused *adminError
+				switch {
+				case err == nil:
+					return exitOK
+				case errors.As(err, &refused):
+					if missing = err; refused.status == http.StatusConflict {
+						return e.fail(exitFailed, err)
+					}
+				case ctx.Err() == nil && !errors.Is(err, errNodeDown):
+					missing = err
+				}
+				select {
+				case <-time.After(retryAsking):
+				case <-ctx.Done():
+					return e.fail(exitFailed, fmt.Errorf("not ready after %v: %w", *timeout, missing))
+				}
+			}
+		}
+	},
+}
