@@ -26,7 +26,12 @@ type Config struct {
 	Address      string // where other nodes reach it, host:port
 	Timing       Timing
 	MinimumNodes int // below it, a cluster that was never active does not elect
-	Logger       *slog.Logger
+
+	// DeadManSwitch has the kernel kill the process if it is stopped, or
+	// stalls, for longer than it may speak for its members.
+	DeadManSwitch bool
+
+	Logger *slog.Logger
 
 	// Seams of tests.
 	now    func() reading
@@ -61,6 +66,7 @@ type Node struct {
 
 	mu       sync.Mutex // guards what follows; taken after the fsm's lock, before the dispatcher's
 	roster   *roster
+	deadMan  *deadMan      // nil: none
 	changed  chan struct{} // closed and replaced when roster.changed is set
 	asked    reading       // when Found or Activate was proposed last
 	askedYet bool
@@ -100,8 +106,16 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 		node: dir.identity.Node, boot: cfg.bootID,
 		name: cfg.Name, address: cfg.Address, timing: cfg.Timing,
 	}, n.now, n.dispatch.add, n.log)
+	n.roster.alive = n.rearm
+	if cfg.DeadManSwitch {
+		var err error
+		if n.deadMan, err = newDeadMan(); err != nil {
+			return nil, err
+		}
+	}
 	n.fsm = newFSM(n)
 	if err := n.startRaft(); err != nil {
+		n.deadMan.close()
 		if n.store != nil {
 			n.store.Close()
 		}
@@ -310,6 +324,9 @@ func (n *Node) step() {
 	for _, m := range closing {
 		m.member.Close()
 	}
+	if what == needClose {
+		n.deadMan.disarm() // all closed, in time
+	}
 	if what == needOpen && !stopping && n.Err() == nil {
 		n.open()
 	}
@@ -317,6 +334,14 @@ func (n *Node) step() {
 		go func() { n.propose(duties).Error() }() // its effect is what counts
 	}
 	signal(n.wakeProposer) // a Renew may be due
+}
+
+// rearm moves the dead-man's switch on to the end of the lease and a part of
+// the time that closing may take: who closes in time is not killed.
+func (n *Node) rearm() {
+	if l := n.roster.session.lease; l.live() {
+		n.deadMan.arm(l.sent.Load().boot + l.length + n.cfg.Timing.Close/2)
+	}
 }
 
 // open writes the next counter down and asks for a session with it.
@@ -460,6 +485,9 @@ func (n *Node) Stop(ctx context.Context) error {
 		err = n.wait(ctx, func(r *roster) bool { return r.session.phase != phaseOpen || !r.session.lease.live() })
 	}
 
+	if err == nil {
+		n.deadMan.disarm() // no connection is left
+	}
 	// A disk that hangs may hold these for ever; the process then ends with them.
 	released := make(chan error, 1)
 	go func() { released <- n.release() }()
@@ -476,6 +504,7 @@ func (n *Node) release() error {
 	close(n.done)
 	err := n.raft.Shutdown().Error()
 	n.running.Wait()
+	n.deadMan.close()
 	return errors.Join(err, n.store.Close())
 }
 

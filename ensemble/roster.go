@@ -27,6 +27,7 @@ type roster struct {
 
 	now     func() reading
 	deliver func(delivery) // to the dispatcher; does not block
+	alive   func()         // called when the lease has begun or been prolonged
 	log     *slog.Logger
 }
 
@@ -44,6 +45,7 @@ func newRoster(s session, now func() reading, deliver func(delivery), log *slog.
 		held:    make(map[nameKey][]*Membership),
 		now:     now,
 		deliver: deliver,
+		alive:   func() {},
 		log:     log,
 	}
 }
@@ -132,6 +134,7 @@ func (r *roster) applied(s *State, effects []Effect) {
 			r.expirer.renewed(e.Node, e.Incarnation, e.Seq, now)
 			if r.session.current(e.Incarnation) {
 				r.session.renewedAt(e.Seq)
+				r.alive()
 			}
 		case Ended:
 			r.expirer.ended(e.Node)
@@ -185,6 +188,7 @@ func (r *roster) hold(m *Membership, holder NodeID) {
 // entered begins the node's life in an incarnation.
 func (r *roster) entered() {
 	r.known = true
+	r.alive()
 	r.log.Info("session opened", "incarnation", r.session.lease.incarnation)
 	for _, key := range slices.SortedFunc(maps.Keys(r.held), nameKey.compare) {
 		r.requeue(key) // the names may have come free unseen
@@ -225,6 +229,7 @@ func (r *roster) restored(s *State) {
 			return
 		}
 		r.session.renewedAt(renewal)
+		r.alive()
 		for m := range r.members.all() {
 			if m.state != memberProposed && m.state != memberJoined || m.seq > seq || m.lease.Load() != r.session.lease {
 				continue

@@ -47,6 +47,9 @@ func TestSimulation(t *testing.T) {
 		}
 		return
 	}
+	if raceEnabled {
+		*simSchedules = min(*simSchedules, 40)
+	}
 	var total simCounts
 	for seed := uint64(1); seed <= uint64(*simSchedules); seed++ {
 		s := newSim(seed, mutateNothing)
@@ -67,6 +70,9 @@ func TestSimulation(t *testing.T) {
 }
 
 func TestSimulationFindsEveryMissingRule(t *testing.T) {
+	if raceEnabled {
+		t.Skip("one goroutine, for a long time: there is no race to detect")
+	}
 	for name, mutate := range map[string]mutation{
 		"no gate":            mutateNoSwitchNoGate,
 		"no compare":         mutateNoCompare,

@@ -138,11 +138,12 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 	defer adminListener.Close()
 
 	node, err := ensemble.Start(dir, ensemble.Config{
-		Name:         conf.NodeName,
-		Address:      riakconf.Address{Host: conf.NodeHost, Port: conf.ClusterListener.Port}.String(),
-		Timing:       timing,
-		MinimumNodes: conf.MinimumNodes,
-		Logger:       log,
+		Name:          conf.NodeName,
+		Address:       riakconf.Address{Host: conf.NodeHost, Port: conf.ClusterListener.Port}.String(),
+		Timing:        timing,
+		MinimumNodes:  conf.MinimumNodes,
+		DeadManSwitch: conf.DeadManSwitch,
+		Logger:        log,
 	})
 	if err != nil {
 		return fail(exitCode(err), err)

@@ -1,0 +1,60 @@
+package ensemble
+
+import (
+	"fmt"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// deadMan is the dead-man's switch (design section 3, rule 8): a timer of the
+// kernel that kills this process if it is not moved on in time. A process that
+// is stopped, or stalls, cannot close its connections; its death does.
+//
+// A nil *deadMan does nothing.
+type deadMan struct{ id int32 }
+
+// newDeadMan makes the timer, not yet running.
+func newDeadMan() (*deadMan, error) {
+	event := sigevent{signo: int32(unix.SIGKILL)}
+	d := &deadMan{}
+	_, _, errno := unix.Syscall(unix.SYS_TIMER_CREATE, unix.CLOCK_BOOTTIME, uintptr(unsafe.Pointer(&event)), uintptr(unsafe.Pointer(&d.id)))
+	if errno != 0 {
+		return nil, fmt.Errorf("dead-man's switch: timer_create: %w; the kernel may forbid it: leader_latch.dead_man_switch = off does without", errno)
+	}
+	return d, nil
+}
+
+// arm has the process killed when BOOTTIME shows at, instead of at any time
+// set before. Zero or less switches it off.
+func (d *deadMan) arm(at time.Duration) {
+	if d == nil {
+		return
+	}
+	spec := itimerspec{value: unix.NsecToTimespec(max(0, at.Nanoseconds()))}
+	const absolute = 1 // TIMER_ABSTIME
+	if _, _, errno := unix.Syscall6(unix.SYS_TIMER_SETTIME, uintptr(d.id), absolute, uintptr(unsafe.Pointer(&spec)), 0, 0, 0); errno != 0 {
+		panic("ensemble: timer_settime on a timer of this process: " + errno.Error())
+	}
+}
+
+func (d *deadMan) disarm() { d.arm(0) }
+
+func (d *deadMan) close() {
+	if d != nil {
+		unix.Syscall(unix.SYS_TIMER_DELETE, uintptr(d.id), 0, 0)
+	}
+}
+
+// sigevent and itimerspec are the kernel's, on 64-bit machines.
+type sigevent struct {
+	value  uint64
+	signo  int32
+	notify int32 // 0: SIGEV_SIGNAL
+	_      [48]byte
+}
+
+type itimerspec struct {
+	interval, value unix.Timespec
+}
