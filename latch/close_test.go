@@ -160,6 +160,24 @@ func (f *fixture) pushMany(group string) {
 	f.e.Sync()
 }
 
+// TestQueuedLeadersDie: what is queued when the elections close does not arrive any
+// more, not even if the client reads on at once.
+func TestQueuedLeadersDie(t *testing.T) {
+	t.Parallel()
+	f := serve(t, func(cfg *latch.Config) { cfg.StuckTimeout = patience })
+	c := f.dialSmall()
+	c.send("JOIN g a")
+	c.want("LEADER a")
+	f.jam("g")
+	queued := f.s.Queued()
+	f.e.End("g", "a")
+	f.e.Sync()
+	c.readsAgain()
+	if got, err := c.readAll(); err == nil || len(got) >= queued {
+		t.Errorf("read %d bytes, error %v; want a reset before the %d bytes that were queued", len(got), err, queued)
+	}
+}
+
 // TestFINIsAcknowledgedFirst: Closed(true) comes after the client's kernel has
 // acknowledged the FIN, which an idle client's does after some 40 ms only.
 // The kernel's own table says what state the server's socket is in by then.
