@@ -1,6 +1,7 @@
 package ensemble
 
 import (
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -17,15 +18,33 @@ const maxOutstanding = 2
 // or another one.
 const retryAfter = 20 * time.Millisecond
 
+// outcome is what came of a batch.
+type outcome struct {
+	last  uint64 // number of the batch's last operation
+	index uint64 // of its entry in the log
+	err   error  // it was not committed, or nobody knows
+}
+
 func (n *Node) runProposer() {
-	type result struct {
-		last uint64 // number of the batch's last operation
-		err  error
-	}
-	results := make(chan result, maxOutstanding)
+	outcomes := make(chan outcome, maxOutstanding)
 	outstanding := 0
+	var committed []outcome // not yet applied by this node's own state machine
 	var retry <-chan time.Time
 	for {
+		n.mu.Lock()
+		committed = slices.DeleteFunc(committed, func(o outcome) bool {
+			if o.index > n.roster.index {
+				return false
+			}
+			outstanding--
+			// What was applied and not accepted stood behind a gap, left by a
+			// batch that was lost.
+			if _, missing := n.roster.session.accepted(o.last); missing {
+				n.roster.session.rewind()
+			}
+			return true
+		})
+		n.mu.Unlock()
 		for outstanding < maxOutstanding && retry == nil {
 			n.mu.Lock()
 			batch := n.roster.session.cut(n.now())
@@ -36,7 +55,10 @@ func (n *Node) runProposer() {
 			outstanding++
 			future := n.propose(batch)
 			last := seqOf(batch[len(batch)-1])
-			go func() { results <- result{last, future.Error()} }()
+			go func() {
+				err := future.Error()
+				outcomes <- outcome{last, future.Index(), err}
+			}()
 		}
 		select {
 		case <-n.done:
@@ -44,19 +66,17 @@ func (n *Node) runProposer() {
 		case <-n.wakeProposer:
 		case <-retry:
 			retry = nil
-		case r := <-results:
+		case o := <-outcomes:
+			if o.err == nil {
+				committed = append(committed, o)
+				continue
+			}
+			n.log.Debug("batch not committed", "error", o.err)
 			outstanding--
 			n.mu.Lock()
-			// A committed batch has been applied by now. What it did not
-			// bring to acceptance stood behind a gap, left by a lost one.
-			if _, missing := n.roster.session.accepted(r.last); r.err != nil || missing {
-				n.roster.session.rewind()
-			}
+			n.roster.session.rewind()
 			n.mu.Unlock()
-			if r.err != nil {
-				n.log.Debug("batch not committed", "error", r.err)
-				retry = time.After(retryAfter)
-			}
+			retry = time.After(retryAfter)
 		}
 	}
 }

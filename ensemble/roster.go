@@ -21,7 +21,8 @@ type roster struct {
 	held    map[nameKey][]*Membership
 	doomed  []*Membership // joined once, and not in the state any more: to be closed
 
-	known    bool // the state has been seen up to date: it says rightly whether elections are active
+	index    uint64 // of the log entry up to which all this is
+	known    bool   // the state has been seen up to date: it says rightly whether elections are active
 	stopping bool
 	changed  bool // what a waiter may wait for has changed; the caller resets it
 
@@ -122,6 +123,7 @@ func (r *roster) requeue(key nameKey) {
 // applied takes note of what an entry changed.
 func (r *roster) applied(s *State, effects []Effect) {
 	now := r.now()
+	r.index = s.index
 	r.session.electing = s.active
 	for _, e := range effects {
 		switch e := e.(type) {
@@ -214,6 +216,7 @@ func (r *roster) sessionEnded(inc Incarnation) {
 // restored takes note that the state was replaced by a snapshot's. What
 // happened in between is found by comparing, by member id and never by name.
 func (r *roster) restored(s *State) {
+	r.index = s.index
 	r.session.electing = s.active
 	r.expirer.reset(s, r.now())
 	if me := s.nodes[r.session.node]; me != nil && me.session != nil {
