@@ -49,11 +49,14 @@ type Dir struct {
 	fresh    bool // no Raft state yet: the node has to found its cluster
 }
 
+// cureFolder is what helps where a folder's content does not fit together.
+const cureFolder = "restore the whole data folder from one copy, or move it away to start as a new node"
+
 // dirFormat is the version of the data folder as a whole.
 const dirFormat = 1
 
 // identity is the content of node.json. It is written before anything else
-// that lasts, and never again but to say that founding is done.
+// that lasts, and again to say that founding is done.
 type identity struct {
 	Format    int    `json:"format"`
 	Node      NodeID `json:"node_id"`
@@ -156,7 +159,7 @@ func (d *Dir) readIdentity() error {
 	// The version first: what else is in there depends on it.
 	var version struct{ Format int }
 	if err := json.Unmarshal(b, &version); err != nil {
-		return permanent("%s: %w; restore the file, or move the folder away to start as a new node", name, err)
+		return permanent("%s: %w; %s", name, err, cureFolder)
 	}
 	if version.Format > dirFormat {
 		return permanent("%s: data format %d, this program reads up to %d: %w; install that version again", name, version.Format, dirFormat, ErrFormat)
@@ -164,14 +167,14 @@ func (d *Dir) readIdentity() error {
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&d.identity); err != nil || d.identity.Format != dirFormat || d.identity.Node == "" || d.identity.Cluster == "" {
-		return permanent("%s: not what this program writes (%v); restore the file, or move the folder away to start as a new node", name, err)
+		return permanent("%s: not what this program writes (%v); %s", name, err, cureFolder)
 	}
 	hasRaft, err := d.hasRaft()
 	if err != nil {
 		return permanent("data folder: %w", err)
 	}
 	if d.identity.Founded && !hasRaft {
-		return permanent("%s is missing though %s says that this node has state; restore both from one copy, or move the folder away to start as a new node", d.raftPath(), name)
+		return permanent("%s is missing though %s says that this node has state; %s", d.raftPath(), name, cureFolder)
 	}
 	d.fresh = !d.identity.Founded
 	return nil
@@ -184,7 +187,7 @@ func (d *Dir) newIdentity() error {
 	case err != nil:
 		return permanent("data folder: %w", err)
 	case hasRaft:
-		return permanent("%s is there without node.json; restore both from one copy, or move the folder away to start as a new node", d.raftPath())
+		return permanent("%s is there without node.json; %s", d.raftPath(), cureFolder)
 	}
 	d.identity = identity{
 		Format:    dirFormat,
@@ -212,6 +215,16 @@ func (d *Dir) writeIdentity() error {
 func (d *Dir) founded() error {
 	d.identity.Founded, d.fresh = true, false
 	return d.writeIdentity()
+}
+
+// clear removes what a start that did not get to founded left of Raft's state.
+func (d *Dir) clear() error {
+	for _, name := range []string{d.raftPath(), filepath.Join(d.path, "snapshots")} {
+		if err := os.RemoveAll(name); err != nil {
+			return permanent("data folder: %w", err)
+		}
+	}
+	return nil
 }
 
 func (d *Dir) raftPath() string { return filepath.Join(d.path, "raft.db") }

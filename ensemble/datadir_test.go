@@ -52,7 +52,21 @@ func TestOneProcessAtATimeHoldsTheFolder(t *testing.T) {
 // to do, as an error that no restart cures, and changes nothing.
 func TestFoldersThatAreRefused(t *testing.T) {
 	made := t.TempDir()
-	kill(startNode(t, made, nil))
+	n := startNode(t, made, nil)
+	join(t, n, "g", "a").wantTold("a")
+	kill(n)
+	snapped := t.TempDir() // its log begins behind a snapshot
+	n = startNode(t, snapped, nil)
+	join(t, n, "g", "a").wantTold("a")
+	c := n.raft.ReloadableConfig()
+	c.TrailingLogs = 1
+	if err := n.raft.ReloadConfig(c); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.raft.Snapshot().Error(); err != nil {
+		t.Fatal(err)
+	}
+	kill(n)
 	identity, err := os.ReadFile(filepath.Join(made, "node.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -71,25 +85,45 @@ func TestFoldersThatAreRefused(t *testing.T) {
 			}
 		}
 	}
+	inSnapshot := func(change func([]byte) []byte) func(t *testing.T, path string) {
+		return func(t *testing.T, path string) {
+			names, _ := filepath.Glob(filepath.Join(path, "snapshots", "*", "state.bin"))
+			if len(names) != 1 {
+				t.Fatalf("snapshots %q", names)
+			}
+			b, err := os.ReadFile(names[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(names[0], change(b), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	for _, c := range []struct {
 		name   string
 		change func(t *testing.T, path string)
 		want   string
 		is     error
 	}{
+		{"a damaged snapshot", inSnapshot(func(b []byte) []byte { b[len(b)-1]++; return b }), cureFolder, nil},
+		{"lost snapshots", func(t *testing.T, path string) { os.RemoveAll(filepath.Join(path, "snapshots")) }, cureFolder, nil},
 		{"a newer data format", write("node.json", `{"format": 2, "what": "ever"}`), "install that version again", ErrFormat},
-		{"an identity that is no JSON", write("node.json", "node"), "restore the file", nil},
-		{"an identity without a node", write("node.json", `{"format": 1}`), "restore the file", nil},
-		{"an identity with more in it", write("node.json", strings.Replace(string(identity), "{", `{"x": 1,`, 1)), "restore the file", nil},
-		{"a lost raft.db", remove("raft.db"), "restore both", nil},
-		{"an empty raft.db", write("raft.db", ""), "raft.db", nil},
-		{"a raft.db of something else", write("raft.db", strings.Repeat("x", 1<<16)), "raft.db", nil},
-		{"a lost identity", remove("node.json"), "restore both", nil},
-		{"another cluster's identity", write("node.json", strings.Replace(string(identity), `"cluster_id": "`, `"cluster_id": "x`, 1)), "move it away", nil},
+		{"an identity that is no JSON", write("node.json", "node"), cureFolder, nil},
+		{"an identity without a node", write("node.json", `{"format": 1}`), cureFolder, nil},
+		{"an identity with more in it", write("node.json", strings.Replace(string(identity), "{", `{"x": 1,`, 1)), cureFolder, nil},
+		{"a lost raft.db", remove("raft.db"), cureFolder, nil},
+		{"an empty raft.db", write("raft.db", ""), cureFolder, nil},
+		{"a raft.db of something else", write("raft.db", strings.Repeat("x", 1<<16)), cureFolder, nil},
+		{"a lost identity", remove("node.json"), cureFolder, nil},
+		{"another cluster's identity", write("node.json", strings.Replace(string(identity), `"cluster_id": "`, `"cluster_id": "x`, 1)), cureFolder, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "copy")
-			if out, err := exec.Command("cp", "-a", made, path).CombinedOutput(); err != nil {
+			path, from := filepath.Join(t.TempDir(), "copy"), made
+			if strings.Contains(c.name, "snapshot") {
+				from = snapped
+			}
+			if out, err := exec.Command("cp", "-a", from, path).CombinedOutput(); err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
 			c.change(t, path)

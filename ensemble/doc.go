@@ -33,7 +33,8 @@
 //
 // A Node has four of its own, which [Node.Stop] ends: the loop, which looks at
 // the clocks; the proposer; the dispatcher, which calls members; and the one
-// that follows Raft's leadership. Raft calls the fsm from one of its own. Locks
+// that follows Raft's leadership. Short-lived ones wait for Raft's answers; those
+// that it leaves without one when it shuts down end with the process. Raft calls the fsm from one of its own. Locks
 // are taken in the order fsm, node, dispatcher; members are called with none
 // of them held.
 package ensemble

@@ -107,6 +107,7 @@ type (
 		Expiry  time.Duration // S: silent for so long, the session may be expired
 		Name    string        // the node's name for people
 		Address string        // where other nodes reach it
+		Reads   uint64        // the newest version of entries and snapshots that the node reads
 	}
 
 	// Renew is a sign of life; its acceptance prolongs the node's lease.
@@ -166,6 +167,7 @@ func (o Open) encode(e *encoder) {
 	e.uint(uint64(o.Expiry))
 	e.string(o.Name)
 	e.string(o.Address)
+	e.uint(o.Reads)
 }
 func (o Renew) encode(e *encoder) {
 	e.uint(uint64(o.Incarnation))
@@ -206,6 +208,7 @@ func decodeOp(d *decoder) (Op, error) {
 			Expiry:  time.Duration(d.uint()),
 			Name:    d.string(),
 			Address: d.string(),
+			Reads:   d.uint(),
 		}, d.err
 	case kindRenew:
 		return Renew{Incarnation: d.incarnation(), Seq: d.uint()}, d.err

@@ -17,7 +17,7 @@ var everyOp = Entry{
 	Ops: []Op{
 		Found{"0123456789abcdef", 1444000000123456},
 		Activate{},
-		Open{"n1", 3, "boot", 2 * time.Second, 2400 * time.Millisecond, "riak@10.0.0.1", "10.0.0.1:5324"},
+		Open{"n1", 3, "boot", 2 * time.Second, 2400 * time.Millisecond, "riak@10.0.0.1", "10.0.0.1:5324", 1},
 		Renew{1025, 1},
 		Join{1025, 2, "spark", "worker-1"},
 		Leave{1025, 3, 2},
@@ -40,7 +40,7 @@ func TestEntryRoundTrip(t *testing.T) {
 func TestFormatsStayReadable(t *testing.T) {
 	s := NewState()
 	s.Apply(1, everyOp, nil)
-	s.Apply(2, Entry{At: everyOp.At, Ops: []Op{Open{"n2", 1, "boot", time.Second, 2 * time.Second, "riak@10.0.0.2", "10.0.0.2:5324"}}}, nil)
+	s.Apply(2, Entry{At: everyOp.At, Ops: []Op{Open{"n2", 1, "boot", time.Second, 2 * time.Second, "riak@10.0.0.2", "10.0.0.2:5324", 1}}}, nil)
 	s.Apply(3, Entry{At: everyOp.At, Ops: []Op{Join{2048, 1, "spark", "worker-2"}, Join{2048, 2, "spark", "worker-3"}}}, nil)
 	for name, now := range map[string][]byte{
 		"entry-v1.hex":    encodeEntry(everyOp),

@@ -2,6 +2,7 @@ package ensemble
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 
@@ -81,10 +82,12 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 }
 
 func (f *fsm) halt(format string, args ...any) error {
-	err := permanent(format, args...)
+	err := fmt.Errorf(format, args...)
+	cure := cureFolder
 	if errors.Is(err, ErrFormat) {
-		err = permanent("%w; install that version again", err)
+		cure = "install that version again"
 	}
+	err = permanent("%w; %s", err, cure)
 	f.broken = err
 	f.observer.failed(err)
 	return err

@@ -31,7 +31,7 @@ type Membership struct {
 	// Guarded by the node's mutex.
 	state  memberState
 	seq    uint64 // of its Join, once proposed
-	holder NodeID // memberHeld: the node of the member that has the name
+	holder string // memberHeld: the name of the node of the member that has the name
 
 	prev, next *Membership // in the roster's list
 }

@@ -63,6 +63,7 @@ type Node struct {
 
 	founded atomic.Bool // the state has a cluster id
 	active  atomic.Bool // the state is active
+	onDuty  atomic.Bool // duties are being proposed
 
 	mu       sync.Mutex // guards what follows; taken after the fsm's lock, before the dispatcher's
 	roster   *roster
@@ -130,11 +131,20 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 }
 
 func (n *Node) startRaft() error {
+	if n.dir.fresh {
+		// What a start before may have left was never served from.
+		if err := n.dir.clear(); err != nil {
+			return err
+		}
+	}
 	store, err := boltstore.Open(n.dir.raftPath(), boltstore.Options{OnError: func(err error) {
 		n.failed(fmt.Errorf("disk: %w", err))
 	}})
-	if err != nil {
-		return permanent("data folder: %w", err)
+	switch {
+	case errors.Is(err, boltstore.ErrVersion):
+		return permanent("data folder: %w; install that version again", err)
+	case err != nil:
+		return permanent("data folder: %w; %s", err, cureFolder)
 	}
 	n.store = store
 	logger := raftLogger(n.log)
@@ -159,33 +169,47 @@ func (n *Node) startRaft() error {
 	c.NotifyCh = leading
 	c.Logger = logger
 
-	exists, err := raft.HasExistingState(store, store, snapshots)
-	if err != nil {
-		return fmt.Errorf("data folder: %w", err)
+	if err := n.found(c, snapshots, transport); err != nil {
+		return err
 	}
-	switch {
-	case !exists && !n.dir.fresh:
-		return permanent("%s is empty though this node has had state; restore the data folder from one copy, or move it away to start as a new node", n.dir.raftPath())
-	case !exists:
-		servers := []raft.Server{{ID: c.LocalID, Address: n.addr}}
-		if err := raft.BootstrapCluster(c, store, store, snapshots, transport, raft.Configuration{Servers: servers}); err != nil {
-			return fmt.Errorf("found the cluster: %w", err)
-		}
-		fallthrough
-	case n.dir.fresh:
-		if err := n.dir.founded(); err != nil {
-			return err
-		}
-	}
-
 	n.raft, err = raft.NewRaft(c, n.fsm, store, store, snapshots, transport)
 	if err != nil {
-		return fmt.Errorf("start raft: %w", err)
+		return permanent("data folder: raft does not start on it: %w; %s", err, cureFolder)
 	}
 	n.running.Go(func() { n.watchRaft(leading) })
 	n.running.Go(n.run)
 	n.running.Go(n.runProposer)
 	n.running.Go(func() { n.dispatch.run(n.done, n.allJoined) })
+	return nil
+}
+
+// found makes Raft's first state in a fresh folder, or checks that there is
+// one in any other.
+func (n *Node) found(c *raft.Config, snapshots raft.SnapshotStore, t raft.Transport) error {
+	if n.dir.fresh {
+		servers := []raft.Server{{ID: c.LocalID, Address: n.addr}}
+		if err := raft.BootstrapCluster(c, n.store, n.store, snapshots, t, raft.Configuration{Servers: servers}); err != nil {
+			return fmt.Errorf("found the cluster: %w", err)
+		}
+		return n.dir.founded()
+	}
+	exists, err := raft.HasExistingState(n.store, n.store, snapshots)
+	if err != nil {
+		return permanent("data folder: %w; %s", err, cureFolder)
+	}
+	first, err := n.store.FirstIndex()
+	if err != nil {
+		return permanent("data folder: %w; %s", err, cureFolder)
+	}
+	kept, err := snapshots.List()
+	switch {
+	case err != nil:
+		return permanent("data folder: %w; %s", err, cureFolder)
+	case !exists:
+		return permanent("%s is empty though this node has had state; %s", n.dir.raftPath(), cureFolder)
+	case first > 1 && len(kept) == 0:
+		return permanent("the log in %s begins at entry %d and there is no snapshot of what was before; %s", n.dir.raftPath(), first, cureFolder)
+	}
 	return nil
 }
 
@@ -195,7 +219,7 @@ func (n *Node) Join(group, client string, m Member) (*Membership, error) {
 	n.mu.Lock()
 	defer n.unlock()
 	if n.roster.stopping || n.Err() != nil || n.inactive() {
-		return nil, ErrUnavailable
+		return nil, n.missing()
 	}
 	ms := &Membership{node: n, member: m, group: group, client: client}
 	n.roster.join(ms)
@@ -248,8 +272,8 @@ func (n *Node) inactive() bool {
 // state is another cluster's was put together from two.
 func (n *Node) noteCluster(s *State) {
 	if s.cluster != "" && !n.founded.Swap(true) && s.cluster != n.dir.identity.Cluster {
-		n.failed(permanent("the state in %s is of cluster %s, node.json says %s; restore the whole data folder from one copy, or move it away to start as a new node",
-			n.dir.path, s.cluster, n.dir.identity.Cluster))
+		n.failed(permanent("the state in %s is of cluster %s, node.json says %s; %s",
+			n.dir.path, s.cluster, n.dir.identity.Cluster, cureFolder))
 	}
 	if s.active && !n.active.Swap(true) {
 		n.log.Info("elections are active")
@@ -268,8 +292,8 @@ func (n *Node) allJoined() (index uint64, all []delivery) {
 }
 
 // failed implements observer, and ends the node's service for any other
-// reason: the gate shuts at once, and whoever runs the node learns of it by
-// [Node.Failed].
+// reason: the loop, woken, shuts the gate and closes the connections, and
+// whoever runs the node learns of it by [Node.Failed].
 func (n *Node) failed(err error) {
 	n.failOnce.Do(func() {
 		n.failure = err
@@ -330,8 +354,11 @@ func (n *Node) step() {
 	if what == needOpen && !stopping && n.Err() == nil {
 		n.open()
 	}
-	if len(duties) > 0 {
-		go func() { n.propose(duties).Error() }() // its effect is what counts
+	if len(duties) > 0 && n.onDuty.CompareAndSwap(false, true) {
+		go func() {
+			defer n.onDuty.Store(false)
+			n.propose(duties).Error() // its effect is what counts
+		}()
 	}
 	signal(n.wakeProposer) // a Renew may be due
 }
@@ -411,7 +438,9 @@ func (n *Node) watchRaft(leading <-chan bool) {
 				continue
 			}
 			n.log.Info("raft leader")
-			n.running.Go(func() {
+			// On its own: Raft may leave the question without an answer when
+			// it shuts down, and nothing may wait for it.
+			go func() {
 				if n.raft.Barrier(0).Error() != nil {
 					return
 				}
@@ -421,7 +450,7 @@ func (n *Node) watchRaft(leading <-chan bool) {
 					n.roster.expirer.lead(n.now())
 					signal(n.wake)
 				}
-			})
+			}()
 		}
 	}
 }
@@ -452,13 +481,13 @@ func (n *Node) WaitReady(ctx context.Context) error {
 func (n *Node) missing() error {
 	switch {
 	case n.Err() != nil:
-		return n.Err()
+		return fmt.Errorf("%w: %w", ErrUnavailable, n.Err())
 	case n.roster.stopping:
 		return fmt.Errorf("%w: the node is stopping", ErrUnavailable)
 	case n.inactive():
 		return fmt.Errorf("%w: the cluster has never had %d nodes (leader_latch.minimum_nodes)", ErrUnavailable, n.cfg.MinimumNodes)
 	case !n.active.Load() || n.roster.session.phase != phaseOpen || !n.roster.session.lease.live():
-		return fmt.Errorf("%w: no majority of the nodes answers", ErrUnavailable)
+		return fmt.Errorf("%w: this node has no session: its renewals are not committed, by a majority and its own disk", ErrUnavailable)
 	}
 	return nil
 }

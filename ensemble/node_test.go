@@ -20,6 +20,9 @@ func testLog(t *testing.T) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
 }
 
+// steady is a timing whose lease outlasts any stall of a busy machine.
+var steady = Timing{"steady", 150 * time.Millisecond, 100 * time.Millisecond, time.Minute, 150 * time.Millisecond, 61 * time.Second}
+
 // startNode starts a node of a cluster of its own, ready for JOINs.
 func startNode(t *testing.T, path string, change func(*Config)) *Node {
 	t.Helper()
@@ -38,7 +41,7 @@ func startNodeUnready(t *testing.T, path string, change func(*Config)) *Node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{Name: "riak@127.0.0.1", Address: "127.0.0.1:5324", Timing: Quick, MinimumNodes: 1, Logger: testLog(t)}
+	cfg := Config{Name: "riak@127.0.0.1", Address: "127.0.0.1:5324", Timing: steady, MinimumNodes: 1, Logger: testLog(t)}
 	if change != nil {
 		change(&cfg)
 	}
@@ -227,8 +230,8 @@ func TestARestartEndsTheOldMembershipsAtOnce(t *testing.T) {
 	if g := n.Groups("g"); len(g[0].Members) != 1 {
 		t.Errorf("members %v", g[0].Members)
 	}
-	if d := time.Since(started); d > Quick.Expiry {
-		t.Logf("slow machine: %v", d)
+	if d := time.Since(started); d > steady.Lease {
+		t.Errorf("answered after %v: the old session was waited for", d)
 	}
 }
 
@@ -245,20 +248,19 @@ func kill(n *Node) {
 // only then is the node back.
 func TestAfterABootTheOldSessionExpires(t *testing.T) {
 	path := t.TempDir()
-	n := startNode(t, path, func(c *Config) { c.bootID = "before" })
+	n := startNode(t, path, func(c *Config) { c.bootID, c.Timing = "before", Quick })
 	join(t, n, "g", "a").wantTold("a")
 	old := n.roster.session.lease.incarnation
 	kill(n)
 
-	n = startNodeUnready(t, path, func(c *Config) { c.bootID = "after" })
-	poll(t, "the state is replayed", func() bool { return n.active.Load() })
 	start := time.Now()
+	n = startNodeUnready(t, path, func(c *Config) { c.bootID, c.Timing = "after", Quick })
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	if err := n.WaitReady(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if d := time.Since(start); d < Quick.Expiry-200*time.Millisecond {
+	if d := time.Since(start); d < Quick.Expiry {
 		t.Errorf("back after %v; the old session may live for %v", d, Quick.Expiry)
 	}
 	if n.roster.session.lease.incarnation <= old {
@@ -298,15 +300,8 @@ func TestLeadersAreClosedFirst(t *testing.T) {
 	var order []string
 	var mu sync.Mutex
 	for i := range 20 {
-		c := join(t, n, "g", fmt.Sprint("g", i))
-		c.wantTold("g0")
-		l := join(t, n, fmt.Sprint("solo", i), "leader")
-		l.wantTold("leader")
-		for _, c := range []*client{c, l} {
-			go func() {
-				c.until("the end", func(_ []string, closed bool) bool { return closed })
-			}()
-		}
+		join(t, n, "g", fmt.Sprint("g", i)).wantTold("g0")
+		join(t, n, fmt.Sprint("solo", i), "leader").wantTold("leader")
 	}
 	n.mu.Lock()
 	for m := range n.roster.members.all() {
@@ -356,7 +351,7 @@ func TestALostLeaseClosesAllAndOpensAnew(t *testing.T) {
 			n.mu.Lock()
 			first := n.roster.session.lease
 			mu.Lock()
-			jump += Quick.Lease // as after a pause of the process
+			jump += steady.Lease // as after a pause of the process
 			mu.Unlock()
 			n.mu.Unlock()
 			if a.membership.Live() {
@@ -371,8 +366,8 @@ func TestALostLeaseClosesAllAndOpensAnew(t *testing.T) {
 				t.Fatal("the lease came back to life")
 			}
 			silent := n.roster.session.began.atMost(*first.sent.Load())
-			if deaf && silent < Quick.Expiry {
-				t.Errorf("opened %v after the last renewal though a client may still believe until %v", silent, Quick.Expiry)
+			if deaf && silent < steady.Expiry {
+				t.Errorf("opened %v after the last renewal though a client may still believe until %v", silent, steady.Expiry)
 			}
 			if first.live() {
 				t.Error("the old lease is live")
@@ -419,7 +414,7 @@ func TestStatusOfOneNode(t *testing.T) {
 	if err := n.Status().Detail(&b, "root"); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(b.String(), "  1     leading     yes             2            riak@127.0.0.1\n") {
+	if !strings.Contains(b.String(), fmt.Sprintf("  1     leading     yes             %d            riak@127.0.0.1\n", n.raft.CurrentTerm())) {
 		t.Errorf("detail:\n%s", b.String())
 	}
 }
@@ -473,18 +468,104 @@ func TestARestoredSnapshotClosesWhoIsNotInIt(t *testing.T) {
 	b.wantTold("a", "b")
 }
 
-func TestTheQueueOfChangesIsBounded(t *testing.T) {
+// The session outlives every connection: while one client does not know yet
+// that it was closed, nobody may be named in its place.
+func TestStopEndsTheSessionWhenEveryClientKnows(t *testing.T) {
 	n := startNode(t, t.TempDir(), nil)
 	a := join(t, n, "g", "a")
 	a.wantTold("a")
-	b := join(t, n, "g", "b")
-	b.wantTold("a")
-	n.dispatch.mu.Lock()
-	n.dispatch.queue = make([]delivery, maxQueue) // of changes in a group that nobody here is in
-	n.dispatch.mu.Unlock()
-	a.close(true) // its change finds the queue full
-	b.wantTold("a", "b")
+	slow := &slowMember{client: a, closing: make(chan struct{})}
+	n.mu.Lock()
+	a.membership.member = slow
+	n.mu.Unlock()
+	sessions := func() (count int) {
+		n.fsm.read(func(s *State) { count = len(s.sessions) })
+		return count
+	}
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		stop(t, n)
+	}()
+	<-slow.closing
+	for range 100 {
+		if sessions() != 1 {
+			t.Fatal("the session has ended before its last client knew")
+		}
+		time.Sleep(time.Millisecond) // gives a wrong End its chance; the right order needs none
+	}
+	a.Close()
+	<-stopped
+	if sessions() != 0 {
+		t.Fatal("the session was not ended")
+	}
 }
+
+// slowMember is told to close, and closes when the test says so.
+type slowMember struct {
+	*client
+	once    sync.Once
+	closing chan struct{}
+}
+
+func (m *slowMember) Close() { m.once.Do(func() { close(m.closing) }) }
+
+// A node that cannot go on falls silent and closes its connections by itself.
+func TestAFailedNodeClosesItsConnections(t *testing.T) {
+	n := startNode(t, t.TempDir(), nil)
+	a := join(t, n, "g", "a")
+	a.wantTold("a")
+	n.failed(errors.New("disk: gone"))
+	a.wantClosed()
+	if a.membership.Live() {
+		t.Error("the gate is open")
+	}
+	if _, err := n.Join("g", "b", a); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "disk: gone") {
+		t.Errorf("JOIN: %v", err)
+	}
+}
+
+// A full queue becomes one order to read everything from the state; what was
+// queued for older entries is not handed on after that.
+func TestAFullQueueIsReplacedByTheState(t *testing.T) {
+	d := newDispatcher()
+	var told []string
+	newMember := func() *Membership {
+		m := &Membership{group: "g", client: "m"}
+		m.member = leaderFunc(func(name string) { told = append(told, name) })
+		return m
+	}
+	a, gone := newMember(), newMember()
+	d.deliver(delivery{what: deliverJoined, index: 1, member: a, leader: "one"}, nil)
+	d.deliver(delivery{what: deliverJoined, index: 1, member: gone, leader: "one"}, nil)
+	for range maxQueue {
+		d.add(delivery{what: deliverLed, index: 2, group: "g", leader: "two"})
+	}
+	d.add(delivery{what: deliverLed, index: 3, group: "g", leader: "three"})
+	d.add(delivery{what: deliverLed, index: 4, group: "g", leader: "four"})
+	if len(d.queue) != 2 {
+		t.Fatalf("%d in the queue, want the order and what came after", len(d.queue))
+	}
+	told = nil
+	all := func() (uint64, []delivery) { return 4, []delivery{{member: a, leader: "four"}} }
+	for _, v := range d.queue {
+		d.deliver(v, all)
+	}
+	if !slices.Equal(told, []string{"four"}) {
+		t.Errorf("told %q; want the newest once: the state has entry 4, and one of the two has gone", told)
+	}
+	d.deliver(delivery{what: deliverLed, index: 5, group: "g", leader: "five"}, nil)
+	d.deliver(delivery{what: deliverGone, member: a}, nil)
+	d.deliver(delivery{what: deliverLed, index: 6, group: "g", leader: "six"}, nil)
+	if !slices.Equal(told, []string{"four", "five"}) || len(d.groups) != 0 {
+		t.Errorf("told %q, %d groups left", told, len(d.groups))
+	}
+}
+
+type leaderFunc func(name string)
+
+func (f leaderFunc) Leader(name string, _ uint64) { f(name) }
+func (leaderFunc) Close()                         {}
 
 func poll(t *testing.T, what string, cond func() bool) {
 	t.Helper()

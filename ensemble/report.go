@@ -144,7 +144,7 @@ func (n *Node) Groups(only string) []Group {
 		}
 		g := byName[key.group]
 		for _, m := range waiting {
-			g.Waiting = append(g.Waiting, Waiting{m.client, names[m.holder]})
+			g.Waiting = append(g.Waiting, Waiting{m.client, m.holder})
 		}
 	}
 	n.mu.Unlock()

@@ -150,7 +150,7 @@ func (r *roster) applied(s *State, effects []Effect) {
 			}
 		case Refused:
 			if m := r.joining(e.Member); m != nil {
-				r.hold(m, e.Holder)
+				r.hold(m, e.Holder, s)
 			}
 		case Left:
 			if key := (nameKey{e.Group, e.Client}); r.held[key] != nil {
@@ -180,11 +180,11 @@ func (r *roster) joining(id MemberID) *Membership {
 	return op.member
 }
 
-func (r *roster) hold(m *Membership, holder NodeID) {
-	m.state, m.holder = memberHeld, holder
+func (r *roster) hold(m *Membership, holder NodeID, s *State) {
+	m.state, m.holder = memberHeld, s.nodes[holder].name
 	key := nameKey{m.group, m.client}
 	r.held[key] = append(r.held[key], m)
-	r.log.Info("JOIN waits: another member has the name", "group", m.group, "client", m.client, "holder", holder)
+	r.log.Info("JOIN waits: another member has the name", "group", m.group, "client", m.client, "holder", m.holder)
 }
 
 // entered begins the node's life in an incarnation.
@@ -203,13 +203,14 @@ func (r *roster) sessionEnded(inc Incarnation) {
 	case r.session.current(inc):
 		if r.stopping {
 			r.session.phase = phaseEnded
+			r.session.lease.end()
 			r.log.Info("session ended")
 			r.changed = true
 		} else {
 			r.session.lease.end() // the loop closes the connections
 		}
 	case r.session.phase == phaseOpening:
-		r.session.retry = true // what was in the way may be gone
+		r.session.unblocked()
 	}
 }
 
@@ -243,7 +244,7 @@ func (r *roster) restored(s *State) {
 			case m.state == memberJoined:
 				r.doomed = append(r.doomed, m)
 			case holder != "":
-				r.hold(m, holder)
+				r.hold(m, holder, s)
 			default: // was refused, and the name is free by now
 				m.state = memberQueued
 				r.session.join(m)
@@ -285,7 +286,7 @@ func (r *roster) step(now reading) (what need, closing []*Membership) {
 	early := min(time.Duration(r.members.size)*closingPace, r.session.timing.Lease/4)
 	if what = r.session.check(now, early); what == needClose {
 		closing = r.leadersFirst(func(m *Membership) bool {
-			return m.lease.Load() == r.session.lease && m.state != memberHeld
+			return m.lease.Load() == r.session.lease && (m.state == memberProposed || m.state == memberJoined)
 		})
 		r.session.unheard = len(closing)
 		r.changed = true

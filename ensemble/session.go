@@ -25,7 +25,6 @@ type session struct {
 	counter uint64  // of the Open under way or accepted last
 	began   reading // t_send of that Open: its first sending
 	cutOpen bool    // the Open has been handed out since it was begun or failed
-	retry   bool    // the Open may have been refused for a session that is gone now
 
 	lease    *lease // of the phases open and closing
 	seq      uint64 // of the last operation numbered
@@ -74,7 +73,10 @@ func (s *session) check(now reading, early time.Duration) need {
 		return needOpen
 	case phaseOpening:
 		// An Open that took so long would be born dead; a fresh one will do.
-		if s.retry || now.atMost(s.began) >= s.timing.Lease {
+		// Until that has its counter on disk, the old one must not be taken
+		// for its own any more: begin would overwrite a living incarnation.
+		if now.atMost(s.began) >= s.timing.Lease {
+			s.phase = phaseIdle
 			return needOpen
 		}
 	case phaseOpen:
@@ -92,6 +94,10 @@ func (s *session) check(now reading, early time.Duration) need {
 	return needNothing
 }
 
+// unblocked takes note that a session of this node has ended. If that stood in
+// the way of the Open under way, the Open was dropped: it is sent again.
+func (s *session) unblocked() { s.cutOpen = false }
+
 // lost ends the incarnation on the node's side, for good. The caller closes
 // its connections and sets unheard to their number before the next check.
 func (s *session) lost() {
@@ -103,7 +109,6 @@ func (s *session) lost() {
 // begin starts an Open with a counter that is on disk.
 func (s *session) begin(counter uint64, now reading) {
 	s.phase, s.counter, s.began, s.cutOpen = phaseOpening, counter, now, false
-	s.retry = false
 }
 
 // opened takes an accepted Open for its own if it is the one under way. The
@@ -191,9 +196,12 @@ func (s *session) cut(now reading) []Op {
 		return []Op{Open{
 			Node: s.node, Counter: s.counter, Boot: s.boot,
 			Lease: s.timing.Lease, Expiry: s.timing.Expiry,
-			Name: s.name, Address: s.address,
+			Name: s.name, Address: s.address, Reads: entryVersion,
 		}}
 	case phaseOpen:
+		if !s.lease.live() {
+			return nil // what it would ask for is lost with the lease
+		}
 	default:
 		return nil
 	}

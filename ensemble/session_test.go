@@ -171,6 +171,25 @@ func TestAnOpenThatTakesTooLongIsAskedForAfresh(t *testing.T) {
 	if got := s.check(c.now(), 0); got != needOpen {
 		t.Fatalf("it would be born dead: %v", got)
 	}
+	// The next counter is on its way to the disk. An acceptance of the old
+	// Open in this moment must not begin a life that begin would overwrite.
+	if s.opened(1, 1024, c.now) {
+		t.Fatal("an Open that was given up was taken for its own")
+	}
+}
+
+func TestAnOpenThatWasInTheWayOfASessionIsSentAgain(t *testing.T) {
+	var c fakeClock
+	s := &session{node: "n1", timing: Normal}
+	s.begin(1, c.now())
+	first := s.cut(c.now())
+	if s.cut(c.now()) != nil {
+		t.Fatal("handed out twice")
+	}
+	s.unblocked()
+	if again := s.cut(c.now()); !reflect.DeepEqual(again, first) {
+		t.Fatalf("sent again: %v, was %v", again, first)
+	}
 }
 
 func TestRenewalsAndLeavesGoAheadOfJoins(t *testing.T) {

@@ -169,6 +169,7 @@ type simNode struct {
 	roster      *roster
 	dispatch    *dispatcher
 	outstanding []*simProposal
+	writing     bool // the next counter is on its way to the disk
 	stopped     bool // has ended its session in order
 	wake        time.Duration
 }
@@ -486,7 +487,7 @@ func (n *simNode) start() {
 	if n.up {
 		return
 	}
-	n.up, n.paused, n.stopped, n.outstanding = true, false, false, nil
+	n.up, n.paused, n.stopped, n.writing, n.outstanding = true, false, false, false, nil
 	n.life++
 	n.dispatch = newDispatcher()
 	n.roster = newRoster(session{node: n.id, boot: fmt.Sprint(n.boot), timing: n.sim.timing}, n.clock, n.dispatch.add, slog.New(slog.DiscardHandler))
@@ -632,10 +633,18 @@ func (n *simNode) step() {
 			c.Close()
 		}
 	}
-	if what == needOpen && !n.roster.stopping {
-		n.counter++
-		s.tracef("%s: opens with counter %d", n.id, n.counter)
-		n.roster.session.begin(n.counter, n.clock())
+	if what == needOpen && !n.roster.stopping && !n.writing {
+		// The counter is on disk before it is used, and the disk takes its time.
+		n.writing = true
+		life := n.life
+		s.after(s.upTo(100*time.Millisecond), func() {
+			if n.life == life {
+				n.counter++
+				n.writing = false
+				s.tracef("%s: opens with counter %d", n.id, n.counter)
+				n.roster.session.begin(n.counter, n.clock())
+			}
+		})
 	}
 	if ops := n.roster.expirer.due(n.clock()); len(ops) > 0 {
 		s.counts.expiries++

@@ -13,7 +13,7 @@ import (
 //
 //	snapshot = version(1 byte = 1) index cluster tokenBase active
 //	           count node* count group*
-//	node     = id name address counter hasSession [incarnation boot lease expiry seq renewal]
+//	node     = id name address reads counter hasSession [incarnation boot lease expiry seq renewal]
 //	group    = name token since count member*
 //	member   = incarnation seq client since
 const snapshotVersion = 1
@@ -33,6 +33,7 @@ func (s *State) Snapshot() []byte {
 		e.string(string(n.id))
 		e.string(n.name)
 		e.string(n.address)
+		e.uint(n.reads)
 		e.uint(n.counter)
 		e.bool(n.session != nil)
 		if ses := n.session; ses != nil {
@@ -76,7 +77,7 @@ func restoreState(b []byte) (*State, error) {
 	s.active = d.bool()
 
 	for range d.uint() {
-		n := &node{id: NodeID(d.string()), name: d.string(), address: d.string(), counter: d.uint()}
+		n := &node{id: NodeID(d.string()), name: d.string(), address: d.string(), reads: d.uint(), counter: d.uint()}
 		if d.bool() {
 			n.session = &nodeSession{
 				node:        n,

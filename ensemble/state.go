@@ -28,6 +28,7 @@ type node struct {
 	id      NodeID
 	name    string
 	address string
+	reads   uint64       // the newest format that it reads: nothing newer may be written before all do
 	counter uint64       // of the last Open accepted; kept after End and Expire
 	session *nodeSession // nil: none
 }
@@ -218,7 +219,7 @@ func (s *State) open(op Open, pos Position, at int64, effects []Effect) []Effect
 		}
 		effects = s.end(n.session, pos, at, effects)
 	}
-	n.counter, n.name, n.address = op.Counter, op.Name, op.Address
+	n.counter, n.name, n.address, n.reads = op.Counter, op.Name, op.Address, op.Reads
 	n.session = &nodeSession{
 		node:        n,
 		incarnation: Incarnation(pos),

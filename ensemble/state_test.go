@@ -142,7 +142,7 @@ func (c *stateCase) op(t *testing.T, at string, f []string) Op {
 		if len(f) > 3 {
 			boot = strings.TrimPrefix(f[3], "boot=")
 		}
-		return Open{NodeID(f[1]), num(2), boot, 2 * time.Second, 3 * time.Second, "riak@" + f[1], f[1] + ":5324"}
+		return Open{NodeID(f[1]), num(2), boot, 2 * time.Second, 3 * time.Second, "riak@" + f[1], f[1] + ":5324", 1}
 	case "renew":
 		return Renew{inc(1), num(2)}
 	case "join":
@@ -230,7 +230,7 @@ func randomEntry(r *rand.Rand, s *State, index uint64) Entry {
 			if n := s.nodes[node]; n != nil {
 				counter += n.counter
 			}
-			e.Ops = append(e.Ops, Open{node, counter, fmt.Sprint(r.IntN(5) / 4), time.Second, 2 * time.Second, "riak@" + string(node), "a:1"})
+			e.Ops = append(e.Ops, Open{node, counter, fmt.Sprint(r.IntN(5) / 4), time.Second, 2 * time.Second, "riak@" + string(node), "a:1", 1})
 		case 1, 2:
 			e.Ops = append(e.Ops, Renew{inc, seq(inc)})
 		case 3:

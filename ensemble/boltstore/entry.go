@@ -16,7 +16,7 @@ import (
 var ErrVersion = errors.New("written by a newer version of this program; run that one")
 
 // ErrDamaged is that of a file, or an entry in it, that is not as it was written.
-var ErrDamaged = errors.New("damaged; take this member out of the cluster, empty its data folder and join it again")
+var ErrDamaged = errors.New("damaged")
 
 // An entry on disk, format 1. Numbers are big endian; every entry has exactly
 // one encoding.
