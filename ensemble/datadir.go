@@ -71,8 +71,8 @@ type identity struct {
 // wraps [ErrLocked]. An error that a restart cannot cure is a
 // [PermanentError].
 func OpenDir(ctx context.Context, path string) (*Dir, error) {
-	if err := checkOwner(path); err != nil {
-		return nil, err
+	if err := CheckOwner(path); err != nil {
+		return nil, fmt.Errorf("data folder: %w", err)
 	}
 	if err := os.MkdirAll(path, 0o750); err != nil {
 		return nil, permanent("data folder: %w; make it writable for the user that the service runs as, or set platform_data_dir", err)
@@ -92,26 +92,24 @@ func OpenDir(ctx context.Context, path string) (*Dir, error) {
 	return d, nil
 }
 
-// checkOwner refuses to work as root in a folder of another user: the files
-// that it would leave there, that user's service could not open.
-func checkOwner(path string) error {
+// CheckOwner refuses to work as root in a folder of another user, existing or
+// to be made: the files that root would leave there, that user's service could
+// not open. The error is a [PermanentError].
+func CheckOwner(path string) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
-	for {
-		info, err := os.Stat(path)
-		if errors.Is(err, fs.ErrNotExist) && filepath.Dir(path) != path {
-			path = filepath.Dir(path)
-			continue
-		}
-		if err != nil {
-			return permanent("data folder: %w", err)
-		}
-		if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 {
-			return permanent("data folder: %s belongs to user %d and this process runs as root; start it as that user (sudo -u '#%d' leader-latch serve), or chown the folder to root", path, st.Uid, st.Uid)
-		}
-		return nil
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) && filepath.Dir(path) != path {
+		return CheckOwner(filepath.Dir(path))
 	}
+	if err != nil {
+		return &PermanentError{err}
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 {
+		return permanent("%s belongs to user %d and this process runs as root; start it as that user (sudo -u '#%d' leader-latch serve), or chown the folder to root", path, st.Uid, st.Uid)
+	}
+	return nil
 }
 
 // lockDir takes the lock on the folder. A process that was killed just now

@@ -71,6 +71,7 @@ type Node struct {
 	changed  chan struct{} // closed and replaced when roster.changed is set
 	asked    reading       // when Found or Activate was proposed last
 	askedYet bool
+	warned   bool // that elections are not active
 }
 
 // Start starts the node in its folder, founding a cluster of its own if the
@@ -400,8 +401,13 @@ func (n *Node) duties(now reading) []Op {
 	if !n.founded.Load() {
 		ops = append(ops, Found{n.dir.identity.Cluster, n.dir.identity.TokenBase})
 	}
-	if !n.active.Load() && n.size() >= n.cfg.MinimumNodes {
-		ops = append(ops, Activate{})
+	if !n.active.Load() {
+		if size := n.size(); size >= n.cfg.MinimumNodes {
+			ops = append(ops, Activate{})
+		} else if !n.warned {
+			n.warned = true
+			n.log.Warn("elections are not active yet: JOINs are refused until the cluster has leader_latch.minimum_nodes", "nodes", size, "minimum", n.cfg.MinimumNodes)
+		}
 	}
 	if len(ops) > quiet {
 		n.asked, n.askedYet = now, true

@@ -20,7 +20,25 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		main()
 	}
-	testscript.Main(m, map[string]func(){"leader-latch": main})
+	remove := func() {}
+	if filepath.Base(os.Args[0]) != "leader-latch" { // not the program in a script
+		var err error
+		if remove, err = copyForAnybody(); err != nil {
+			panic(err)
+		}
+	}
+	testscript.Main(runner{m, remove}, map[string]func(){"leader-latch": main})
+}
+
+// runner tidies up after the tests.
+type runner struct {
+	testscript.TestingM
+	after func()
+}
+
+func (r runner) Run() int {
+	defer r.after()
+	return r.TestingM.Run()
 }
 
 // TestCommandLine plays the scripts of testdata/cli. Beside testscript's own
@@ -103,8 +121,7 @@ func asNobody(ts *testscript.TestScript, _ bool, args []string) {
 	cmd.Env = []string{"PATH=" + ts.Getenv("PATH")}
 	if os.Geteuid() == 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-		cmd.Path, err = reachable(ts, path)
-		ts.Check(err)
+		cmd.Path = anybodys
 	}
 	out, err := cmd.CombinedOutput()
 	ts.Check(os.WriteFile(ts.MkAbs("output"), out, 0o644))
@@ -114,22 +131,26 @@ func asNobody(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// reachable copies a program to where every user may run it.
-func reachable(ts *testscript.TestScript, path string) (string, error) {
-	dir, err := os.MkdirTemp("/tmp", "leader-latch-test")
+// anybodys is a copy of the program that every user may run. It is written
+// before anything runs: a file that is open for writing, in whatever child was
+// forked at that time, cannot be executed.
+var anybodys string
+
+func copyForAnybody() (remove func(), err error) {
+	exe, err := os.Executable()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	ts.Defer(func() { os.RemoveAll(dir) })
-	content, err := os.ReadFile(path)
+	content, err := os.ReadFile(exe)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return "", err
+	dir, err := os.MkdirTemp("", "leader-latch-test")
+	if err != nil {
+		return nil, err
 	}
-	name := filepath.Join(dir, filepath.Base(path))
-	return name, os.WriteFile(name, content, 0o755)
+	anybodys = filepath.Join(dir, "leader-latch")
+	return func() { os.RemoveAll(dir) }, errors.Join(os.Chmod(dir, 0o755), os.WriteFile(anybodys, content, 0o755))
 }
 
 func fileExists(name string) bool {

@@ -247,9 +247,7 @@ func TestASecondSignalEndsTheProcessAtOnce(t *testing.T) {
 		}
 	}
 	p.signal(syscall.SIGTERM)
-	for !strings.Contains(p.logText(), "[info] stopping") {
-		time.Sleep(time.Millisecond)
-	}
+	p.until("it is stopping", func() bool { return strings.Contains(p.logText(), "[info] stopping") })
 	p.signal(syscall.SIGTERM)
 	p.wantExit(exitFailed)
 	if strings.Contains(p.logText(), "[info] stopped") {
@@ -368,6 +366,38 @@ func (p *proc) membersThatReadNothing() {
 		p.t.Error("the deaf missed nothing: their buffers took it all, and the test proves little")
 	}
 	leaders[100].Close()
+}
+
+// Rule 15: over the limit the first line is refused in words.
+func TestConnectionLimit(t *testing.T) {
+	t.Parallel()
+	p := start(t, t.TempDir(), "leader_latch.max_connections = 2")
+	a, b := p.join("g", "a", "a"), p.join("g", "b", "a")
+	c := p.dial()
+	c.send("JOIN g c\n")
+	c.want("JOIN_FAILED SERVICE_UNAVAILABLE")
+	c.wantEnd()
+	a.Close()
+	b.want("LEADER b")
+	p.until("there is room again", func() bool {
+		c := p.dial()
+		defer c.Close()
+		c.send("JOIN h c\n")
+		line, _ := c.r.ReadString('\n')
+		return line == "LEADER c\n"
+	})
+}
+
+// Rule 16: a listener that is told to adds the token that groups shows.
+func TestFencingTokens(t *testing.T) {
+	t.Parallel()
+	p := start(t, t.TempDir(), "leader_latch.fencing.internal = on")
+	c := p.dial()
+	c.send("JOIN g a\n")
+	line, err := c.r.ReadString('\n')
+	if want := fmt.Sprintf("LEADER a %d\n", p.group("g").Token); line != want {
+		t.Errorf("read %q, %v; want %q", line, err, want)
+	}
 }
 
 func smallReceiveBuffer(_, _ string, r syscall.RawConn) error {

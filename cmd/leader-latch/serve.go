@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -96,6 +97,12 @@ const (
 // stops in the reverse order, but for the one rule that clients go first.
 func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakconf.Problem) int {
 	syscall.Umask(0o077)
+	debug.SetTraceback("crash") // a panic ends in SIGABRT, not in exit code 2, on which nobody starts it anew
+	for _, folder := range []string{conf.DataDir(), conf.PlatformLogDir} {
+		if err := ensemble.CheckOwner(folder); err != nil {
+			return e.fail(exitPermanent, err)
+		}
+	}
 	log, closeLog, err := openLog(conf, e.stderr)
 	if err != nil {
 		return e.fail(exitPermanent, err)
@@ -127,7 +134,11 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 
 	listeners, err := listen(ctx, conf)
 	if err != nil {
-		return fail(exitFailed, err)
+		code := exitFailed
+		if errors.Is(err, syscall.EACCES) {
+			code = exitPermanent // the others may pass: a port comes free, an address comes up
+		}
+		return fail(code, err)
 	}
 	defer closeAll(listeners)
 	adminListener, err := listenAdmin(conf.DataDir())
@@ -214,7 +225,7 @@ func listen(ctx context.Context, conf *riakconf.Config) ([]net.Listener, error) 
 	for _, l := range conf.Listeners {
 		nl, err := latch.Listen(ctx, "tcp", l.Address())
 		if err != nil {
-			problems = append(problems, fmt.Errorf("%s: %s: %w", l.Position, l.Key, bindError(l.Address(), err)))
+			problems = append(problems, fmt.Errorf("%s: %s: %w", l.Position, l.Key, explainBind(l.Address(), err)))
 			continue
 		}
 		all = append(all, nl)
@@ -226,19 +237,27 @@ func listen(ctx context.Context, conf *riakconf.Config) ([]net.Listener, error) 
 	return all, nil
 }
 
-// bindError says what to do about an address that cannot be listened on.
-func bindError(address string, err error) error {
+// bindError is that an address cannot be listened on, and what to do about it.
+type bindError struct {
+	err  error
+	text string
+}
+
+func (e *bindError) Error() string { return e.text }
+func (e *bindError) Unwrap() error { return e.err }
+
+func explainBind(address string, err error) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("%s is in use by another program; stop that one or choose another port", address)
+		return &bindError{err, fmt.Sprintf("%s is in use by another program; stop that one or choose another port", address)}
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fmt.Errorf("%s is not an address of this machine; use one of its own, or 0.0.0.0 for all", address)
+		return &bindError{err, fmt.Sprintf("%s is not an address of this machine; use one of its own, or 0.0.0.0 for all", address)}
 	case errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("%s: ports below 1024 need a privilege; choose a higher one", address)
+		return &bindError{err, fmt.Sprintf("%s: ports below 1024 need a privilege; choose a higher one", address)}
 	}
 	var dns *net.DNSError
 	if errors.As(err, &dns) {
-		return fmt.Errorf("the host of %s cannot be resolved (%s); use a numeric address or a name that this machine knows", address, dns.Err)
+		return &bindError{err, fmt.Sprintf("the host of %s cannot be resolved (%s); use a numeric address or a name that this machine knows", address, dns.Err)}
 	}
 	return err
 }
