@@ -15,9 +15,9 @@ type way uint8
 const (
 	byClient way = iota // the client closed or reset it
 	byLoss              // the kernel gave up on the client
-	byFIN               // we closed it, with nothing in the send queue
+	byFIN               // we closed it, with no leader in the send queue
 	byLine              // we closed it behind a last line, which must arrive
-	byReset             // we closed it with bytes in the send queue, which must not
+	byReset             // we closed it with a leader in the send queue, which must not
 )
 
 // lastLineGrace is how long a client may take to read its last line and close.
@@ -40,9 +40,15 @@ func (c *conn) left(err error) {
 			c.cause = errStuck // the kernel's own limit was the first to pass
 		}
 	}
-	if queued(c.raw) > 0 {
+	if c.unread() {
 		resetOnClose(c.raw)
 	}
+}
+
+// unread reports whether a line that speaks of leadership may be on its way to
+// the client. What is queued before the first LEADER does not matter. mu is held.
+func (c *conn) unread() bool {
+	return c.told != (leader{}) && (len(c.out) > 0 || queued(c.raw) > 0)
 }
 
 // end ends the connection without a further line, at once: by a FIN, which the
@@ -52,7 +58,7 @@ func (c *conn) end(cause error) {
 	if c.state == ended {
 		return
 	}
-	if len(c.out) > 0 || queued(c.raw) > 0 {
+	if c.unread() {
 		abort(c.raw)
 		c.finished(byReset, cause)
 		return
@@ -124,7 +130,7 @@ func (c *conn) giveBack(acknowledged bool) {
 }
 
 // awaitAck waits until the client's kernel has acknowledged the FIN, or the
-// client has closed its side too, at most CloseGrace. A leader that is still
+// client has closed its side too, or for CloseGrace. A leader that is still
 // unacknowledged then must not arrive later: it is cut off by a reset.
 func (c *conn) awaitAck() bool {
 	end := time.Now().Add(c.srv.cfg.CloseGrace)
@@ -138,7 +144,11 @@ func (c *conn) awaitAck() bool {
 		}
 		c.nc.SetReadDeadline(time.Now().Add(min(pause, left)))
 		if err := c.discard(); !isTimeout(err) {
-			return clientEnded(err)
+			if clientEnded(err) {
+				return true
+			}
+			time.Sleep(time.Until(end)) // lost just now; nothing more can be learned
+			return false
 		}
 	}
 	if c.told != (leader{}) && queued(c.raw) > c.tail {
@@ -181,17 +191,21 @@ func (c *conn) discard() error {
 func (c *conn) logEnd() {
 	switch {
 	case c.cause == errStuck:
-		c.log(slog.LevelWarn, "stuck reader closed", c.cause)
+		c.log(slog.LevelWarn, "stuck reader closed", slog.Duration("after", c.srv.cfg.StuckTimeout))
 	case c.way == byLine && c.told == (leader{}) && c.group != "":
-		c.log(slog.LevelInfo, "JOIN refused", c.cause)
+		c.log(slog.LevelInfo, "JOIN refused", slog.Any("reason", c.cause))
 	default:
-		c.log(slog.LevelDebug, "connection ended", c.cause)
+		c.log(slog.LevelDebug, "connection ended", slog.Any("reason", c.cause))
 	}
 }
 
 // log must not be called with mu held: a log may wait for its disk.
-func (c *conn) log(level slog.Level, message string, reason error) {
-	c.srv.log.LogAttrs(context.Background(), level, message,
+func (c *conn) log(level slog.Level, message string, attrs ...slog.Attr) {
+	ctx := context.Background()
+	if !c.srv.log.Enabled(ctx, level) {
+		return
+	}
+	c.srv.log.LogAttrs(ctx, level, message, append(attrs,
 		slog.String("group", c.group), slog.String("client", c.client),
-		slog.Any("remote", c.nc.RemoteAddr()), slog.Any("reason", reason))
+		slog.String("remote", c.nc.RemoteAddr().String()))...)
 }

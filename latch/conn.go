@@ -98,7 +98,7 @@ func (c *conn) serve() {
 		if asked {
 			// The Elections made the stack grow, and it would stay as large
 			// while the connection lasts. A new goroutine has a small one.
-			c.log(slog.LevelDebug, "JOIN asked for", nil)
+			c.log(slog.LevelDebug, "JOIN asked for")
 			c.srv.running.Go(c.serve)
 			return
 		}

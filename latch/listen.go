@@ -49,7 +49,7 @@ func Listen(ctx context.Context, network, address string) (net.Listener, error) 
 			return err
 		},
 	}
-	lc.SetMultipathTCP(false) // an MPTCP socket refuses TCP_USER_TIMEOUT
+	lc.SetMultipathTCP(false) // TCP_USER_TIMEOUT does not work on an MPTCP socket
 	return lc.Listen(ctx, literalNetwork(network, address), address)
 }
 

@@ -45,6 +45,9 @@ func TestListenOptions(t *testing.T) {
 			t.Errorf("%s is %d, want %d", o.name, got, o.want)
 		}
 	}
+	if got := sockopt(t, l, unix.SOL_SOCKET, unix.SO_PROTOCOL); got != unix.IPPROTO_TCP {
+		t.Errorf("SO_PROTOCOL of the listener is %d, want TCP", got)
+	}
 	if got := sockopt(t, l, unix.SOL_SOCKET, unix.SO_REUSEADDR); got != 1 {
 		t.Errorf("SO_REUSEADDR of the listener is %d, want 1", got)
 	}

@@ -112,7 +112,7 @@ func (s *Server) Serve(l net.Listener) error {
 			return err
 		default:
 			if pause == 0 {
-				s.log.Warn("connections cannot be accepted, trying again", "listener", l.Addr(), "error", err)
+				s.log.Warn("connections cannot be accepted, trying again", "listener", l.Addr().String(), "error", err)
 			}
 			pause = min(max(2*pause, 5*time.Millisecond), 250*time.Millisecond)
 			if !s.sleep(pause) {
@@ -164,12 +164,12 @@ func (s *Server) accepted(nc net.Conn) {
 func (s *Server) start(nc net.Conn, seat seat) bool {
 	sock, ok := nc.(socket)
 	if !ok {
-		s.log.Error("connection is not a TCP connection", "remote", nc.RemoteAddr())
+		s.log.Error("connection is not a TCP connection", "remote", nc.RemoteAddr().String())
 		return false
 	}
 	raw, err := sock.SyscallConn()
 	if err != nil {
-		s.log.Error("connection has no descriptor", "remote", nc.RemoteAddr(), "error", err)
+		s.log.Error("connection has no descriptor", "remote", nc.RemoteAddr().String(), "error", err)
 		return false
 	}
 	patience := s.cfg.IdleTimeout

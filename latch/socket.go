@@ -90,26 +90,18 @@ func abort(raw syscall.RawConn) {
 }
 
 // The states of tcp_info that tell that our FIN is acknowledged (Linux,
-// include/net/tcp_states.h).
+// include/net/tcp_states.h). The state CLOSE does not: the kernel may have given up.
 const (
 	tcpFinWait2 = 5
 	tcpTimeWait = 6
-	tcpClose    = 7
 )
 
-// finAcked reports whether the client's kernel has acknowledged our FIN.
+// finAcked reports whether the client's kernel has acknowledged our FIN. If the
+// client has closed too, only a read can tell.
 func finAcked(raw syscall.RawConn) (acked bool) {
 	raw.Control(func(fd uintptr) {
 		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		if err != nil {
-			return
-		}
-		switch info.State {
-		case tcpFinWait2, tcpTimeWait:
-			acked = true
-		case tcpClose:
-			acked = clientEnded(socketError(fd)) // not where the kernel gave up
-		}
+		acked = err == nil && (info.State == tcpFinWait2 || info.State == tcpTimeWait)
 	})
 	return acked
 }

@@ -118,7 +118,7 @@ func TestSameLeaderIsNoNews(t *testing.T) {
 // StuckTimeout; one that takes a little now and then is not.
 func TestStuckReaderIsClosed(t *testing.T) {
 	t.Parallel()
-	const limit = 1500 * time.Millisecond
+	const limit = 2 * time.Second
 	f := serve(t, func(cfg *latch.Config) { cfg.StuckTimeout = limit })
 	slow := f.dialSmall()
 	slow.send("JOIN slow a")
@@ -145,7 +145,7 @@ func TestStuckReaderIsClosed(t *testing.T) {
 	}()
 	start := time.Now()
 	go func() {
-		buf := make([]byte, 4096)
+		buf := make([]byte, 64) // so little that draining takes longer than StuckTimeout
 		for {
 			select {
 			case <-stop:
@@ -160,7 +160,7 @@ func TestStuckReaderIsClosed(t *testing.T) {
 		t.Errorf("a reader was closed after %v, before StuckTimeout", d)
 	}
 	// The slow reader outlives StuckTimeout.
-	eventually(t, "time passes", func() bool { return time.Since(start) > 2*limit })
+	eventually(t, "time passes", func() bool { return time.Since(start) > 3*limit })
 	close(stop)
 	<-stopped
 	if got := f.e.Closings(); len(got) != 1 || got[0].Group != "dead" || got[0].Acknowledged {
