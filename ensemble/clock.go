@@ -12,9 +12,11 @@ import (
 // The clocks disagree a little: BOOTTIME counts suspend, MONOTONIC does not,
 // MONOTONIC_RAW is not slewed towards the right time. Whoever measures errs
 // to the safe side (design section 3, rule 7): a node takes its own lease for
-// older than it may be, the session of another one for younger.
+// older than it may be, the session of another one for younger. The wall clock
+// measures nothing; it only tells when the others may have stood still.
 type reading struct {
 	boot, mono, raw time.Duration
+	wall            time.Duration // since 1970
 }
 
 // atMost is the longest that may have passed between two readings.
@@ -29,7 +31,13 @@ func (r reading) atLeast(since reading) time.Duration {
 
 // later is the reading a while after r.
 func (r reading) later(d time.Duration) reading {
-	return reading{r.boot + d, r.mono + d, r.raw + d}
+	return reading{r.boot + d, r.mono + d, r.raw + d, r.wall + d}
+}
+
+// jump is how far the wall clock has moved between two readings beside what
+// passed.
+func (r reading) jump(since reading) time.Duration {
+	return ((r.wall - since.wall) - (r.mono - since.mono)).Abs()
 }
 
 // readClocks reads the machine's clocks.
@@ -38,6 +46,7 @@ func readClocks() reading {
 		boot: gettime(unix.CLOCK_BOOTTIME),
 		mono: gettime(unix.CLOCK_MONOTONIC),
 		raw:  gettime(unix.CLOCK_MONOTONIC_RAW),
+		wall: gettime(unix.CLOCK_REALTIME),
 	}
 }
 

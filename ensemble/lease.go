@@ -17,6 +17,7 @@ type lease struct {
 	now         func() reading
 	sent        atomic.Pointer[reading] // t_send of the last accepted renewal
 	over        atomic.Bool
+	suspect     atomic.Pointer[reading] // a jump of the wall clock was seen then; nil: none since sent
 }
 
 func newLease(inc Incarnation, length time.Duration, sent reading, now func() reading) *lease {
@@ -34,22 +35,34 @@ func (l *lease) live() bool {
 		l.over.Store(true)
 		return false
 	}
-	return true
+	return l.suspect.Load() == nil
 }
+
+// doubt shuts the gate until a renewal is accepted that was sent after now: a
+// frozen machine's clocks may have stood still, all but the wall clock, which
+// was set right afterwards.
+func (l *lease) doubt(now reading) { l.suspect.Store(&now) }
 
 // left is how long the lease lasts if nothing prolongs it.
 func (l *lease) left() time.Duration {
-	if !l.live() {
+	if l.over.Load() {
 		return 0
 	}
-	return l.length - l.now().atMost(*l.sent.Load())
+	return max(0, l.length-l.now().atMost(*l.sent.Load()))
 }
 
 // prolong counts the lease from a later sending, unless it is over. Calls
 // come one at a time.
 func (l *lease) prolong(sent reading) {
-	if l.live() && sent.atMost(*l.sent.Load()) > 0 {
+	if l.left() == 0 {
+		l.end()
+		return
+	}
+	if sent.atMost(*l.sent.Load()) > 0 {
 		l.sent.Store(&sent)
+	}
+	if doubted := l.suspect.Load(); doubted != nil && sent.atLeast(*doubted) > 0 {
+		l.suspect.CompareAndSwap(doubted, nil)
 	}
 }
 

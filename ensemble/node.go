@@ -367,7 +367,7 @@ func (n *Node) step() {
 // rearm moves the dead-man's switch on to the end of the lease and a part of
 // the time that closing may take: who closes in time is not killed.
 func (n *Node) rearm() {
-	if l := n.roster.session.lease; l.live() {
+	if l := n.roster.session.lease; l.left() > 0 {
 		n.deadMan.arm(l.sent.Load().boot + l.length + n.cfg.Timing.Close/2)
 	}
 }
@@ -517,7 +517,7 @@ func (n *Node) Stop(ctx context.Context) error {
 		n.mu.Lock()
 		n.roster.session.endAsked = true
 		n.unlock()
-		err = n.wait(ctx, func(r *roster) bool { return r.session.phase != phaseOpen || !r.session.lease.live() })
+		err = n.wait(ctx, func(r *roster) bool { return r.session.phase != phaseOpen || r.session.lease.left() == 0 })
 	}
 
 	if err == nil {

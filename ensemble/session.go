@@ -31,6 +31,7 @@ type session struct {
 	sent     []sentOp
 	next     int     // sent[next:] is to be handed out (again)
 	renewed  reading // t_send of the last Renew numbered
+	looked   reading // at the last check
 	unheard  int     // closing: connections whose clients are not known to have learned that they ended
 	leaves   []uint64
 	joins    []*Membership
@@ -65,9 +66,18 @@ const (
 	needOpen         // write down the next counter, then begin
 )
 
+// jumpLimit is how far the wall clock may move by itself between two looks
+// before the other clocks are doubted.
+const jumpLimit = 500 * time.Millisecond
+
 // check says what has to be done at this time. early is how much before the
 // lease's end closing must start to be done in time.
 func (s *session) check(now reading, early time.Duration) need {
+	if s.phase == phaseOpen && s.looked != (reading{}) && now.jump(s.looked) > jumpLimit {
+		s.lease.doubt(now)
+		s.renewed = reading{} // renew at once
+	}
+	s.looked = now
 	switch s.phase {
 	case phaseIdle:
 		return needOpen
@@ -199,7 +209,7 @@ func (s *session) cut(now reading) []Op {
 			Name: s.name, Address: s.address, Reads: entryVersion,
 		}}
 	case phaseOpen:
-		if !s.lease.live() {
+		if s.lease.left() == 0 {
 			return nil // what it would ask for is lost with the lease
 		}
 	default:

@@ -12,7 +12,7 @@ type fakeClock struct{ at reading }
 
 func (c *fakeClock) now() reading                      { return c.at }
 func (c *fakeClock) pass(d time.Duration)              { c.at = c.at.later(d) }
-func (c *fakeClock) set(boot, mono, raw time.Duration) { c.at = reading{boot, mono, raw} }
+func (c *fakeClock) set(boot, mono, raw time.Duration) { c.at = reading{boot, mono, raw, mono} }
 
 // openSession gives a session that has just been opened as incarnation 1024;
 // its Open was sent first at the clock's zero.
@@ -109,6 +109,41 @@ func TestOneClockRunningAheadEndsTheLease(t *testing.T) {
 			t.Errorf("%s: the lease runs on", name)
 		}
 	}
+}
+
+// Design section 3, rule 7: where all clocks but the wall clock may have stood
+// still, the gate is shut until a renewal sent after that is accepted.
+func TestAJumpOfTheWallClockShutsTheGateUntilTheNextRenewal(t *testing.T) {
+	var c fakeClock
+	s := openSession(&c)
+	check := func(what string, open bool) {
+		t.Helper()
+		if got := s.check(c.now(), 0); got != needNothing {
+			t.Fatalf("%s: check says %v", what, got)
+		}
+		if s.lease.live() != open {
+			t.Fatalf("%s: gate open %v, want %v", what, !open, open)
+		}
+	}
+	check("at first", true)
+	c.pass(Normal.Renew)
+	s.cut(c.now()) // Renew 1, sent before the jump
+	c.pass(10 * time.Millisecond)
+	c.at.wall += jumpLimit
+	check("a small step", true)
+	c.pass(10 * time.Millisecond)
+	c.at.wall += jumpLimit + time.Millisecond
+	check("a jump forward", false)
+	s.renewedAt(1)
+	check("a renewal sent before it", false)
+	c.pass(10 * time.Millisecond)
+	if got, want := s.cut(c.now()), []Op{Renew{1024, 2}}; !reflect.DeepEqual(got, want) {
+		t.Fatalf("after the jump it proposes %v, want %v at once", got, want)
+	}
+	s.renewedAt(2)
+	check("a renewal sent after it", true)
+	c.at.wall -= time.Hour
+	check("a jump back", false)
 }
 
 func TestClosingBeginsEarlyEnoughForItsConnections(t *testing.T) {

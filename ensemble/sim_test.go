@@ -480,7 +480,7 @@ func (s *sim) mutated(state *State, e Entry) Entry {
 // clock is what the node's clocks show.
 func (n *simNode) clock() reading {
 	d := time.Duration(float64(n.sim.now) * n.rate)
-	return reading{d, d, d}
+	return reading{d, d, d, d}
 }
 
 func (n *simNode) start() {

@@ -39,8 +39,8 @@ type Member interface {
 type Membership interface {
 	// Live reports whether the node may, at this instant, still speak for the
 	// membership. A Server asks it under the lock under which it writes,
-	// before every write that names a leader or a membership; once false it
-	// stays false. It is called with the connection's lock held.
+	// before every write that names a leader or a membership, and ends the
+	// connection if it may not. It is called with the connection's lock held.
 	Live() bool
 
 	// Closed says, once, that the connection is closed and nothing will be
