@@ -1,7 +1,7 @@
 package ensemble
 
 import (
-	"iter"
+	"container/list"
 	"sync/atomic"
 )
 
@@ -33,7 +33,7 @@ type Membership struct {
 	seq    uint64 // of its Join, once proposed
 	holder string // memberHeld: the name of the node of the member that has the name
 
-	prev, next *Membership // in the roster's list
+	entry *list.Element // in the roster
 }
 
 type memberState int
@@ -62,44 +62,4 @@ func (m *Membership) Closed(acknowledged bool) { m.node.closed(m, acknowledged) 
 func (m *Membership) propose(l *lease, seq uint64) {
 	m.state, m.seq = memberProposed, seq
 	m.lease.Store(l)
-}
-
-// memberList is a list of memberships in the order in which they were added,
-// so that what is done to all of them is done in an order that repeats.
-type memberList struct {
-	first, last *Membership
-	size        int
-}
-
-func (l *memberList) add(m *Membership) {
-	m.prev = l.last
-	if l.last == nil {
-		l.first = m
-	} else {
-		l.last.next = m
-	}
-	l.last = m
-	l.size++
-}
-
-func (l *memberList) remove(m *Membership) {
-	if m.prev == nil {
-		l.first = m.next
-	} else {
-		m.prev.next = m.next
-	}
-	if m.next == nil {
-		l.last = m.prev
-	} else {
-		m.next.prev = m.prev
-	}
-	m.prev, m.next = nil, nil
-	l.size--
-}
-
-func (l *memberList) all() iter.Seq[*Membership] {
-	return func(yield func(*Membership) bool) {
-		for m := l.first; m != nil && yield(m); m = m.next {
-		}
-	}
 }

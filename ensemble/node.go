@@ -512,7 +512,7 @@ func (n *Node) Stop(ctx context.Context) error {
 	for _, m := range closing {
 		m.member.Close()
 	}
-	err := n.wait(ctx, func(r *roster) bool { return r.members.size == 0 })
+	err := n.wait(ctx, func(r *roster) bool { return r.members.Len() == 0 })
 	if err == nil {
 		n.mu.Lock()
 		n.roster.session.endAsked = true

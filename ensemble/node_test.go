@@ -304,7 +304,7 @@ func TestLeadersAreClosedFirst(t *testing.T) {
 		join(t, n, fmt.Sprint("solo", i), "leader").wantTold("leader")
 	}
 	n.mu.Lock()
-	for m := range n.roster.members.all() {
+	for m := range n.roster.all() {
 		m.member = &recorder{m.member, func() {
 			mu.Lock()
 			order = append(order, m.client)

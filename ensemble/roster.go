@@ -2,6 +2,8 @@ package ensemble
 
 import (
 	"cmp"
+	"container/list"
+	"iter"
 	"log/slog"
 	"maps"
 	"slices"
@@ -17,7 +19,7 @@ import (
 type roster struct {
 	session session
 	expirer *expirer
-	members memberList // all that are not over
+	members list.List // of *Membership: all that are not over, in the order of their coming
 	held    map[nameKey][]*Membership
 	doomed  []*Membership // joined once, and not in the state any more: to be closed
 
@@ -53,8 +55,16 @@ func newRoster(s session, now func() reading, deliver func(delivery), log *slog.
 
 // join takes a membership in and has it asked for.
 func (r *roster) join(m *Membership) {
-	r.members.add(m)
+	m.entry = r.members.PushBack(m)
 	r.session.join(m)
+}
+
+// all ranges over the memberships in an order that repeats.
+func (r *roster) all() iter.Seq[*Membership] {
+	return func(yield func(*Membership) bool) {
+		for e := r.members.Front(); e != nil && yield(e.Value.(*Membership)); e = e.Next() {
+		}
+	}
 }
 
 // closed takes note that a connection is closed, and whether its client is
@@ -65,7 +75,7 @@ func (r *roster) closed(m *Membership, acknowledged bool) {
 		return
 	}
 	m.state = memberOver
-	r.members.remove(m)
+	r.members.Remove(m.entry)
 	switch was {
 	case memberQueued:
 		r.session.forget()
@@ -234,7 +244,7 @@ func (r *roster) restored(s *State) {
 		}
 		r.session.renewedAt(renewal)
 		r.alive()
-		for m := range r.members.all() {
+		for m := range r.all() {
 			if m.state != memberProposed && m.state != memberJoined || m.seq > seq || m.lease.Load() != r.session.lease {
 				continue
 			}
@@ -263,7 +273,7 @@ func (r *roster) restored(s *State) {
 // joined gives the committed memberships with the leaders of their groups, and
 // the log index as of which they are.
 func (r *roster) joined(s *State) (index uint64, all []delivery) {
-	for m := range r.members.all() {
+	for m := range r.all() {
 		l := m.lease.Load()
 		if m.state != memberJoined || l == nil {
 			continue
@@ -283,7 +293,7 @@ const closingPace = 25 * time.Microsecond
 // closed for it, in this order.
 func (r *roster) step(now reading) (what need, closing []*Membership) {
 	closing, r.doomed = r.doomed, nil
-	early := min(time.Duration(r.members.size)*closingPace, r.session.timing.Lease/4)
+	early := min(time.Duration(r.members.Len())*closingPace, r.session.timing.Lease/4)
 	if what = r.session.check(now, early); what == needClose {
 		closing = r.leadersFirst(func(m *Membership) bool {
 			return m.lease.Load() == r.session.lease && (m.state == memberProposed || m.state == memberJoined)
@@ -312,7 +322,7 @@ func (r *roster) stop() (closing []*Membership) {
 // they lead before the others.
 func (r *roster) leadersFirst(wanted func(*Membership) bool) []*Membership {
 	var leaders, others []*Membership
-	for m := range r.members.all() {
+	for m := range r.all() {
 		switch {
 		case !wanted(m):
 		case m.leads.Load():

@@ -575,7 +575,7 @@ func (n *simNode) run() {
 	n.deliver()
 	if n.roster.stopping && !n.stopped {
 		switch r := n.roster; {
-		case r.members.size > 0:
+		case r.members.Len() > 0:
 		case r.session.phase == phaseEnded || r.session.phase != phaseOpen || !r.session.lease.live():
 			n.stopped = true
 			n.crash("stopped")
