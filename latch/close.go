@@ -100,7 +100,6 @@ func (c *conn) finished(w way, cause error) {
 // the client learns of it, closes the descriptor, and gives back the membership.
 // No lock is held; state, way and cause do not change any more.
 func (c *conn) finish() {
-	c.logEnd()
 	switch c.way {
 	case byClient:
 		c.nc.Close()
@@ -121,6 +120,7 @@ func (c *conn) finish() {
 		c.nc.Close()
 	}
 	c.srv.forget(c)
+	c.logEnd() // the last of all: a log may wait for its disk
 }
 
 func (c *conn) giveBack(acknowledged bool) {
@@ -145,16 +145,23 @@ func (c *conn) awaitAck() bool {
 		c.nc.SetReadDeadline(time.Now().Add(min(pause, left)))
 		if err := c.discard(); !isTimeout(err) {
 			if clientEnded(err) {
+				c.cutOff() // it may have closed one half only, and read on
 				return true
 			}
 			time.Sleep(time.Until(end)) // lost just now; nothing more can be learned
 			return false
 		}
 	}
+	c.cutOff()
+	return false
+}
+
+// cutOff resets the connection if a leader is among what the client's kernel
+// has not acknowledged: it must not arrive any more.
+func (c *conn) cutOff() {
 	if c.told != (leader{}) && queued(c.raw) > c.tail {
 		abort(c.raw)
 	}
-	return false
 }
 
 // linger gives the client time to read its last line and to close.

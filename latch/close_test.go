@@ -1,6 +1,7 @@
 package latch_test
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -40,6 +41,11 @@ func TestEveryEndGivesBackOnce(t *testing.T) {
 			end: func(f *fixture, c *client) { c.CloseWrite() }},
 		{name: "client half closes and does not read", stuck: true, acked: true, client: reset,
 			end: func(f *fixture, c *client) { c.CloseWrite() }},
+		{name: "client sends a line too long, half closes and does not read", stuck: true, acked: true, client: reset,
+			end: func(f *fixture, c *client) {
+				c.Write(bytes.Repeat([]byte("x"), 2000))
+				c.CloseWrite()
+			}},
 		{name: "client resets", acked: true, client: gone,
 			end: func(f *fixture, c *client) { c.reset() }},
 		{name: "client resets and has not read", stuck: true, acked: true, client: gone,
@@ -256,13 +262,41 @@ func TestSilentAfterTheEnd(t *testing.T) {
 	f.e.Push("g", "b")
 	f.e.Sync()
 	c.wantEnd()
-
-	half := f.join("h", "a", "a")
-	half.CloseWrite()
-	eventually(t, "the half close is seen", func() bool { return len(f.e.Closings()) == 2 })
-	f.e.Push("h", "b")
-	half.wantEnd()
 }
+
+// TestNothingIsToldAfterTheClientLeft: the Elections may still have a leader for
+// a connection whose end they do not know yet. A client that has only half closed
+// could read it, and does not get it.
+func TestNothingIsToldAfterTheClientLeft(t *testing.T) {
+	t.Parallel()
+	members, ended := make(chan latch.Member, 1), make(chan bool, 1)
+	f := serve(t, func(cfg *latch.Config) { cfg.Elections = oneMember{members, ended} })
+	c := f.dial()
+	c.Write([]byte("JOIN g a\n"))
+	m := <-members
+	m.Leader("a", 1)
+	c.want("LEADER a")
+	c.CloseWrite()
+	if !<-ended {
+		t.Error("the client closed, and is not taken to know")
+	}
+	m.Leader("b", 2)
+	m.Close()
+	c.wantEnd()
+}
+
+// oneMember is an Elections that hands out the member it is given.
+type oneMember struct {
+	members chan latch.Member
+	ended   chan bool
+}
+
+func (o oneMember) Join(_, _ string, m latch.Member) (latch.Membership, error) {
+	o.members <- m
+	return o, nil
+}
+func (oneMember) Live() bool                 { return true }
+func (o oneMember) Closed(acknowledged bool) { o.ended <- acknowledged }
 
 // TestLeftBeforeTheAnswer: the Join of a client that has gone commits later; its
 // connection is closed without an answer and given back.

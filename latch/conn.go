@@ -124,12 +124,21 @@ func (c *conn) read() error {
 // the outcome of the read. It reports whether the connection goes on, and whether
 // a JOIN was asked of the Elections.
 func (c *conn) advance(err error) (goesOn, asked bool) {
-	asked = c.answerLines()
+	if err == nil || isTimeout(err) { // after an EOF nothing is answered
+		asked = c.answerLines()
+	}
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case err == nil || c.state == ended:
+	case err == nil:
+	case c.state == ended:
+		// A socket tells an error once. If this read has got the one that
+		// says that the client was lost, whoever ended the connection in the
+		// meantime took it for closed by the client, or for closed in order.
+		if !isTimeout(err) && !clientEnded(err) {
+			c.way = byLoss
+		}
 	case !isTimeout(err):
 		c.left(err)
 	case c.state == joined || c.state == leaving || time.Now().Before(c.deadline):
@@ -179,14 +188,16 @@ func (c *conn) take(line []byte, crlf bool, err error) (took, asked bool) {
 	if !c.spoken {
 		c.spoken, c.crlf = true, crlf
 	}
+	if c.surplus {
+		c.refuse(errOverLimit)
+		return false, false
+	}
 	if err != nil {
 		c.sayLast(appendError, err)
 		return false, false
 	}
 	group, client, ok := parseJoin(line)
 	switch {
-	case c.surplus:
-		c.refuse(errOverLimit)
 	case !ok:
 		c.answerError()
 	case c.state == joined:

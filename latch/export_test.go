@@ -5,9 +5,9 @@ import "time"
 // SetPatience shortens the time that a surplus connection has.
 func (l *Limit) SetPatience(d time.Duration) { l.patience = d }
 
-// Refuse makes the server refuse JOINs, as in the moment in which Shutdown has
+// BeginStop makes the server refuse JOINs, as in the moment in which Shutdown has
 // begun and has not reached the connection yet.
-func (s *Server) Refuse() { s.stopping.Store(true) }
+func (s *Server) BeginStop() { s.stopping.Store(true) }
 
 // Kept returns, over all connections, the most bytes that are kept for one, how
 // many are being drained, and how many have a line written in part.

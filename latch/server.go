@@ -201,14 +201,19 @@ func (s *Server) forget(c *conn) {
 	delete(s.conns, c)
 }
 
-// Shutdown stops accepting, refuses further JOINs, and closes the connections
-// that have not joined. Joined ones are for the Elections to end, in their order.
-// It returns nil when all connections have ended, or the context's error when
-// that is done first; the rest then goes on ending, and Close hurries it.
-func (s *Server) Shutdown(ctx context.Context) error {
+// Refuse stops accepting, refuses the JOINs that wait and all further ones, and
+// closes the connections that have not joined. Joined ones stay. It does not wait.
+func (s *Server) Refuse() {
 	for _, c := range s.stop() {
 		c.stop()
 	}
+}
+
+// Shutdown does what Refuse does, and waits. Joined connections are for the
+// Elections to end, in their order. It returns nil when all connections have ended, or the context's error when
+// that is done first; the rest then goes on ending, and Close hurries it.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.Refuse()
 	over := make(chan struct{})
 	go func() {
 		s.running.Wait()

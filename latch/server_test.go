@@ -83,7 +83,7 @@ func TestJoinWhileStopping(t *testing.T) {
 	c := f.dial()
 	c.send("?")
 	c.want("ERROR")
-	f.s.Refuse()
+	f.s.BeginStop()
 	c.send("JOIN g a")
 	c.want("JOIN_FAILED SERVICE_UNAVAILABLE")
 	c.wantEnd()
@@ -100,8 +100,8 @@ func TestIdleTimeoutIsNotProlonged(t *testing.T) {
 	f := serve(t, func(cfg *latch.Config) { cfg.IdleTimeout = limit; cfg.JoinTimeout = patience })
 	f.e.Hold()
 	pending := f.joinPending("g", "a")
-	busy := f.dial()
 	opened := time.Now()
+	busy := f.dial()
 	for range maxBadLines - 1 {
 		if _, err := busy.Write([]byte("?\n")); err != nil {
 			break
