@@ -48,8 +48,8 @@ type command struct {
 
 func commands() []command {
 	return []command{
-		serveCommand, chkconfigCommand, pingCommand, ensembleStatusCommand,
-		groupsCommand, waitCommand, versionCommand,
+		serveCommand, chkconfigCommand, configCommand, pingCommand,
+		ensembleStatusCommand, groupsCommand, waitCommand, versionCommand,
 	}
 }
 

@@ -98,19 +98,19 @@ const (
 func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakconf.Problem) int {
 	syscall.Umask(0o077)
 	debug.SetTraceback("crash") // a panic ends in SIGABRT, not in exit code 2, on which nobody starts it anew
-	for _, folder := range []string{conf.DataDir(), conf.PlatformLogDir} {
-		if err := ensemble.CheckOwner(folder); err != nil {
-			return e.fail(exitPermanent, err)
-		}
+	if err := ensemble.CheckOwner(conf.DataDir()); err != nil {
+		return e.fail(exitPermanent, err)
 	}
-	log, closeLog, err := openLog(conf, e.stderr)
+	signal.Ignore(syscall.SIGPIPE) // a reader of stderr that goes away does not end the service
+	logs, err := openLog(conf, logPlaces{e.stderr, e.getenv("JOURNAL_STREAM"), localSyslog})
 	if err != nil {
 		return e.fail(exitPermanent, err)
 	}
-	defer closeLog()
+	defer logs.close()
+	log := logs.Logger
 	fail := func(code int, err error) int {
 		log.Error("cannot serve", "error", err)
-		if conf.Log.Console == "file" || conf.Log.Console == "off" {
+		if !logs.onConsole {
 			e.fail(code, err) // the log is elsewhere; whoever started this sees it too
 		}
 		return code
@@ -204,13 +204,12 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 // 9): nobody is let in any more, the node closes the connections of members,
 // leaders first, ends its session and lets go of Raft; then the rest.
 func shutdown(ctx context.Context, node *ensemble.Node, servers []*latch.Server, admin *http.Server) error {
-	gone := make(chan error, len(servers))
 	for _, s := range servers {
-		go func() { gone <- s.Shutdown(ctx) }()
+		s.Refuse()
 	}
 	err := node.Stop(ctx)
-	for range servers {
-		if e := <-gone; e != nil && err == nil {
+	for _, s := range servers {
+		if e := s.Shutdown(ctx); e != nil && err == nil {
 			err = fmt.Errorf("stop: connections are left: %w", e)
 		}
 	}

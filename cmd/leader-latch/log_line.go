@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// An entry is a record as it is written, whatever the place:
+//
+//	[info] session opened incarnation=3072
+//
+// with its time for the places that print one.
+type entry struct {
+	at    time.Time
+	level slog.Level
+	text  string // one line, without its end
+}
+
+const logTime = "2006-01-02 15:04:05.000"
+
+// line is the entry like a line of Riak's log files (riak.conf rule 62).
+func (e entry) line() string { return e.at.Format(logTime) + " " + e.text + "\n" }
+
+// severity is the level as syslog and the journal number it.
+func (e entry) severity() int {
+	return map[string]int{"error": 3, "warning": 4, "info": 6, "debug": 7}[levelName(e.level)]
+}
+
+// lineHandler makes records entries of the queues that want their level.
+type lineHandler struct {
+	queues []*logQueue
+	attrs  string // of With, ready to print
+	group  string // prefix of keys
+}
+
+// Enabled implements [slog.Handler].
+func (h *lineHandler) Enabled(_ context.Context, l slog.Level) bool {
+	return slices.ContainsFunc(h.queues, func(q *logQueue) bool { return l >= q.level })
+}
+
+// Handle implements [slog.Handler].
+func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
+	var b strings.Builder
+	b.WriteString("[" + levelName(r.Level) + "] ")
+	b.WriteString(oneLine(r.Message))
+	b.WriteString(h.attrs)
+	r.Attrs(func(a slog.Attr) bool {
+		appendAttr(&b, h.group, a)
+		return true
+	})
+	e := entry{r.Time, r.Level, b.String()}
+	for _, q := range h.queues {
+		if r.Level >= q.level {
+			q.add(e)
+		}
+	}
+	return nil
+}
+
+// WithAttrs implements [slog.Handler].
+func (h *lineHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	var b strings.Builder
+	for _, a := range attrs {
+		appendAttr(&b, h.group, a)
+	}
+	with := *h
+	with.attrs += b.String()
+	return &with
+}
+
+// WithGroup implements [slog.Handler].
+func (h *lineHandler) WithGroup(name string) slog.Handler {
+	with := *h
+	if name != "" {
+		with.group += name + "."
+	}
+	return &with
+}
+
+func levelName(l slog.Level) string {
+	switch {
+	case l < slog.LevelInfo:
+		return "debug"
+	case l < slog.LevelWarn:
+		return "info"
+	case l < slog.LevelError:
+		return "warning"
+	}
+	return "error"
+}
+
+func appendAttr(b *strings.Builder, prefix string, a slog.Attr) {
+	v := a.Value.Resolve()
+	if v.Kind() == slog.KindGroup {
+		if a.Key != "" {
+			prefix += a.Key + "."
+		}
+		for _, sub := range v.Group() {
+			appendAttr(b, prefix, sub)
+		}
+		return
+	}
+	if a.Equal(slog.Attr{}) {
+		return
+	}
+	text := v.String()
+	if text == "" || strings.ContainsFunc(text, func(r rune) bool { return r == '"' || r == '=' || unicode.IsSpace(r) || !unicode.IsPrint(r) }) {
+		text = strconv.Quote(text)
+	}
+	fmt.Fprintf(b, " %s%s=%s", prefix, a.Key, text)
+}
+
+// oneLine keeps a message from looking like more than one record.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, s)
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+)
+
+// A logSink writes entries to one place. Only the goroutine of its queue
+// calls it.
+type logSink interface {
+	// write writes one entry. With an error, that entry is lost.
+	write(entry) error
+
+	// tend looks after the place between entries: every logTend, and with
+	// reopen when SIGHUP asks for it.
+	tend(reopen bool)
+
+	close()
+}
+
+// logQueue hands entries to a sink on a goroutine of its own, run: who logs
+// may hold a lock that a client's life hangs on, and must not wait for a disk
+// that stalls or a full pipe. Entries that find the queue full are lost, like
+// those that cannot be written; their number is written as soon as one can be.
+type logQueue struct {
+	level slog.Level
+	sink  logSink
+	warn  func(msg string, err error) // to all places, this one too
+
+	entries chan entry
+	lost    atomic.Int64
+	reopen  chan struct{}
+	quit    chan struct{}
+	done    chan struct{}
+
+	failing bool // the last entry was lost
+	warned  time.Time
+}
+
+const (
+	logQueueLength = 4096
+	logTend        = time.Minute
+)
+
+func newLogQueue(level slog.Level, s logSink, warn func(string, error)) *logQueue {
+	return &logQueue{
+		level: level, sink: s, warn: warn,
+		entries: make(chan entry, logQueueLength),
+		reopen:  make(chan struct{}, 1),
+		quit:    make(chan struct{}),
+		done:    make(chan struct{}),
+	}
+}
+
+// add queues an entry. It does not wait.
+func (q *logQueue) add(e entry) {
+	select {
+	case q.entries <- e:
+	default:
+		q.lost.Add(1)
+	}
+}
+
+// askToReopen has the sink opened again before the next entry that is added.
+func (q *logQueue) askToReopen() {
+	select {
+	case q.reopen <- struct{}{}:
+	default: // asked already
+	}
+}
+
+// run writes what is added until quit is closed, then what is queued.
+func (q *logQueue) run() {
+	defer close(q.done)
+	defer q.sink.close()
+	tick := time.NewTicker(logTend)
+	defer tick.Stop()
+	for {
+		select {
+		case e := <-q.entries:
+			select {
+			case <-q.reopen:
+				q.sink.tend(true)
+			default:
+			}
+			q.write(e)
+		case <-q.reopen:
+			q.sink.tend(true)
+		case <-tick.C:
+			q.sink.tend(false)
+		case <-q.quit:
+			for len(q.entries) > 0 {
+				q.write(<-q.entries)
+			}
+			return
+		}
+	}
+}
+
+func (q *logQueue) write(e entry) {
+	if err := q.sink.write(e); err != nil {
+		q.lost.Add(1)
+		q.failed(err)
+		return
+	}
+	q.failing = false
+	n := q.lost.Swap(0)
+	if n == 0 {
+		return
+	}
+	loss := entry{time.Now(), slog.LevelWarn, fmt.Sprintf("[warning] the log could not be written in time lines_lost=%d", n)}
+	if err := q.sink.write(loss); err != nil {
+		q.lost.Add(n)
+		q.failed(err)
+	}
+}
+
+// failed tells the other places, once in a while, that this one takes nothing.
+func (q *logQueue) failed(err error) {
+	if !q.failing && time.Since(q.warned) >= time.Minute {
+		q.warned = time.Now()
+		q.warn("log lines are lost", err)
+	}
+	q.failing = true
+}
