@@ -6,7 +6,7 @@ TOOL := go tool -modfile=packaging/tools.mod
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build run test race lint fuzz bench clean
+.PHONY: help build run test race lint fuzz corpus bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,9 +34,13 @@ FUZZTIME ?= 30s
 fuzz: ## every fuzz target for FUZZTIME (30s) each
 	@set -e; for pkg in $$(go list ./...); do \
 	  for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-	    echo "== $$pkg $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg; \
+	    echo "== $$pkg $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg; \
 	  done; \
 	done
+
+CORPUS ?= testdata/riakconf/real
+corpus: ## read every riak.conf of a folder, CORPUS=..., beside its expected outcome
+	CORPUS=$(abspath $(CORPUS)) go test -count=1 -run 'Real' -v ./riakconf | grep -E '^(---|ok|FAIL|PASS| +[a-z_]+\.go)'
 
 bench: ## latencies of one node and the benchmarks of the packages
 	go test -run '^$$' -bench . -benchmem ./...

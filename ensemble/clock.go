@@ -11,7 +11,7 @@ import (
 //
 // The clocks disagree a little: BOOTTIME counts suspend, MONOTONIC does not,
 // MONOTONIC_RAW is not slewed towards the right time. Whoever measures errs
-// to the safe side (design section 3, rule 7): a node takes its own lease for
+// to the safe side (DESIGN.md, rule 7): a node takes its own lease for
 // older than it may be, the session of another one for younger. The wall clock
 // measures nothing; it only tells when the others may have stood still.
 type reading struct {

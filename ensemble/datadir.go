@@ -36,7 +36,7 @@ var ErrLocked = errors.New("another leader-latch runs on this data folder")
 
 // Dir is a node's data folder, locked. The lock is held from before the first
 // listener until the process is gone, so that whoever gets it next knows that
-// the process before has no connection left (design section 3, rule 1).
+// the process before has no connection left (DESIGN.md, rule 1).
 //
 //	lock       the lock, with the holder's process id
 //	node.json  who the node is: identity, below
@@ -179,7 +179,7 @@ func (d *Dir) readIdentity() error {
 }
 
 // newIdentity makes the node that founds a cluster of its own: an empty
-// folder is a new node, never an old one that forgot (design section 5).
+// folder is a new node, never an old one that forgot (DESIGN.md, On disk).
 func (d *Dir) newIdentity() error {
 	switch hasRaft, err := d.hasRaft(); {
 	case err != nil:

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// deadMan is the dead-man's switch (design section 3, rule 8): a timer of the
+// deadMan is the dead-man's switch (DESIGN.md, rule 8): a timer of the
 // kernel that kills this process if it is not moved on in time. A process that
 // is stopped, or stalls, cannot close its connections; its death does.
 //

@@ -98,7 +98,7 @@ type (
 	// Activate lets elections begin, for good.
 	Activate struct{}
 
-	// Open begins an incarnation of a node's session (design section 3, rule 1).
+	// Open begins an incarnation of a node's session (DESIGN.md, rule 1).
 	Open struct {
 		Node    NodeID
 		Counter uint64 // above that of every Open before, fsynced by the node before it is used
@@ -138,7 +138,7 @@ type (
 	}
 
 	// Expire ends the session of a silent node, if Renewal is still the last
-	// renewal that was accepted (design section 3, rule 4).
+	// renewal that was accepted (DESIGN.md, rule 4).
 	Expire struct {
 		Incarnation Incarnation
 		Renewal     uint64

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// expirer ends the sessions of silent nodes (design section 3, rule 4). Every
+// expirer ends the sessions of silent nodes (DESIGN.md, rule 4). Every
 // node keeps stamps of its own clock; only the raft leader acts on them. Like
 // [session] it is pure code over readings that its caller passes in.
 type expirer struct {

@@ -10,7 +10,7 @@ import (
 // before every write to a client, from many goroutines, without a lock.
 //
 // Once it has been found over it stays over: a renewal that comes too late
-// does not revive it (design section 3, rule 5).
+// does not revive it (DESIGN.md, rule 5).
 type lease struct {
 	incarnation Incarnation
 	length      time.Duration

@@ -48,7 +48,7 @@ const (
 
 // Live reports whether the node may, at this instant, speak for the
 // membership: the incarnation that proposed it is current and its lease runs
-// (design section 3, rule 5). It takes no lock.
+// (DESIGN.md, rule 5). It takes no lock.
 func (m *Membership) Live() bool {
 	l := m.lease.Load()
 	return l != nil && l.live()

@@ -498,7 +498,7 @@ func (n *Node) missing() error {
 	return nil
 }
 
-// Stop ends the node in the one order of design section 3, rule 9: JOINs are
+// Stop ends the node in the one order of DESIGN.md, rule 9: JOINs are
 // refused, all connections closed, leaders first; when their clients know,
 // the session ends; raft leadership goes last. If ctx is done first the rest
 // happens without waiting, as if the process were killed: other nodes then

@@ -294,7 +294,7 @@ func TestStopClosesThenEndsTheSession(t *testing.T) {
 	})
 }
 
-// Closing order, design section 3, rules 6b and 9: who was told to lead goes first.
+// Closing order, DESIGN.md, rules 6b and 9: who was told to lead goes first.
 func TestLeadersAreClosedFirst(t *testing.T) {
 	n := startNode(t, t.TempDir(), nil)
 	var order []string

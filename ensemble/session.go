@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// session is a node's own view of its session (design section 3): which
+// session is a node's own view of its session (DESIGN.md, the rules of sessions): which
 // incarnation it lives in, what it has asked for and not yet seen accepted,
 // and when it must fall silent. It is pure code over readings of a clock that
 // its caller passes in; it starts nothing and waits for nothing. Its caller

@@ -111,7 +111,7 @@ func TestOneClockRunningAheadEndsTheLease(t *testing.T) {
 	}
 }
 
-// Design section 3, rule 7: where all clocks but the wall clock may have stood
+// DESIGN.md, rule 7: where all clocks but the wall clock may have stood
 // still, the gate is shut until a renewal sent after that is accepted.
 func TestAJumpOfTheWallClockShutsTheGateUntilTheNextRenewal(t *testing.T) {
 	var c fakeClock
@@ -161,7 +161,7 @@ func TestClosingBeginsEarlyEnoughForItsConnections(t *testing.T) {
 	}
 }
 
-// Design section 3, rule 6b.
+// DESIGN.md, rule 6b.
 func TestItOpensAnewWhenAllClientsKnowOrNobodyCanBelieve(t *testing.T) {
 	var c fakeClock
 	s := openSession(&c)

@@ -380,7 +380,7 @@ func (s *sim) faults() {
 	}
 }
 
-// check is the promise of design section 3, word for word.
+// check is the promise of DESIGN.md, word for word.
 func (s *sim) check() {
 	if s.mutate == mutateNoSwitchNoGate || s.mutate == mutateNoSwitchGate {
 		return // see checkStale
@@ -535,7 +535,7 @@ func (n *simNode) run() {
 		return
 	}
 	if n.paused {
-		// The dead-man's switch, design section 3, rule 8.
+		// The dead-man's switch, DESIGN.md, rule 8.
 		l := n.roster.session.lease
 		if n.roster.session.phase == phaseOpen && n.clock().atMost(*l.sent.Load()) >= l.length+s.timing.Close/4 && !s.noSwitch() {
 			s.counts.switched++

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// State is the replicated state machine (design section 2): plain data that
+// State is the replicated state machine (DESIGN.md, State): plain data that
 // changes by committed entries alone. It reads no clock, draws nothing at
 // random and depends on no map's order, so that equal entries make equal
 // states, byte for byte, on every node.
@@ -146,7 +146,7 @@ func (Led) effect()     {}
 
 // Apply makes the entry at a log index take effect and appends what changed
 // to effects. Operations that come twice, out of turn or from a session that
-// is over are dropped (design section 3, rules 1, 2 and 4).
+// is over are dropped (DESIGN.md, rules 1, 2 and 4).
 func (s *State) Apply(index uint64, entry Entry, effects []Effect) []Effect {
 	s.index = index
 	at := entry.At.UnixMilli()

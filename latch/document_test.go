@@ -14,7 +14,7 @@ import (
 	"leaderlatch/latch/latchtest"
 )
 
-// proofs lists what proves each wire rule of the contract: transcripts, which
+// proofs lists what proves each rule of PROTOCOL.md: transcripts, which
 // name the rule themselves, and tests. Rule 12 is kept by whoever implements
 // Elections; what this package does for it is proved here. Rule 16 is one line.
 var proofs = map[int][]string{

@@ -20,29 +20,29 @@ type Config struct {
 	// above Debug is logged but refused JOINs.
 	Logger *slog.Logger
 
-	// JoinTimeout is the time within which a JOIN is answered (contract
-	// rules 5 and 11). Default 3 s.
+	// JoinTimeout is the time within which a JOIN is answered
+	// (PROTOCOL.md, rules 5 and 11). Default 3 s.
 	JoinTimeout time.Duration
 
 	// IdleTimeout is the time within which a connection has to join, counted
-	// from its being accepted (contract rule 14). Default 60 s.
+	// from its being accepted (PROTOCOL.md, rule 14). Default 60 s.
 	IdleTimeout time.Duration
 
 	// StuckTimeout is how long a client may take nothing of what waits for it
-	// (contract rule 2). It is noticed up to an eighth later. It is about
+	// (PROTOCOL.md, rule 2). It is noticed up to an eighth later. It is about
 	// what the kernel could not take; what it could, TCP_USER_TIMEOUT limits,
 	// to the 9 s of Listen. Default 9 s.
 	StuckTimeout time.Duration
 
 	// CloseGrace is how long the FIN of a connection that the server ended
 	// may stay unacknowledged before the membership is given back all the
-	// same: S - L of the timing (design section 3, rule 6). Default 400 ms.
+	// same: S - L of the timing (ensemble's DESIGN.md, rule 6). Default 400 ms.
 	CloseGrace time.Duration
 
 	// Limit bounds the connections of all servers that share it; nil: none.
 	Limit *Limit
 
-	// Fencing adds the fencing token to LEADER lines (contract rule 16).
+	// Fencing adds the fencing token to LEADER lines (PROTOCOL.md, rule 16).
 	Fencing bool
 }
 

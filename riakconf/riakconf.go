@@ -4,7 +4,7 @@
 // accepts as Riak 2.1 reads it, what only newer versions accept (lines of
 // blanks, include, values from files, numeric IPv6 addresses) as they do, and
 // what makes Riak's own tools crash is an ordinary error. The rules are
-// numbered; comments cite them as "riak.conf rule N".
+// numbered, in RULES.md; comments cite them as "riak.conf rule N".
 //
 // The file belongs to Riak too. Keys that are not in the schema here are
 // accepted and left alone, and their values are never judged; a near miss of

@@ -19,7 +19,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Exit codes, as contract section 2 has them.
+// Exit codes, as the README lists them.
 const (
 	exitOK        = 0
 	exitFailed    = 1

@@ -140,7 +140,7 @@ func TestTranscripts(t *testing.T) {
 	}
 }
 
-// Design section 7: a killed process takes its members with it. Restarted on
+// DESIGN.md: a killed process takes its members with it. Restarted on
 // the same boot it has no old member, old names are free at once, and tokens
 // go on rising.
 func TestKillAndRestart(t *testing.T) {
@@ -193,7 +193,7 @@ func TestOldNamesAreFreeAtOnceAfterAKill(t *testing.T) {
 	}
 }
 
-// Design section 3, rule 9: connections are closed, by FIN, leaders' first,
+// DESIGN.md, rule 9: connections are closed, by FIN, leaders' first,
 // without a line to anybody; then the members leave; exit 0.
 func TestGracefulStop(t *testing.T) {
 	t.Parallel()
@@ -594,7 +594,7 @@ func TestNotify(t *testing.T) {
 	p.wantExit(exitOK)
 }
 
-// Design section 7: a process that is paused beyond its deadline is killed by
+// DESIGN.md: a process that is paused beyond its deadline is killed by
 // the kernel's timer, and its clients learn of it although it cannot run.
 func TestAPausedProcessIsKilled(t *testing.T) {
 	t.Parallel()

@@ -88,7 +88,7 @@ const (
 	stopPatience = 15 * time.Second
 
 	// reserve is how many descriptors are kept for disk, peers and the admin
-	// socket; surplus connections wait to be refused (contract rule 15).
+	// socket; surplus connections wait to be refused (PROTOCOL.md, rule 15).
 	reserve = 256
 	surplus = 1000
 )
@@ -200,7 +200,7 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 	return code
 }
 
-// shutdown is the one order in which the service ends (design section 3, rule
+// shutdown is the one order in which the service ends (ensemble's DESIGN.md, rule
 // 9): nobody is let in any more, the node closes the connections of members,
 // leaders first, ends its session and lets go of Raft; then the rest.
 func shutdown(ctx context.Context, node *ensemble.Node, servers []*latch.Server, admin *http.Server) error {

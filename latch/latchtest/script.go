@@ -13,7 +13,7 @@ import (
 // Script is a transcript of some connections with a server. Its lines are
 //
 //	# comment             the first one is the claim that the script proves
-//	# rule 7              names a rule of the contract that it proves
+//	# rule 7              names a rule of PROTOCOL.md that it proves
 //	@ key = value         a setting of riak.conf that the server must have
 //	1> TEXT               connection 1 sends a line
 //	1< TEXT               connection 1 receives exactly this line next
