@@ -1,0 +1,66 @@
+package clusterport
+
+import (
+	"crypto/tls"
+	"net"
+	"sync"
+)
+
+// conn is a connection that its port knows of, from the first packet to the
+// end.
+type conn struct {
+	net.Conn // TLS, once that is there
+	raw      net.Conn
+	port     *Port
+	once     sync.Once
+
+	// Set under the port's mutex when the other side's certificate is known,
+	// and for good before the connection is handed out.
+	peer    Hello
+	purpose Purpose
+}
+
+// track makes a connection known to the port, so that it is closed with it.
+// false: the port is closed, and so is the connection now.
+func (p *Port) track(raw net.Conn) (*conn, bool) {
+	c := &conn{Conn: raw, raw: raw, port: p}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		raw.Close()
+		return nil, false
+	}
+	p.conns[c] = struct{}{}
+	return c, true
+}
+
+// secured notes that TLS is there, and with whom. From here on CloseNode finds
+// the connection.
+func (c *conn) secured(t *tls.Conn) {
+	cs := t.ConnectionState()
+	c.port.mu.Lock()
+	defer c.port.mu.Unlock()
+	c.Conn = t
+	c.peer = Hello{Node: certified(cs)}
+	c.purpose = Purpose(cs.NegotiatedProtocol)
+}
+
+// met notes who the other side is.
+func (c *conn) met(peer Hello) {
+	c.port.mu.Lock()
+	defer c.port.mu.Unlock()
+	c.peer = peer
+}
+
+// Close closes the socket itself and never waits. TLS would announce the end,
+// and wait 5 s for a peer that does not read; those who have to know whether
+// something is complete have lengths for that.
+func (c *conn) Close() error {
+	c.once.Do(func() {
+		c.raw.Close()
+		c.port.mu.Lock()
+		defer c.port.mu.Unlock()
+		delete(c.port.conns, c)
+	})
+	return nil
+}

@@ -1,0 +1,129 @@
+package clusterport
+
+import (
+	"crypto"
+	"crypto/ed25519"
+	"crypto/pbkdf2"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"time"
+)
+
+// How a cookie becomes a key. Nodes that differ in this do not know each
+// other, so it is decided once.
+const (
+	keySalt = "leader-latch cluster key 1"
+
+	// keyIterations makes a guess at the cookie cost what the start of a node
+	// costs: 0.2 s on a core with SHA instructions.
+	keyIterations = 1 << 20
+)
+
+// Validity is the same for all certificates and as wide as X.509 can say: a
+// machine whose clock is wrong must not lose its cluster. It is checked against
+// validAt, never against the clock.
+var (
+	validFrom  = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+	validUntil = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+	validAt    = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+)
+
+// Key is what a cookie stands for: the key of an authority that signs the
+// certificates of nodes. It does not show itself when printed.
+type Key struct {
+	signer    ed25519.PrivateKey
+	authority *x509.Certificate
+	roots     *x509.CertPool
+}
+
+// DeriveKey makes the key of a cookie, always the same one of the same cookie.
+// It takes about 0.2 s, so that guessing takes long; PBKDF2 with HMAC-SHA-256,
+// the slowest way that the standard library has. Under the race detector it
+// takes seconds; tests take [KeyFromSeed].
+func DeriveKey(cookie string) (*Key, error) {
+	if cookie == "" {
+		return nil, errors.New("distributed_cookie is empty; set it to the same secret on all nodes")
+	}
+	seed, err := pbkdf2.Key(sha256.New, cookie, []byte(keySalt), keyIterations, ed25519.SeedSize)
+	if err != nil {
+		return nil, fmt.Errorf("derive the cluster's key: %w", err)
+	}
+	return KeyFromSeed([ed25519.SeedSize]byte(seed))
+}
+
+// KeyFromSeed makes a key of 32 bytes that cannot be guessed, at once.
+func KeyFromSeed(seed [ed25519.SeedSize]byte) (*Key, error) {
+	signer := ed25519.NewKeyFromSeed(seed[:])
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "leader-latch cluster"},
+		NotBefore:             validFrom,
+		NotAfter:              validUntil,
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign,
+	}
+	authority, err := sign(template, template, signer.Public(), signer)
+	if err != nil {
+		return nil, err
+	}
+	k := &Key{signer: signer, authority: authority, roots: x509.NewCertPool()}
+	k.roots.AddCert(authority)
+	return k, nil
+}
+
+// Format implements [fmt.Formatter], for all verbs alike.
+func (k *Key) Format(f fmt.State, _ rune) { io.WriteString(f, "(cluster key)") }
+
+// certificate makes a certificate with a key of its own for a node.
+func (k *Key) certificate(node string) (tls.Certificate, error) {
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("make a key: %w", err)
+	}
+	leaf, err := sign(&x509.Certificate{
+		Subject:     pkix.Name{CommonName: node},
+		NotBefore:   validFrom,
+		NotAfter:    validUntil,
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+	}, k.authority, public, k.signer)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: private, Leaf: leaf}, nil
+}
+
+// verify accepts a connection whose other side has a certificate by this key.
+func (k *Key) verify(cs tls.ConnectionState) error {
+	if len(cs.PeerCertificates) == 0 {
+		return fmt.Errorf("%w: no certificate", ErrWrongCookie)
+	}
+	_, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{
+		Roots:       k.roots,
+		CurrentTime: validAt,
+		KeyUsages:   []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	})
+	if err != nil {
+		return ErrWrongCookie
+	}
+	return nil
+}
+
+// certified is the node that the other side's certificate names.
+func certified(cs tls.ConnectionState) string { return cs.PeerCertificates[0].Subject.CommonName }
+
+func sign(template, parent *x509.Certificate, public crypto.PublicKey, signer crypto.Signer) (*x509.Certificate, error) {
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, signer)
+	if err != nil {
+		return nil, fmt.Errorf("make a certificate: %w", err)
+	}
+	return x509.ParseCertificate(der)
+}

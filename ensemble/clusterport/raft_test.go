@@ -1,0 +1,317 @@
+package clusterport
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+)
+
+// addressBook is where the nodes of a cluster are now.
+type addressBook struct {
+	mu   sync.Mutex
+	addr map[string]string
+}
+
+func (b *addressBook) set(id, addr string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.addr == nil {
+		b.addr = make(map[string]string)
+	}
+	b.addr[id] = addr
+}
+
+func (b *addressBook) lookup(id string) (string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if a, ok := b.addr[id]; ok {
+		return a, nil
+	}
+	return "", errors.New("not in the book")
+}
+
+// server is a Raft server on a port.
+type server struct {
+	*node
+	*raft.Raft
+	trans *raft.NetworkTransport
+	store *raft.InmemStore
+	snaps *raft.InmemSnapshotStore
+	log   *entries
+}
+
+// entries is a state machine: what was applied.
+type entries struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (e *entries) Apply(l *raft.Log) any {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.all = append(e.all, string(l.Data))
+	return nil
+}
+
+func (e *entries) Snapshot() (raft.FSMSnapshot, error) { return nil, errors.New("no snapshots here") }
+func (e *entries) Restore(r io.ReadCloser) error       { return r.Close() }
+
+func (e *entries) String() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return strings.Join(e.all, " ")
+}
+
+// startServer starts a server, with the log and votes of old if there is one.
+func startServer(t *testing.T, id string, book *addressBook, old *server) *server {
+	t.Helper()
+	s := &server{node: start(t, id), store: raft.NewInmemStore(), snaps: raft.NewInmemSnapshotStore(), log: new(entries)}
+	if old != nil {
+		s.store, s.snaps = old.store, old.snaps
+	}
+	book.set(id, s.addr)
+	layer := s.Port.Raft(book.lookup)
+	s.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream:                layer,
+		ServerAddressProvider: layer,
+		MaxPool:               3,
+		Timeout:               5 * time.Second,
+		Logger:                hclog.NewNullLogger(),
+	})
+	cfg := raft.DefaultConfig()
+	cfg.LocalID = raft.ServerID(id)
+	cfg.HeartbeatTimeout = 300 * time.Millisecond
+	cfg.ElectionTimeout = 300 * time.Millisecond
+	cfg.LeaderLeaseTimeout = 150 * time.Millisecond
+	cfg.CommitTimeout = 5 * time.Millisecond
+	cfg.Logger = hclog.NewNullLogger()
+	r, err := raft.NewRaft(cfg, s.log, s.store, s.store, s.snaps, s.trans)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Raft = r
+	t.Cleanup(s.stop)
+	return s
+}
+
+func (s *server) stop() {
+	s.Raft.Shutdown().Error()
+	s.trans.Close()
+	s.Port.Close()
+}
+
+// cluster starts n servers that know each other.
+func cluster(t *testing.T, n int) ([]*server, *addressBook) {
+	book := new(addressBook)
+	var all []*server
+	var config raft.Configuration
+	for i := range n {
+		s := startServer(t, fmt.Sprint("n", i), book, nil)
+		all = append(all, s)
+		config.Servers = append(config.Servers, raft.Server{ID: raft.ServerID(s.id), Address: raft.ServerAddress(s.addr)})
+	}
+	if err := all[0].BootstrapCluster(config).Error(); err != nil {
+		t.Fatal(err)
+	}
+	return all, book
+}
+
+// apply has an entry committed, whoever leads.
+func apply(t *testing.T, all []*server, entry string) (leader *server) {
+	t.Helper()
+	eventually(t, "entry "+entry+" is committed", func() bool {
+		for _, s := range all {
+			if s.State() == raft.Leader && s.Raft.Apply([]byte(entry), time.Second).Error() == nil {
+				leader = s
+				return true
+			}
+		}
+		return false
+	})
+	return leader
+}
+
+// TestRaft: three servers elect and replicate; and again when one is somewhere
+// else; and another node that has its old address never hears of it.
+func TestRaft(t *testing.T) {
+	all, book := cluster(t, 3)
+	leader := apply(t, all, "one")
+	apply(t, all, "two")
+	for _, s := range all {
+		eventually(t, s.id+" has both entries", func() bool { return strings.HasSuffix(s.log.String(), "one two") })
+	}
+	if addr, id := leader.LeaderWithID(); string(addr) != leader.addr || string(id) != leader.id {
+		t.Errorf("the raft leader is %s at %s, want %s at its plain address %s", id, addr, leader.id, leader.addr)
+	}
+
+	// The raft leader itself moves.
+	var rest []*server
+	for _, s := range all {
+		if s != leader {
+			rest = append(rest, s)
+		}
+	}
+	leader.stop()
+	apply(t, rest, "three")
+	moved := startServer(t, leader.id, book, leader)
+	if moved.addr == leader.addr {
+		t.Fatal("it has the same address")
+	}
+	eventually(t, "the one that moved has all entries", func() bool { return strings.HasSuffix(moved.log.String(), "one two three") })
+	for _, s := range rest {
+		eventually(t, s.id+" knows the raft leader by a plain address", func() bool {
+			addr, id := s.LeaderWithID()
+			want, _ := book.lookup(string(id))
+			return id != "" && string(addr) == want
+		})
+	}
+}
+
+// TestRaftNeverReachesAnotherServer: an address that belongs to another member
+// by now is not talked to.
+func TestRaftNeverReachesAnotherServer(t *testing.T) {
+	a, c := start(t, "a"), start(t, "c")
+	book := new(addressBook)
+	book.set("b", c.addr)
+	la, lc := a.Raft(book.lookup), c.Raft(book.lookup)
+	defer lc.Close()
+	got := make(chan []byte, 1)
+	go func() {
+		conn, err := lc.Accept()
+		if err != nil {
+			got <- nil
+			return
+		}
+		defer conn.Close()
+		b, _ := io.ReadAll(conn)
+		got <- b
+	}()
+	trans := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: la, ServerAddressProvider: la, MaxPool: 3, Timeout: patience, Logger: hclog.NewNullLogger(),
+	})
+	defer trans.Close()
+	err := trans.RequestVote("b", raft.ServerAddress(c.addr), &raft.RequestVoteRequest{}, new(raft.RequestVoteResponse))
+	if !errors.Is(err, ErrWrongNode) || !strings.Contains(err.Error(), c.addr) {
+		t.Errorf("error is %v, want ErrWrongNode at %s", err, c.addr)
+	}
+	if b := <-got; len(b) > 0 {
+		t.Errorf("the other server got %q", b)
+	}
+}
+
+// TestRaftPoolsByServer: a pooled connection to a server is never used for
+// another one, also if they have had the same address.
+func TestRaftPoolsByServer(t *testing.T) {
+	a, b := start(t, "a"), start(t, "b")
+	book := new(addressBook)
+	book.set("b", b.addr)
+	la, lb := a.Raft(book.lookup), b.Raft(book.lookup)
+	config := func(l *RaftLayer) *raft.NetworkTransportConfig {
+		return &raft.NetworkTransportConfig{Stream: l, ServerAddressProvider: l, MaxPool: 3, Timeout: patience, Logger: hclog.NewNullLogger()}
+	}
+	ta, tb := raft.NewNetworkTransportWithConfig(config(la)), raft.NewNetworkTransportWithConfig(config(lb))
+	defer ta.Close()
+	defer tb.Close()
+	go func() {
+		for rpc := range tb.Consumer() {
+			rpc.Respond(&raft.RequestVoteResponse{}, nil)
+			return
+		}
+	}()
+	ask := func(id string) error {
+		return ta.RequestVote(raft.ServerID(id), raft.ServerAddress(b.addr), &raft.RequestVoteRequest{}, new(raft.RequestVoteResponse))
+	}
+	if err := ask("b"); err != nil { // and its connection is in the pool now
+		t.Fatal(err)
+	}
+	book.set("d", b.addr)
+	if err := ask("d"); !errors.Is(err, ErrWrongNode) {
+		t.Errorf("error is %v, want ErrWrongNode", err)
+	}
+}
+
+// TestRaftDialsByID: an address without a node id is not dialled, as it would
+// be if the transport had no address provider.
+func TestRaftDialsByID(t *testing.T) {
+	a, b := start(t, "a"), start(t, "b")
+	l := a.Raft((&addressBook{}).lookup)
+	for _, address := range []string{b.addr, "node:", ""} {
+		if _, err := l.Dial(raft.ServerAddress(address), patience); err == nil || !strings.Contains(err.Error(), "ServerAddressProvider") {
+			t.Errorf("%q: error is %v, want one that names the ServerAddressProvider", address, err)
+		}
+	}
+	if _, err := l.Dial("node:b", patience); err == nil || !strings.Contains(err.Error(), "not in the book") {
+		t.Errorf("error is %v, want that of the lookup", err)
+	}
+	if own, err := l.ServerAddr("a"); err != nil || string(own) != a.addr {
+		t.Errorf("own address is %q, error %v, want %s", own, err, a.addr)
+	}
+}
+
+// TestRaftLayerEnds: with its connections, but without the port; and a new one
+// takes its place.
+func TestRaftLayerEnds(t *testing.T) {
+	a, b := start(t, "a"), start(t, "b")
+	book := new(addressBook)
+	book.set("a", a.addr)
+	book.set("b", b.addr)
+	if _, _, err := a.Dial(t.Context(), Raft, b.addr, "b"); !errors.Is(err, ErrNotServed) {
+		t.Errorf("before there is a layer: %v, want ErrNotServed", err)
+	}
+	la := a.Raft(book.lookup)
+	for range 2 {
+		lb := b.Raft(book.lookup)
+		dialled, err := la.Dial("node:b", patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		accepted, err := lb.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := a.to(b, Admin)
+		lb.Close()
+		wantEnd(t, dialled)
+		if _, err := accepted.Write([]byte("x")); err == nil {
+			t.Error("the accepted connection is still open")
+		}
+		if _, err := lb.Accept(); !errors.Is(err, ErrClosed) {
+			t.Errorf("Accept after Close: %v, want ErrClosed", err)
+		}
+		if _, err := lb.Dial("node:a", patience); err == nil {
+			t.Error("Dial after Close: no error")
+		}
+		if _, err := la.Dial("node:b", patience); !errors.Is(err, ErrNotServed) {
+			t.Errorf("after the layer's end: %v, want ErrNotServed", err)
+		}
+		wantEcho(t, other)
+	}
+
+	older := b.Raft(book.lookup)
+	newer := b.Raft(book.lookup)
+	if _, err := older.Accept(); !errors.Is(err, ErrClosed) {
+		t.Errorf("the older layer: %v, want ErrClosed", err)
+	}
+	older.Close() // does not end the newer one
+	if _, err := la.Dial("node:b", patience); err != nil {
+		t.Error(err)
+	}
+	if _, err := newer.Accept(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRaftThatDoesNotAccept gets no pile of connections.
+func TestRaftThatDoesNotAccept(t *testing.T) {
+	t.Parallel()
+	a, b := start(t, "a"), start(t, "b", func(cfg *Config) { cfg.HandshakeTimeout = 2 * time.Second })
+	b.Raft(nil)
+	wantEnd(t, a.to(b, Raft))
+}
