@@ -117,6 +117,7 @@ func TestFoldersThatAreRefused(t *testing.T) {
 		{"a raft.db of something else", write("raft.db", strings.Repeat("x", 1<<16)), cureFolder, nil},
 		{"a lost identity", remove("node.json"), cureFolder, nil},
 		{"another cluster's identity", write("node.json", strings.Replace(string(identity), `"cluster_id": "`, `"cluster_id": "x`, 1)), cureFolder, nil},
+		{"another token base", write("node.json", strings.Replace(string(identity), `"token_base": 1`, `"token_base": 2`, 1)), cureFolder, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path, from := filepath.Join(t.TempDir(), "copy"), made

@@ -272,9 +272,10 @@ func (n *Node) inactive() bool {
 // noteCluster takes over what holds for the whole cluster. A data folder whose
 // state is another cluster's was put together from two.
 func (n *Node) noteCluster(s *State) {
-	if s.cluster != "" && !n.founded.Swap(true) && s.cluster != n.dir.identity.Cluster {
-		n.failed(permanent("the state in %s is of cluster %s, node.json says %s; %s",
-			n.dir.path, s.cluster, n.dir.identity.Cluster, cureFolder))
+	id := n.dir.identity
+	if s.cluster != "" && !n.founded.Swap(true) && (s.cluster != id.Cluster || s.tokenBase != id.TokenBase) {
+		n.failed(permanent("the state in %s is of cluster %s with tokens from %d, node.json says %s and %d; %s",
+			n.dir.path, s.cluster, s.tokenBase, id.Cluster, id.TokenBase, cureFolder))
 	}
 	if s.active && !n.active.Swap(true) {
 		n.log.Info("elections are active")
