@@ -17,38 +17,6 @@ import (
 	"leaderlatch/riakconf"
 )
 
-// serveFile starts a node on a configuration that is there, with its log in
-// the file of that name, and waits until it serves.
-func serveFile(t *testing.T, conf, log string, stderr io.Writer) *proc {
-	t.Helper()
-	p := &proc{t: t, conf: conf, log: log, gone: make(chan struct{})}
-	p.cmd = p.program("serve")
-	p.cmd.Stderr = stderr
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		p.err = p.cmd.Wait()
-		close(p.gone)
-	}()
-	t.Cleanup(func() {
-		p.signal(syscall.SIGKILL)
-		<-p.gone
-		if t.Failed() {
-			t.Logf("log of the node:\n%s", p.logText())
-		}
-	})
-	listening := regexp.MustCompile(`\[info\] started .* listeners="?(\S*?)[" ]`)
-	p.until("the node has started", func() bool {
-		m := listening.FindStringSubmatch(p.logText())
-		if m != nil {
-			p.addr = m[1]
-		}
-		return m != nil
-	})
-	return p
-}
-
 // asOperator is a configuration as Riak's package installs it, with lines
 // that an operator appends. Its folders are in a temporary place.
 func asOperator(t *testing.T, lines ...string) (conf, dir string) {

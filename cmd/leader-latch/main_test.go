@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -229,14 +230,22 @@ leader_latch.timing = calm
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	p := &proc{t: t, conf: conf, log: filepath.Join(t.TempDir(), "log"), gone: make(chan struct{})}
-	out, err := os.Create(p.log)
+	log := filepath.Join(t.TempDir(), "log")
+	out, err := os.Create(log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer out.Close()
+	return serveFile(t, conf, log, out)
+}
+
+// serveFile starts a node on a configuration that is there, with its log in
+// the file of that name, and waits until its listener is bound.
+func serveFile(t testing.TB, conf, log string, stderr io.Writer) *proc {
+	t.Helper()
+	p := &proc{t: t, conf: conf, log: log, gone: make(chan struct{})}
 	p.cmd = p.program("serve")
-	p.cmd.Stderr = out
+	p.cmd.Stderr = stderr
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
