@@ -108,16 +108,25 @@ func (a Address) overlap(b Address) bool {
 	return x == y || x.Is4() == y.Is4() && (x.IsUnspecified() || y.IsUnspecified())
 }
 
-// A Node is a node's name and, if it is given with it, the port of its
-// cluster listener.
+// leavesNoRoomFor reports whether a cluster listener at a and another listener
+// at b cannot both be bound. A cluster listener whose host is a name is bound
+// to all addresses, unless that is localhost.
+func (a Address) leavesNoRoomFor(b Address) bool {
+	if _, err := netip.ParseAddr(a.Host); err != nil && !loopback(a.Host) {
+		return a.Port == b.Port && a.Port != 0
+	}
+	return a.overlap(b)
+}
+
+// A Node is a node's name and the port of its cluster listener.
 type Node struct {
-	Name string // name@host, as written
-	Host string // what stands behind the @, an IPv6 address without brackets
-	Port int    // 0 if none is given
+	Name string // name@host, where the host is Host
+	Host string // a name, or a numeric address in its canonical form, without brackets
+	Port int    // 1 to 65535; of [ParseNode] 0 if none is given
 }
 
 // ParseNode reads name@host or name@host:port. An IPv6 address needs brackets
-// if a port follows.
+// if a port follows. However the address is spelled, the node has one name.
 func ParseNode(s string) (Node, error) {
 	name, host, at := strings.Cut(s, "@")
 	switch {
@@ -129,7 +138,7 @@ func ParseNode(s string) (Node, error) {
 		return Node{}, fmt.Errorf("%s has no host behind the @; write name@host, for example riak@192.0.2.1", show(s))
 	}
 	if canonical, err := parseHost(host); err == nil {
-		return Node{Name: s, Host: canonical}, nil
+		return Node{Name: name + "@" + canonical, Host: canonical}, nil
 	} else if !strings.Contains(host, ":") {
 		return Node{}, err
 	}
@@ -140,7 +149,15 @@ func ParseNode(s string) (Node, error) {
 	if a.Port == 0 {
 		return Node{}, fmt.Errorf("%s has port 0; write the port of that node's cluster listener, or none", show(s))
 	}
-	return Node{Name: s[:strings.LastIndexByte(s, ':')], Host: a.Host, Port: a.Port}, nil
+	return Node{Name: name + "@" + a.Host, Host: a.Host, Port: a.Port}, nil
+}
+
+// String is name@host:port as [ParseNode] reads it, without a port of 0.
+func (n Node) String() string {
+	if n.Port == 0 {
+		return n.Name
+	}
+	return strings.TrimSuffix(n.Name, n.Host) + Address{n.Host, n.Port}.String()
 }
 
 func notInName(r rune) bool { return r <= ' ' || r == 0x7F }
@@ -154,14 +171,18 @@ func checkNodename(s string) error {
 	return err
 }
 
-// parseNodes reads a list of nodes with commas or blanks between them, and
-// returns them as written.
-func parseNodes(s string) ([]string, error) {
-	list := strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' })
-	for _, n := range list {
-		if _, err := ParseNode(n); err != nil {
+// parseNodes reads a list of nodes with commas or blanks between them.
+func parseNodes(s string) ([]Node, error) {
+	var list []Node
+	for _, field := range strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' }) {
+		n, err := ParseNode(field)
+		if err != nil {
 			return nil, err
 		}
+		if unspecified(n.Host) {
+			return nil, fmt.Errorf("%s is no address to join a node at; write the one that it has", n.Host)
+		}
+		list = append(list, n)
 	}
 	return list, nil
 }

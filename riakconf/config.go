@@ -15,8 +15,8 @@ type Config struct {
 	Path     string // of riak.conf, as given to [Load]
 	Settings *Settings
 
-	NodeName string // name@host, as written
-	NodeHost string // the host in it, an IPv6 address without brackets
+	NodeName string // name@host, where the host is NodeHost
+	NodeHost string // a name, or a numeric address in its canonical form, without brackets
 	Cookie   string
 
 	StrongConsistency bool
@@ -31,11 +31,12 @@ type Config struct {
 
 	Log Log
 
-	// ClusterListener is where nodes talk to each other. Its host may be a
-	// name, or an address that this machine does not have.
+	// ClusterListener is where other nodes' connections are taken. Its host
+	// may be a name, or an address that this machine does not have. What
+	// others dial is ClusterAddress.
 	ClusterListener Address
 	MinimumNodes    int           // from 1
-	Join            []string      // name@host or name@host:port each
+	Join            []Node        // in order, each once, each with a port
 	Timing          string        // quick, normal or calm
 	JoinTimeout     time.Duration // above 0
 	Voters          int           // from 1
@@ -86,6 +87,16 @@ type Log struct {
 // DataDir is the folder of this service's own state, in which it keeps
 // everything that it writes except logs.
 func (c *Config) DataDir() string { return filepath.Join(c.PlatformDataDir, "leader_latch") }
+
+// ClusterAddress is where other nodes reach this one: at nodename's host, or,
+// if that is 0.0.0.0 or ::, at the host of an explicit cluster listener.
+func (c *Config) ClusterAddress() Address {
+	a := Address{c.NodeHost, c.ClusterListener.Port}
+	if unspecified(a.Host) {
+		a.Host = c.ClusterListener.Host
+	}
+	return a
+}
 
 const (
 	defaultClusterPort = 5324
@@ -196,8 +207,8 @@ func (b *builder) store(k Key, v any) {
 		*to = v.(time.Duration)
 	case *Address:
 		*to = v.(Address)
-	case *[]string:
-		*to = v.([]string)
+	case *[]Node:
+		*to = v.([]Node)
 	default:
 		panic(fmt.Sprintf("riakconf: the schema has a field of type %T for %s", to, k.Name))
 	}
@@ -286,7 +297,7 @@ func (b *builder) cluster() {
 	if err != nil {
 		return // the nodename has its own problem
 	}
-	c.NodeHost = n.Host
+	c.NodeName, c.NodeHost = n.Name, n.Host
 	_, explicit := b.text(keyClusterListener)
 	if !explicit {
 		if unspecified(n.Host) {
@@ -297,7 +308,7 @@ func (b *builder) cluster() {
 		c.ClusterListener = Address{n.Host, cmp.Or(c.portMaximum, c.portMinimum, defaultClusterPort)}
 	}
 	for _, l := range c.Listeners {
-		if l.address().overlap(c.ClusterListener) {
+		if c.ClusterListener.leavesNoRoomFor(l.address()) {
 			b.problem(l.Key, "%s is already taken by the cluster listener (%s); choose another port here or for %s",
 				l.Address(), c.ClusterListener, keyClusterListener)
 		}
@@ -306,6 +317,27 @@ func (b *builder) cluster() {
 		b.problem(keyClusterListener, "neither %s nor nodename (%s) has an address that other nodes could reach; set one of them to this machine's address",
 			c.ClusterListener.Host, c.NodeName)
 	}
+	b.join()
+}
+
+// join gives the nodes to join that are named without a port the port that
+// this node has itself, and drops those that are named again.
+func (b *builder) join() {
+	c := b.config
+	var list []Node
+	for _, n := range c.Join {
+		if n.Port == 0 {
+			n.Port = c.ClusterListener.Port
+		}
+		if n.Port == 0 && c.ClusterListener.Host != "" { // else that has a problem of its own
+			b.problem(keyJoin, "%s has no port, and this node's own, which it would take, is any free one; write for example %s",
+				n.Name, Node{n.Name, n.Host, defaultClusterPort})
+		}
+		if !slices.Contains(list, n) {
+			list = append(list, n)
+		}
+	}
+	c.Join = list
 }
 
 // minimumNodes is 1 by default only where the node can be nothing but a

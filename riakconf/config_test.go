@@ -111,7 +111,7 @@ log.crash.rotation = $W0
 log.crash.rotation.keep = current
 leader_latch.cluster_listener = [::]:7000
 leader_latch.minimum_nodes = 2
-leader_latch.join = db@10.0.0.1, db@[::1]:7000 db@db9
+leader_latch.join = db@10.0.0.1, db@[::1]:7001 db@db9,db@10.0.0.1:7000
 leader_latch.timing = quick
 leader_latch.join_timeout = 1s500ms
 leader_latch.voters = 3
@@ -130,7 +130,7 @@ leader_latch.idle_timeout = 5m
 	want := &Config{
 		Path:              path,
 		Settings:          c.Settings,
-		NodeName:          "db@2001:0db8::7",
+		NodeName:          "db@2001:db8::7",
 		NodeHost:          "2001:db8::7",
 		Cookie:            `a b=c "d" and more`,
 		StrongConsistency: true,
@@ -152,7 +152,7 @@ leader_latch.idle_timeout = 5m
 		},
 		ClusterListener: Address{"::", 7000},
 		MinimumNodes:    2,
-		Join:            []string{"db@10.0.0.1", "db@[::1]:7000", "db@db9"},
+		Join:            []Node{{"db@10.0.0.1", "10.0.0.1", 7000}, {"db@::1", "::1", 7001}, {"db@db9", "db9", 7000}},
 		Timing:          "quick",
 		JoinTimeout:     1500 * time.Millisecond,
 		Voters:          3,
@@ -179,17 +179,60 @@ func TestRelativeFoldersWithRelativePath(t *testing.T) {
 	}
 }
 
-func TestClusterPort(t *testing.T) {
-	const minimum, maximum = "erlang.distribution.port_range.minimum = 6000\n", "erlang.distribution.port_range.maximum = 7999\n"
+// TestClusterAddresses: where a node listens for others, and what they dial.
+func TestClusterAddresses(t *testing.T) {
+	const (
+		three   = "leader_latch.minimum_nodes = 3\n"
+		minimum = "erlang.distribution.port_range.minimum = 6000\n"
+		maximum = "erlang.distribution.port_range.maximum = 7999\n"
+		own     = "leader_latch.cluster_listener = "
+	)
+	tests := []struct{ nodename, added, listen, dial string }{
+		{"riak@127.0.0.1", "", "127.0.0.1:5324", "127.0.0.1:5324"},
+		{"riak@10.0.0.1", "", "10.0.0.1:5324", "10.0.0.1:5324"},
+		{"riak@db1.example.com", "", "db1.example.com:5324", "db1.example.com:5324"},
+		{"riak@2001:db8::1", "", "[2001:db8::1]:5324", "[2001:db8::1]:5324"},
+		{"riak@[2001:db8::1]", "", "[2001:db8::1]:5324", "[2001:db8::1]:5324"},
+		{"riak@2001:0DB8:0:0:0:0:0:1", "", "[2001:db8::1]:5324", "[2001:db8::1]:5324"},
+
+		{"riak@10.0.0.1", minimum, "10.0.0.1:6000", "10.0.0.1:6000"},
+		{"riak@10.0.0.1", maximum, "10.0.0.1:7999", "10.0.0.1:7999"},
+		{"riak@10.0.0.1", minimum + maximum, "10.0.0.1:7999", "10.0.0.1:7999"},
+		{"riak@10.0.0.1", maximum + own + "10.0.0.1:5400\n", "10.0.0.1:5400", "10.0.0.1:5400"},
+
+		{"riak@203.0.113.1", own + "10.0.0.1:5400\n", "10.0.0.1:5400", "203.0.113.1:5400"},
+		{"riak@db1", own + "0.0.0.0:5400\n", "0.0.0.0:5400", "db1:5400"},
+		{"riak@10.0.0.1", own + ":::5400\n", "[::]:5400", "10.0.0.1:5400"},
+		{"riak@0.0.0.0", own + "10.0.0.1:5400\n", "10.0.0.1:5400", "10.0.0.1:5400"},
+		{"riak@::", own + "db1:5400\n", "db1:5400", "db1:5400"},
+	}
+	for _, tt := range tests {
+		c := mustLoad(t, three+"nodename = "+tt.nodename+"\n"+tt.added)
+		if got := c.ClusterListener.String(); got != tt.listen {
+			t.Errorf("%s %q: listens on %s, want %s", tt.nodename, tt.added, got, tt.listen)
+		}
+		if got := c.ClusterAddress().String(); got != tt.dial {
+			t.Errorf("%s %q: others dial %s, want %s", tt.nodename, tt.added, got, tt.dial)
+		}
+	}
+}
+
+// TestJoinList: a node that is named without a port has the port of this one.
+func TestJoinList(t *testing.T) {
 	for added, want := range map[string]string{
-		"":                "127.0.0.1:5324",
-		minimum:           "127.0.0.1:6000",
-		minimum + maximum: "127.0.0.1:7999",
-		maximum:           "127.0.0.1:7999",
-		minimum + "leader_latch.cluster_listener = 10.0.0.1:5400\n": "10.0.0.1:5400",
-		"nodename = riak@db1\nleader_latch.minimum_nodes = 1\n":     "db1:5324",
+		"": "",
+		"leader_latch.join = riak@db2, riak@db1 riak@db2,riak@db3\n":                        "riak@db2:5324 riak@db1:5324 riak@db3:5324",
+		"leader_latch.join = riak@db1:5324,riak@db1,riak@db1:5325\n":                        "riak@db1:5324 riak@db1:5325",
+		"leader_latch.join = a@127.0.0.1:1, b@127.0.0.1:1, a@127.0.0.1:2\n":                 "a@127.0.0.1:1 b@127.0.0.1:1 a@127.0.0.1:2",
+		"leader_latch.join = riak@2001:db8::1, riak@[2001:0db8::1], riak@[2001:db8::1]:1\n": "riak@[2001:db8::1]:5324 riak@[2001:db8::1]:1",
+		"leader_latch.join = riak@db1\nerlang.distribution.port_range.maximum = 7999\n":     "riak@db1:7999",
+		"leader_latch.join = riak@db1\nleader_latch.cluster_listener = 127.0.0.1:5400\n":    "riak@db1:5400",
 	} {
-		if got := mustLoad(t, added).ClusterListener.String(); got != want {
+		var got []string
+		for _, n := range mustLoad(t, added).Join {
+			got = append(got, n.String())
+		}
+		if got := strings.Join(got, " "); got != want {
 			t.Errorf("%q: %s, want %s", added, got, want)
 		}
 	}
@@ -325,6 +368,12 @@ func TestProblemsOfOneSetting(t *testing.T) {
 		{"nodename = riak@0.0.0.0\nleader_latch.cluster_listener = [::]:1\n", "riak.conf:6: leader_latch.cluster_listener: neither :: nor nodename (riak@0.0.0.0) has an address"},
 		{"listener.leader_latch.b = 0.0.0.0:5323\n", "riak.conf:5: listener.leader_latch.b: 0.0.0.0:5323 is already taken by listener.leader_latch.internal (127.0.0.1:5323, "},
 		{"listener.leader_latch.b = 127.0.0.1:5324\n", "riak.conf:5: listener.leader_latch.b: 127.0.0.1:5324 is already taken by the cluster listener"},
+		{"nodename = riak@db1\nlistener.leader_latch.b = 10.0.0.1:5324\n", "riak.conf:6: listener.leader_latch.b: 10.0.0.1:5324 is already taken by the cluster listener (db1:5324)"},
+		{"leader_latch.cluster_listener = 10.0.0.1\n", `riak.conf:5: leader_latch.cluster_listener: "10.0.0.1" has no port`},
+		{"leader_latch.cluster_listener = 10.0.0.1\nleader_latch.join = riak@db1\n", `riak.conf:5: leader_latch.cluster_listener: "10.0.0.1" has no port`},
+		{"leader_latch.cluster_listener = 10.0.0.1:0\nleader_latch.join = riak@::1\n", `riak.conf:6: leader_latch.join: riak@::1 has no port, and this node's own, which it would take, is any free one; write for example riak@[::1]:5324`},
+		{"leader_latch.join = riak@db1,db2\n", `riak.conf:5: leader_latch.join: "db2" has no @`},
+		{"leader_latch.join = riak@0.0.0.0\n", `riak.conf:5: leader_latch.join: 0.0.0.0 is no address to join a node at`},
 		{"leader_latch.cluster_listener = 5324\n", `riak.conf:5: leader_latch.cluster_listener: "5324" has no port`},
 		{"leader_latch.dead_man_switch = 1\n", `riak.conf:5: leader_latch.dead_man_switch: "1" is neither on nor off`},
 		{"leader_latch.fencing.internal = On\n", `riak.conf:5: leader_latch.fencing.internal: "On" is neither on nor off`},

@@ -47,6 +47,7 @@ const (
 	keyStrongConsistency = "strong_consistency"
 	keyClusterListener   = "leader_latch.cluster_listener"
 	keyMinimumNodes      = "leader_latch.minimum_nodes"
+	keyJoin              = "leader_latch.join"
 	keyJoinTimeout       = "leader_latch.join_timeout"
 
 	defaultCookie = "riak"
@@ -162,7 +163,7 @@ var schema = []Key{
 		Help:    "a smaller cluster refuses every JOIN until it has once been this large",
 		field:   func(c *Config) any { return &c.MinimumNodes },
 		derived: func(c *Config) string { return strconv.Itoa(c.MinimumNodes) }},
-	{Name: "leader_latch.join", Type: nodesType, Note: "none",
+	{Name: keyJoin, Type: nodesType, Note: "none",
 		Help:  "nodes to join on the very first start",
 		field: func(c *Config) any { return &c.Join }},
 	{Name: "leader_latch.timing", Type: oneOf("quick", "normal", "calm"), Default: "normal",

@@ -85,7 +85,7 @@ func (t Type) String() string {
 }
 
 // parse reads a value. Its Go type is bool for a flag, int64 for a number or
-// size, time.Duration for a duration, [Address], []string for nodes, and
+// size, time.Duration for a duration, [Address], a slice of [Node] for nodes, and
 // string for all others.
 func (t Type) parse(s string) (any, error) {
 	switch t.kind {
