@@ -89,11 +89,11 @@ func (p *Port) welcome(c *conn) (handler func(*conn), err error) {
 	if err := setOptions(c.raw); err != nil {
 		return nil, err
 	}
-	self, cert, err := p.self()
+	self, secure, err := p.self(purposes...)
 	if err != nil {
 		return nil, err
 	}
-	t := tls.Server(c.raw, p.tlsConfig(cert, purposes...))
+	t := tls.Server(c.raw, secure)
 	if err := t.Handshake(); err != nil {
 		if plainText(err) {
 			io.WriteString(c.raw, "ERROR this is the cluster port of leader-latch, for its nodes only; clients use the address of listener.leader_latch\r\n")

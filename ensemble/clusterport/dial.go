@@ -70,11 +70,11 @@ func (p *Port) introduce(c *conn, purpose Purpose, node string) error {
 	if err := setOptions(c.raw); err != nil {
 		return err
 	}
-	self, cert, err := p.self()
+	self, secure, err := p.self(string(purpose))
 	if err != nil {
 		return err
 	}
-	t := tls.Client(c.raw, p.tlsConfig(cert, string(purpose)))
+	t := tls.Client(c.raw, secure)
 	if err := t.Handshake(); err != nil {
 		return explain(err)
 	}

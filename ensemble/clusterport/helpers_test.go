@@ -85,7 +85,7 @@ func start(t testing.TB, id string, change ...func(*Config)) *node {
 		admit: func(Hello, Purpose) error { return nil },
 	}
 	cfg := Config{
-		Key:              ourKey,
+		Key:              holding(ourKey),
 		Self:             n.self,
 		Admit:            func(h Hello, p Purpose) error { return n.admitter()(h, p) },
 		Refused:          n.refusedBy,
@@ -315,3 +315,6 @@ func tlsClient(t testing.TB, c net.Conn, cfg *tls.Config) *tls.Conn {
 	}
 	return tc
 }
+
+// holding is what Config wants of a key.
+func holding(k *Key) func() (*Key, error) { return func() (*Key, error) { return k, nil } }

@@ -31,8 +31,10 @@ var ErrClosed = errors.New("cluster port closed")
 
 // Config says how a [Port] behaves.
 type Config struct {
-	// Key is that of the cluster's cookie; see [DeriveKey]. It must be set.
-	Key *Key
+	// Key gives the key of the cluster's cookie, always the same; see
+	// [DeriveKey]. It is asked when the first connection comes or goes, from
+	// any goroutine, so that a node that is alone never needs it. It must be set.
+	Key func() (*Key, error)
 
 	// Self is who this node is now. It is asked at every handshake, from any
 	// goroutine, and has to answer at once. It must be set.
@@ -87,6 +89,7 @@ type Port struct {
 	conns     map[*conn]struct{} // all that are open
 	handlers  map[Purpose]func(*conn)
 	layer     *RaftLayer      // the last one
+	key       *Key            // nil before the first connection
 	cert      tls.Certificate // of the node certNode
 	certNode  string
 }
@@ -121,43 +124,43 @@ func New(cfg Config) (*Port, error) {
 		handlers:   make(map[Purpose]func(*conn)),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	if _, _, err := p.self(); err != nil {
-		return nil, err
+	if err := cfg.Self().check(); err != nil {
+		return nil, fmt.Errorf("cluster port: this node's own hello: %w", err)
 	}
 	return p, nil
 }
 
-// self is who this node is, with its certificate.
-func (p *Port) self() (Hello, tls.Certificate, error) {
+// self is who this node is, and the TLS configuration, for either side, that
+// proves it.
+func (p *Port) self(protocols ...string) (Hello, *tls.Config, error) {
 	h := p.cfg.Self()
 	if err := h.check(); err != nil {
-		return h, tls.Certificate{}, fmt.Errorf("cluster port: this node's own hello: %w", err)
+		return h, nil, fmt.Errorf("cluster port: this node's own hello: %w", err)
+	}
+	key, err := p.cfg.Key() // may take its time, and others need the mutex
+	if err != nil {
+		return h, nil, fmt.Errorf("cluster port: %w", err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.certNode != h.Node {
-		cert, err := p.cfg.Key.certificate(h.Node)
+	if p.key != key || p.certNode != h.Node {
+		cert, err := key.certificate(h.Node)
 		if err != nil {
-			return h, tls.Certificate{}, fmt.Errorf("cluster port: %w", err)
+			return h, nil, fmt.Errorf("cluster port: %w", err)
 		}
-		p.cert, p.certNode = cert, h.Node
+		p.key, p.cert, p.certNode = key, cert, h.Node
 	}
-	return h, p.cert, nil
-}
-
-// tlsConfig is that of one handshake, for either side.
-func (p *Port) tlsConfig(cert tls.Certificate, protocols ...string) *tls.Config {
-	return &tls.Config{
+	return h, &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		MaxVersion:             tls.VersionTLS13,
-		Certificates:           []tls.Certificate{cert},
+		Certificates:           []tls.Certificate{p.cert},
 		ClientAuth:             tls.RequireAnyClientCert,
 		InsecureSkipVerify:     true, // VerifyConnection does it, without names and clock
-		VerifyConnection:       p.cfg.Key.verify,
+		VerifyConnection:       key.verify,
 		NextProtos:             protocols,
 		SessionTicketsDisabled: true,
 		Time:                   p.cfg.wall,
-	}
+	}, nil
 }
 
 // Handle has f called, on a goroutine of its own, for every connection that is

@@ -412,7 +412,7 @@ func TestServeAgain(t *testing.T) {
 
 func TestNewRefusesBadConfig(t *testing.T) {
 	good := Config{
-		Key:   ourKey,
+		Key:   holding(ourKey),
 		Self:  func() Hello { return Hello{Node: "a", Formats: Formats{1, 1, 1}} },
 		Admit: func(Hello, Purpose) error { return nil },
 	}

@@ -61,7 +61,7 @@ func TestRefused(t *testing.T) {
 	}{
 		{
 			name: "wrong cookie",
-			dial: dialling(same, func(cfg *Config) { cfg.Key = otherKey }),
+			dial: dialling(same, func(cfg *Config) { cfg.Key = holding(otherKey) }),
 			is:   ErrWrongCookie, says: "distributed_cookie", kind: "wrong-cookie",
 		}, {
 			name: "certificate of another authority",
@@ -317,8 +317,10 @@ func TestDialRefuses(t *testing.T) {
 			is:   ErrWrongNode, says: "riak@c (node c), not node b",
 		}, {
 			name: "wrong cookie",
-			addr: func(t *testing.T) string { return start(t, "b", func(cfg *Config) { cfg.Key = otherKey }).addr },
-			is:   ErrWrongCookie,
+			addr: func(t *testing.T) string {
+				return start(t, "b", func(cfg *Config) { cfg.Key = holding(otherKey) }).addr
+			},
+			is: ErrWrongCookie,
 		}, {
 			name: "a server of latch clients",
 			addr: func(t *testing.T) string {

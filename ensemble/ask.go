@@ -1,0 +1,168 @@
+package ensemble
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"leaderlatch/ensemble/clusterport"
+)
+
+// Nodes ask each other things, one question a connection: a frame with a
+// question, a frame with its answer, both JSON. Fields that are not known are
+// left alone, so that later versions may add some.
+type question struct {
+	Ask  string          `json:"ask"`
+	With json.RawMessage `json:"with,omitempty"`
+}
+
+type answer struct {
+	Error string          `json:"error,omitempty"` // why there is no other answer; one line
+	Later bool            `json:"later,omitempty"` // with Error: it may be different soon
+	Is    json.RawMessage `json:"is,omitempty"`
+}
+
+// What may be asked.
+const (
+	askView    = "view"    // of a member: how it sees the cluster; a view
+	askAdd     = "add"     // of any node of a cluster: let an applicant in
+	askRemove  = "remove"  // of a member: a removal
+	askLeave   = "leave"   // of a member: that it leaves
+	askCluster = "cluster" // of any node: what cluster it has; an inquiry, an invitation
+)
+
+// questionTime bounds a question from the dialling on where the context has no
+// earlier end, and how long a node waits for one on a new connection.
+const questionTime = 10 * time.Second
+
+// laterError is a refusal that may be none a moment later: there is no raft
+// leader, or another one.
+type laterError struct{ error }
+
+func later(format string, args ...any) error { return laterError{fmt.Errorf(format, args...)} }
+
+// refusal is another node's answer that it will not.
+type refusal struct{ text string }
+
+func (r *refusal) Error() string { return r.text }
+
+// ask asks a node a question. An error that the node gave is a *refusal or a
+// laterError; any other one says that it could not be asked.
+func (n *Node) ask(ctx context.Context, p clusterport.Purpose, address string, node NodeID, ask string, with, is any) (clusterport.Hello, error) {
+	ctx, cancel := context.WithTimeout(ctx, questionTime)
+	defer cancel()
+	c, peer, err := n.port.Dial(ctx, p, address, string(node))
+	if err != nil {
+		return peer, err
+	}
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	defer c.Close()
+	a, err := func() (a answer, err error) {
+		b, err := json.Marshal(with)
+		if err == nil {
+			b, err = json.Marshal(question{ask, b})
+		}
+		if err != nil {
+			return a, err
+		}
+		f := clusterport.NewFramer(c)
+		if err := f.Write(b); err != nil {
+			return a, err
+		}
+		if b, err = f.Read(); err != nil {
+			return a, err
+		}
+		return a, json.Unmarshal(b, &a)
+	}()
+	switch {
+	case ctx.Err() != nil:
+		return peer, fmt.Errorf("%v does not answer: %w", peer, ctx.Err())
+	case err != nil:
+		return peer, fmt.Errorf("ask %v: %w", peer, err)
+	case a.Later:
+		return peer, laterError{errors.New(a.Error)}
+	case a.Error != "":
+		return peer, &refusal{a.Error}
+	case is == nil:
+		return peer, nil
+	}
+	return peer, json.Unmarshal(a.Is, is)
+}
+
+// answerer answers one kind of question.
+type answerer func(ctx context.Context, peer clusterport.Hello, with json.RawMessage) (any, error)
+
+// answers gives the handler of connections on which these may be asked.
+func (n *Node) answers(known map[string]answerer) func(net.Conn, clusterport.Hello) {
+	return func(c net.Conn, peer clusterport.Hello) {
+		c.SetReadDeadline(time.Now().Add(questionTime))
+		f := clusterport.NewFramer(c)
+		b, err := f.Read()
+		if err != nil {
+			return
+		}
+		ctx, cancel := context.WithTimeout(n.life, questionTime)
+		defer cancel()
+		var q question
+		var is any
+		if err = json.Unmarshal(b, &q); err == nil {
+			if answer := known[q.Ask]; answer != nil {
+				is, err = answer(ctx, peer, q.With)
+			} else {
+				err = fmt.Errorf("this node does not know the question %q; it is of another version", q.Ask)
+			}
+		}
+		var a answer
+		if err == nil {
+			a.Is, err = json.Marshal(is)
+		}
+		if err != nil {
+			_, a.Later = errors.AsType[laterError](err)
+			a.Error = err.Error()
+		}
+		if b, err = json.Marshal(a); err == nil {
+			f.Write(b)
+		}
+	}
+}
+
+// askAnew is the pause before a question is put again that had no good answer.
+const askAnew = 100 * time.Millisecond
+
+// askLeader has the raft leader answer a question, whoever that is, and asks
+// again until it does or ctx is done.
+func (n *Node) askLeader(ctx context.Context, ask string, with any, own func(context.Context) error) error {
+	for {
+		var err error
+		switch leader := n.raftLeader(); leader {
+		case "":
+			err = later("there is no raft leader: a majority of the nodes has to be up")
+		case n.self:
+			err = own(ctx)
+		default:
+			s, ok := n.server(leader)
+			if !ok {
+				err = later("the raft leader %s is not known here yet", leader)
+				break
+			}
+			if _, err = n.ask(ctx, clusterport.Admin, s.address, leader, ask, with, nil); err != nil {
+				if _, refused := errors.AsType[*refusal](err); !refused {
+					err = laterError{err}
+				}
+			}
+		}
+		if _, again := errors.AsType[laterError](err); !again {
+			return err
+		}
+		select {
+		case <-time.After(askAnew):
+		case <-n.life.Done():
+			return err
+		case <-ctx.Done():
+			return err
+		}
+	}
+}

@@ -1,0 +1,43 @@
+package ensemble
+
+// duties are what the raft leader proposes: to found and activate the cluster,
+// and to expire silent nodes. The node's mutex is held.
+func (n *Node) duties(now reading) []Op {
+	if n.Err() != nil {
+		return nil
+	}
+	ops := n.roster.expirer.due(now)
+	for _, op := range ops {
+		n.log.Warn("a node has been silent for too long: expiring its session", "incarnation", op.(Expire).Incarnation)
+	}
+	if !n.roster.expirer.leading || n.askedYet && now.atLeast(n.asked) < askAgain {
+		return ops
+	}
+	quiet := len(ops)
+	if !n.founded.Load() {
+		id := n.dir.id()
+		ops = append(ops, Found{id.Cluster, id.TokenBase})
+	}
+	if !n.active.Load() {
+		if size := n.size(); size >= n.cfg.MinimumNodes {
+			ops = append(ops, Activate{})
+		} else if !n.warned {
+			n.warned = true
+			n.log.Warn("elections are not active yet: JOINs are refused until the cluster has leader_latch.minimum_nodes", "nodes", size, "minimum", n.cfg.MinimumNodes)
+		}
+	}
+	if len(ops) > quiet {
+		n.asked, n.askedYet = now, true
+	}
+	return ops
+}
+
+// upkeepDue reports whether the raft leader should look at the configuration.
+// The node's mutex is held.
+func (n *Node) upkeepDue(now reading) bool {
+	if !n.roster.expirer.leading || n.Err() != nil || now.atLeast(n.kept) < upkeepEvery {
+		return false
+	}
+	n.kept = now
+	return true
+}

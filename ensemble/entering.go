@@ -1,0 +1,249 @@
+package ensemble
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"leaderlatch/ensemble/clusterport"
+)
+
+// How a node gets into a cluster. One with an empty folder founds its own, or,
+// with leader_latch.join, looks for the cluster of the nodes in that list. One
+// that an operator has told to join begins anew and asks to be added.
+//
+//	no cluster --found--> a cluster of its own
+//	           --accepted by a node of one--> waits to be added --added--> a member
+//
+// Each arrow is on disk (node.json) before anything that depends on it is done,
+// so that a start goes on where the one before stopped. No node ever founds a
+// cluster because others cannot be reached: two halves would each do so.
+
+// Place is a node that an operator names to be joined: its name, and where its
+// cluster port is reached.
+type Place struct{ Name, Address string }
+
+func (p Place) String() string { return p.Name }
+
+// inquiry is what a node says of itself that asks another one for its cluster.
+type inquiry struct {
+	Founders []string `json:"founders,omitempty"` // its leader_latch.join, addresses
+}
+
+// invitation is what a node says of its cluster.
+type invitation struct {
+	Cluster   string   `json:"cluster,omitempty"` // empty: it has none
+	TokenBase uint64   `json:"token_base,omitempty"`
+	Entering  bool     `json:"entering,omitempty"` // it has none, and is about to get into one
+	Founders  []string `json:"founders,omitempty"` // without a cluster: its leader_latch.join
+	Nodes     []string `json:"nodes,omitempty"`    // names of the members with a session
+}
+
+// enterEvery is the pause between attempts to get into a cluster.
+const enterEvery = 250 * time.Millisecond
+
+// found makes this node the first member of a new cluster. Nothing is served
+// before the folder says that it is settled.
+func (n *Node) found() error {
+	servers := []raft.Server{{ID: raft.ServerID(n.self), Address: raftAddress(n.cfg.Name, n.cfg.Address)}}
+	if err := n.raft.BootstrapCluster(raft.Configuration{Servers: servers}).Error(); err != nil {
+		return fmt.Errorf("found the cluster: %w", err)
+	}
+	return n.dir.change(func(id *identity) { id.Settled = true })
+}
+
+// enter gets the node into a cluster, and returns when it is a member, with a
+// session, or when the node's life ends.
+func (n *Node) enter() {
+	var said string // what was logged last: a wait of hours has few reasons
+	wait := func(err error) (goesOn bool) {
+		if err != nil && err.Error() != said {
+			said = err.Error()
+			n.log.Warn("this node is in no cluster yet, trying on", "reason", said)
+		}
+		select {
+		case <-time.After(enterEvery):
+			return true
+		case <-n.life.Done():
+			return false
+		}
+	}
+	for n.dir.id().Cluster == "" {
+		err := n.seekCluster()
+		if err != nil && !wait(err) {
+			return
+		}
+	}
+	if !n.dir.id().Settled {
+		if err := n.found(); err != nil {
+			n.failed(err)
+		}
+		return
+	}
+	via := placeOf(n.dir.id().Join)
+	for !n.entered() {
+		var err error
+		if _, member := n.server(n.self); !member {
+			_, err = n.ask(n.life, clusterport.Join, via.Address, "", askAdd, nil, nil)
+			if err != nil {
+				err = fmt.Errorf("ask %s to be added: %w", via, err)
+			}
+		}
+		if !wait(err) {
+			return
+		}
+	}
+	if err := n.dir.change(func(id *identity) { id.Join = "" }); err != nil {
+		n.failed(err)
+		return
+	}
+	n.log.Info("joined the cluster", "cluster", n.dir.id().Cluster, "through", via.Name)
+}
+
+// entered reports whether the node has had a session: then the entry that added
+// it is committed.
+func (n *Node) entered() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.roster.known
+}
+
+func placeOf(s string) Place {
+	name, address := splitRaftAddress(raft.ServerAddress(s))
+	return Place{name, address}
+}
+
+// seekCluster finds out which cluster the node belongs into, and writes that
+// down: the one of the node that an operator named; else the first one that a
+// node of leader_latch.join has; else a new one, if this node is the first of
+// the list and all others have answered, with the same list, that they have
+// none either. An error says what it waits for.
+func (n *Node) seekCluster() error {
+	if via := n.dir.id().Join; via != "" {
+		in, _, err := n.inquire(placeOf(via))
+		if err != nil {
+			return err
+		}
+		if in.Cluster == "" {
+			return fmt.Errorf("%s has no cluster itself", placeOf(via))
+		}
+		return n.accept(placeOf(via), in)
+	}
+
+	var waits error
+	first := false
+	for i, p := range n.cfg.Join {
+		in, peer, err := n.inquire(p)
+		switch {
+		case err != nil:
+			waits = errors.Join(waits, err)
+		case NodeID(peer.Node) == n.self:
+			first = first || i == 0
+		case in.Cluster != "":
+			return n.accept(p, in)
+		case in.Entering:
+			waits = errors.Join(waits, fmt.Errorf("%s is just getting into a cluster", p))
+		case !slices.Equal(in.Founders, n.founders()):
+			waits = errors.Join(waits, fmt.Errorf("%s has another leader_latch.join than this node; make it the same on all", p))
+		}
+	}
+	switch {
+	case waits != nil:
+		return waits
+	case !first:
+		return fmt.Errorf("%s, the first of leader_latch.join, has not founded the cluster yet", n.cfg.Join[0])
+	}
+	n.log.Info("founding the cluster: no node of leader_latch.join has one")
+	return n.dir.change((*identity).found)
+}
+
+// founders is leader_latch.join in the form in which nodes compare it.
+func (n *Node) founders() (all []string) {
+	for _, p := range n.cfg.Join {
+		all = append(all, p.Address)
+	}
+	return all
+}
+
+func (n *Node) inquire(p Place) (in invitation, peer clusterport.Hello, err error) {
+	peer, err = n.ask(n.life, clusterport.Join, p.Address, "", askCluster, inquiry{n.founders()}, &in)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", p, err)
+	}
+	return in, peer, err
+}
+
+// accept writes down to which cluster the node will belong. Raft's state counts
+// from then on: the node may be a member before it knows.
+func (n *Node) accept(via Place, in invitation) error {
+	return n.dir.change(func(id *identity) {
+		id.Cluster, id.TokenBase, id.Settled = in.Cluster, in.TokenBase, true
+		id.Join = string(raftAddress(via.Name, via.Address))
+	})
+}
+
+// invite answers askCluster.
+func (n *Node) invite(context.Context, clusterport.Hello, json.RawMessage) (any, error) {
+	id := n.dir.id()
+	switch {
+	case id.Cluster == "" && id.Join == "":
+		return invitation{Founders: n.founders()}, nil
+	case !id.Settled || id.Join != "":
+		return invitation{Entering: true}, nil
+	case !n.founded.Load():
+		return nil, later("the cluster is just being founded")
+	}
+	in := invitation{Cluster: id.Cluster, TokenBase: id.TokenBase}
+	n.fsm.read(func(s *State) {
+		for _, node := range s.nodes {
+			if node.session != nil {
+				in.Nodes = append(in.Nodes, node.name)
+			}
+		}
+	})
+	slices.Sort(in.Nodes)
+	return in, nil
+}
+
+// JoinCluster has this node leave the cluster that it has for itself and join
+// the one of another node. It returns when that is on disk; the node then fails
+// with [ErrAnew], and the next one on the folder is added, or goes on asking to
+// be.
+func (n *Node) JoinCluster(ctx context.Context, via Place) error {
+	if len(n.others()) > 0 {
+		return &refusal{fmt.Sprintf("%s is already a member of a cluster; let it leave that first (cluster leave)", n.cfg.Name)}
+	}
+	var in invitation
+	peer, err := n.ask(ctx, clusterport.Join, via.Address, "", askCluster, inquiry{}, &in)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s: %w", via, err)
+	case NodeID(peer.Node) == n.self:
+		return &refusal{"a node cannot join itself"}
+	case in.Cluster == "":
+		return &refusal{fmt.Sprintf("%s has no cluster itself yet", via)}
+	case slices.Contains(in.Nodes, n.cfg.Name):
+		return &refusal{fmt.Sprintf("the cluster of %s has a live node of the name %s; give this one another nodename", via, n.cfg.Name)}
+	}
+	return n.beginAnew(string(raftAddress(peer.Name, via.Address)))
+}
+
+// beginAnew ends the node's life on this identity, once.
+func (n *Node) beginAnew(via string) error {
+	n.anew.Lock()
+	defer n.anew.Unlock()
+	if n.begunAnew {
+		return nil
+	}
+	if err := n.dir.beginAnew(via); err != nil {
+		return err
+	}
+	n.begunAnew = true
+	n.failed(ErrAnew)
+	return nil
+}

@@ -1,0 +1,345 @@
+package ensemble
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"leaderlatch/ensemble/boltstore"
+	"leaderlatch/ensemble/clusterport"
+)
+
+// startRaft starts Raft on the folder and the cluster port, and what drives
+// them.
+func (n *Node) startRaft() error {
+	if !n.dir.id().Settled {
+		if err := n.dir.setAside(); err != nil {
+			return err
+		}
+	}
+	if id := n.dir.id(); id.Cluster == "" && id.Join == "" && len(n.cfg.Join) == 0 {
+		if err := n.dir.change((*identity).found); err != nil {
+			return err
+		}
+	}
+	store, err := boltstore.Open(n.dir.raftPath(), boltstore.Options{OnError: func(err error) {
+		n.failed(fmt.Errorf("disk: %w", err))
+	}})
+	switch {
+	case errors.Is(err, boltstore.ErrVersion):
+		return permanent("data folder: %w; install that version again", err)
+	case err != nil:
+		return permanent("data folder: %w; %s", err, cureFolder)
+	}
+	n.store = store
+	logger := raftLogger(n.log)
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(n.dir.path, 2, logger)
+	if err != nil {
+		return permanent("data folder: %w", err)
+	}
+	if err := n.checkState(snapshots); err != nil {
+		return err
+	}
+
+	n.port, err = clusterport.New(clusterport.Config{
+		Key:    n.cfg.Key,
+		Self:   n.hello,
+		Admit:  n.admit,
+		Logger: n.log,
+		Refused: func(err *clusterport.RefusedError) {
+			if errors.Is(err, clusterport.ErrRemoved) {
+				go n.removed(err.Peer.String())
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	n.forward = &forwarder{dial: n.dialMember, limit: n.cfg.Timing.Lease}
+	layer := n.port.Raft(func(id string) (string, error) {
+		s, ok := n.server(NodeID(id))
+		if !ok {
+			return "", errors.New("not a member")
+		}
+		return s.address, nil
+	})
+	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream:                layer,
+		ServerAddressProvider: layer,
+		MaxPool:               3,
+		Timeout:               max(2*time.Second, 2*n.cfg.Timing.Heartbeat),
+		Logger:                logger,
+	})
+
+	leading := make(chan bool, 1)
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(n.self)
+	c.HeartbeatTimeout = n.cfg.Timing.Heartbeat
+	c.ElectionTimeout = n.cfg.Timing.Heartbeat
+	c.LeaderLeaseTimeout = n.cfg.Timing.Heartbeat / 2
+	c.CommitTimeout = 10 * time.Millisecond
+	c.MaxAppendEntries = 64
+	c.BatchApplyCh = true
+	c.SnapshotInterval = 30 * time.Second
+	c.SnapshotThreshold = 8192
+	c.TrailingLogs = 16384
+	c.ShutdownOnRemove = false // it hands over before it is removed
+	c.NotifyCh = leading
+	c.Logger = logger
+
+	n.raft, err = raft.NewRaft(c, n.fsm, store, store, snapshots, transport)
+	if err != nil {
+		transport.Close()
+		return permanent("data folder: raft does not start on it: %w; %s", err, cureFolder)
+	}
+	if id := n.dir.id(); id.Cluster != "" && !id.Settled {
+		if err := n.found(); err != nil {
+			n.raft.Shutdown().Error()
+			return err
+		}
+	}
+
+	changes := make(chan raft.Observation, 16)
+	n.raft.RegisterObserver(raft.NewObserver(changes, false, func(o *raft.Observation) bool {
+		switch o.Data.(type) {
+		case raft.LeaderObservation, raft.FailedHeartbeatObservation, raft.ResumedHeartbeatObservation:
+			return true
+		}
+		return false
+	}))
+	n.port.Handle(clusterport.Forward, n.acceptProposals)
+	n.port.Handle(clusterport.Admin, n.answers(map[string]answerer{
+		askView:   n.answerView,
+		askAdd:    n.answerAdd,
+		askRemove: n.answerRemove,
+		askLeave:  n.answerLeave,
+	}))
+	n.port.Handle(clusterport.Join, n.answers(map[string]answerer{
+		askCluster: n.invite,
+		askAdd:     n.letIn,
+	}))
+	if n.cfg.Listener != nil {
+		n.running.Go(func() {
+			if err := n.port.Serve(n.cfg.Listener); !errors.Is(err, clusterport.ErrClosed) {
+				n.failed(fmt.Errorf("cluster port: %w", err))
+			}
+		})
+	}
+	n.running.Go(func() { n.watchRaft(leading, changes) })
+	n.running.Go(n.seekRaftLeader)
+	n.running.Go(n.run)
+	n.running.Go(n.runProposer)
+	n.running.Go(func() { n.dispatch.run(n.done, n.allJoined) })
+	if id := n.dir.id(); id.Cluster == "" || id.Join != "" {
+		n.running.Go(n.enter)
+	}
+	return nil
+}
+
+// checkState makes sure that Raft's state is what the folder says: there, and
+// whole. While a node waits to be added it may be there or not.
+func (n *Node) checkState(snapshots raft.SnapshotStore) error {
+	if id := n.dir.id(); !id.Settled || id.Join != "" {
+		return nil
+	}
+	exists, err := raft.HasExistingState(n.store, n.store, snapshots)
+	if err != nil {
+		return permanent("data folder: %w; %s", err, cureFolder)
+	}
+	first, err := n.store.FirstIndex()
+	if err != nil {
+		return permanent("data folder: %w; %s", err, cureFolder)
+	}
+	kept, err := snapshots.List()
+	switch {
+	case err != nil:
+		return permanent("data folder: %w; %s", err, cureFolder)
+	case !exists:
+		return permanent("%s is empty though this node has had state; %s", n.dir.raftPath(), cureFolder)
+	case first > 1 && len(kept) == 0:
+		return permanent("the log in %s begins at entry %d and there is no snapshot of what was before; %s", n.dir.raftPath(), first, cureFolder)
+	}
+	return nil
+}
+
+// hello is how the node introduces itself to others.
+func (n *Node) hello() clusterport.Hello {
+	id := n.dir.id()
+	return clusterport.Hello{
+		Cluster: id.Cluster, Node: string(id.Node), Name: n.cfg.Name, Address: n.cfg.Address,
+		Formats: clusterport.Formats{Oldest: entryVersion, Newest: entryVersion, Writes: entryVersion},
+	}
+}
+
+// admit decides whether a node of this cluster may connect. A node whose log is
+// behind does not know the newest members, and one of those may be the raft
+// leader that could bring it up to date: while it follows nobody, it lets in all
+// but those that it knows to be removed.
+func (n *Node) admit(peer clusterport.Hello, p clusterport.Purpose) error {
+	if p == clusterport.Join {
+		return nil
+	}
+	id := NodeID(peer.Node)
+	removed := false
+	n.fsm.read(func(s *State) { removed = s.nodes[id] != nil && s.nodes[id].removed })
+	_, member := n.server(id)
+	_, leader := n.raft.LeaderWithID()
+	switch {
+	case removed:
+		return clusterport.ErrRemoved
+	case !member && leader != "":
+		return clusterport.ErrUnknownNode
+	}
+	return nil
+}
+
+// dropped ends all dealings with a node that was removed.
+func (n *Node) dropped(id NodeID) {
+	if id == n.self {
+		n.removed("its own log")
+		return
+	}
+	n.port.CloseNode(string(id))
+}
+
+// dialMember opens a connection for proposals.
+func (n *Node) dialMember(ctx context.Context, to NodeID) (net.Conn, error) {
+	s, ok := n.server(to)
+	if !ok {
+		return nil, fmt.Errorf("node %s is not a member", to)
+	}
+	c, _, err := n.port.Dial(ctx, clusterport.Forward, s.address, string(to))
+	return c, err
+}
+
+// hint is who leads, as another node said at a time.
+type hint struct {
+	leader NodeID
+	at     time.Time
+}
+
+// hintLasts is for how long a hint is believed. What comes of it is a refusal.
+const hintLasts = 3 * time.Second
+
+// nameOf is a node's name for people, its id where the name is not known.
+func (n *Node) nameOf(id NodeID) string {
+	if s, ok := n.server(id); ok {
+		return s.name
+	}
+	return cmp.Or(n.names()[id], string(id))
+}
+
+// raftLeader is the raft leader as far as this node knows, "" if it does not.
+func (n *Node) raftLeader() NodeID {
+	if _, id := n.raft.LeaderWithID(); id != "" {
+		return NodeID(id)
+	}
+	if h := n.hint.Load(); h != nil && time.Since(h.at) < hintLasts {
+		return h.leader
+	}
+	return ""
+}
+
+// watchRaft follows whether this node is the raft leader, and who is. Raft waits
+// for its notices to be taken, so nothing here blocks. A raft leader acts on
+// stamps only when its own state machine has caught up with its log.
+func (n *Node) watchRaft(leading <-chan bool, changes <-chan raft.Observation) {
+	turn := 0 // guarded by the node's mutex
+	silent := map[raft.ServerID]bool{}
+	for {
+		select {
+		case <-n.done:
+			return
+		case o := <-changes:
+			switch o := o.Data.(type) {
+			case raft.LeaderObservation:
+				_, leader := n.raft.LeaderWithID()
+				n.forward.turn(NodeID(leader))
+				signal(n.wakeProposer)
+				if leader != "" && NodeID(leader) != n.self {
+					n.log.Info("follows the raft leader", "leader", n.nameOf(NodeID(leader)))
+				}
+			case raft.FailedHeartbeatObservation:
+				if _, member := n.server(NodeID(o.PeerID)); member && !silent[o.PeerID] {
+					silent[o.PeerID] = true
+					n.log.Warn("a node does not answer", "node", n.nameOf(NodeID(o.PeerID)))
+				}
+			case raft.ResumedHeartbeatObservation:
+				if silent[o.PeerID] {
+					delete(silent, o.PeerID)
+					n.log.Info("a node answers again", "node", n.nameOf(NodeID(o.PeerID)))
+				}
+			}
+		case is := <-leading:
+			n.mu.Lock()
+			turn++
+			mine := turn
+			n.roster.expirer.follow()
+			n.mu.Unlock()
+			if !is {
+				n.log.Info("no longer the raft leader")
+				continue
+			}
+			n.log.Info("raft leader")
+			// On its own: Raft may leave the question without an answer when
+			// it shuts down, and nothing may wait for it.
+			go func() {
+				if n.raft.Barrier(0).Error() != nil {
+					return
+				}
+				n.mu.Lock()
+				defer n.mu.Unlock()
+				if mine == turn {
+					n.roster.expirer.lead(n.now())
+					signal(n.wake)
+				}
+			}()
+		}
+	}
+}
+
+// seekRaftLeader asks the other members who leads while this node does not know:
+// it may have moved, so that the raft leader looks for it at an old address; and
+// it may have been removed, which only the others can tell.
+func (n *Node) seekRaftLeader() {
+	every := max(2*n.cfg.Timing.Heartbeat, 500*time.Millisecond)
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	alone := 0 // for how many ticks it has known none
+	for {
+		select {
+		case <-n.done:
+			return
+		case <-tick.C:
+		}
+		_, leader := n.raft.LeaderWithID()
+		if leader != "" || len(n.others()) == 0 {
+			alone = 0
+			continue
+		}
+		alone++
+		if alone < 2 {
+			continue
+		}
+		answering := 0
+		ctx, cancel := context.WithTimeout(n.life, viewTime)
+		for id, v := range n.views(ctx) {
+			if id != n.self {
+				answering++
+			}
+			if v.Leader != "" && v.Leader != n.self {
+				n.hint.Store(&hint{v.Leader, time.Now()})
+				signal(n.wakeProposer)
+			}
+		}
+		cancel()
+		if alone == 2 {
+			n.log.Warn("no raft leader: without a majority of the nodes nobody is elected", "others_answering", answering, "others", len(n.others()))
+		}
+	}
+}

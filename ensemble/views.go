@@ -1,0 +1,107 @@
+package ensemble
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"leaderlatch/ensemble/clusterport"
+)
+
+// view is how a node sees itself and the cluster at a moment.
+type view struct {
+	Name    string   `json:"name"`
+	State   string   `json:"state"`   // of its peer, in Riak's words
+	Term    uint64   `json:"term"`    // Raft's
+	Leader  NodeID   `json:"leader"`  // the raft leader that it follows or is; empty: none
+	Serving bool     `json:"serving"` // it is the raft leader, and caught up as such
+	Members []NodeID `json:"members"` // in order
+	Timing  string   `json:"timing"`
+}
+
+// viewTime bounds the wait for the views of others. Who lives answers sooner.
+const viewTime = time.Second
+
+func (n *Node) view() view {
+	_, leader := n.raft.LeaderWithID()
+	v := view{
+		Name: n.cfg.Name, State: n.raftState(leader), Term: n.raft.CurrentTerm(), Leader: NodeID(leader),
+		Serving: n.serving(), Timing: n.cfg.Timing.Name,
+	}
+	for _, s := range n.servers() {
+		v.Members = append(v.Members, s.id)
+	}
+	return v
+}
+
+func (n *Node) answerView(context.Context, clusterport.Hello, json.RawMessage) (any, error) {
+	return n.view(), nil
+}
+
+// views asks all members for their views, and gives those that answer before
+// ctx is done, with this node's own.
+func (n *Node) views(ctx context.Context) map[NodeID]view {
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	views := map[NodeID]view{n.self: n.view()}
+	for _, s := range n.others() {
+		all.Go(func() {
+			var v view
+			if _, err := n.ask(ctx, clusterport.Admin, s.address, s.id, askView, nil, &v); err == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				views[s.id] = v
+			}
+		})
+	}
+	all.Wait()
+	return views
+}
+
+// raftState is the state of this node's peer in Riak's words.
+func (n *Node) raftState(leader raft.ServerID) string {
+	switch n.raft.State() {
+	case raft.Leader:
+		return "leading"
+	case raft.Candidate:
+		return "election"
+	}
+	if leader == "" {
+		return "probe"
+	}
+	return "following"
+}
+
+// serving reports whether this node is the raft leader and caught up as such.
+func (n *Node) serving() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.roster.expirer.leading
+}
+
+// quorum gives the raft leader that a majority of the voters follows, and which
+// voters do; "" if there is none.
+func quorum(servers []server, views map[NodeID]view) (leader NodeID, with []NodeID) {
+	voters := 0
+	followers := map[NodeID][]NodeID{}
+	for _, s := range servers {
+		if !s.voter {
+			continue
+		}
+		voters++
+		if v, ok := views[s.id]; ok && v.Leader != "" && v.Term == views[v.Leader].Term && views[v.Leader].State == "leading" {
+			followers[v.Leader] = append(followers[v.Leader], s.id)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(followers)) {
+		if len(followers[id]) > voters/2 {
+			return id, followers[id]
+		}
+	}
+	return "", nil
+}
