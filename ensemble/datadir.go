@@ -11,7 +11,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -42,11 +44,14 @@ var ErrLocked = errors.New("another leader-latch runs on this data folder")
 //	node.json  who the node is: identity, below
 //	raft.db    Raft's log and votes, and the open counter
 //	snapshots/ Raft's snapshots
+//	aside/     Raft's state of a life that ended when the node left its cluster
+//	           or joined another; nothing reads it
 type Dir struct {
-	path     string
-	lock     *os.File
+	path string
+	lock *os.File
+
+	mu       sync.Mutex // guards identity, and is held while it is written
 	identity identity
-	fresh    bool // no Raft state yet: the node has to found its cluster
 }
 
 // cureFolder is what helps where a folder's content does not fit together.
@@ -55,14 +60,25 @@ const cureFolder = "restore the whole data folder from one copy, or move it away
 // dirFormat is the version of the data folder as a whole.
 const dirFormat = 1
 
-// identity is the content of node.json. It is written before anything else
-// that lasts, and again to say that founding is done.
+// identity is the content of node.json. It is written before anything that
+// depends on it is done.
 type identity struct {
 	Format    int    `json:"format"`
 	Node      NodeID `json:"node_id"`
-	Cluster   string `json:"cluster_id"`
+	Cluster   string `json:"cluster_id"` // empty: it has none yet
 	TokenBase uint64 `json:"token_base"`
-	Founded   bool   `json:"founded"` // Raft's own state exists from here on
+
+	// Settled says that Raft's state in the folder counts from here on, and
+	// may not be lost. While it is false, what lies there is of a life before.
+	Settled bool `json:"settled"`
+
+	// Join is the node, name@host:port, through which this one still has to be
+	// added to a cluster. With a cluster of its own it has been accepted there.
+	Join string `json:"join,omitempty"`
+
+	// Leaving says that the node has asked to be removed: when it has been, it
+	// begins anew instead of stopping for good.
+	Leaving bool `json:"leaving,omitempty"`
 }
 
 // OpenDir locks the data folder, making it when it is missing, and reads who
@@ -164,22 +180,21 @@ func (d *Dir) readIdentity() error {
 	}
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
-	if err := dec.Decode(&d.identity); err != nil || d.identity.Format != dirFormat || d.identity.Node == "" || d.identity.Cluster == "" {
+	if err := dec.Decode(&d.identity); err != nil || d.identity.Format != dirFormat || d.identity.Node == "" || d.identity.Settled && d.identity.Cluster == "" {
 		return permanent("%s: not what this program writes (%v); %s", name, err, cureFolder)
 	}
 	hasRaft, err := d.hasRaft()
 	if err != nil {
 		return permanent("data folder: %w", err)
 	}
-	if d.identity.Founded && !hasRaft {
+	if d.identity.Settled && !hasRaft {
 		return permanent("%s is missing though %s says that this node has state; %s", d.raftPath(), name, cureFolder)
 	}
-	d.fresh = !d.identity.Founded
 	return nil
 }
 
-// newIdentity makes the node that founds a cluster of its own: an empty
-// folder is a new node, never an old one that forgot (DESIGN.md, On disk).
+// newIdentity makes a node: an empty folder is a new one, never an old one that
+// forgot (DESIGN.md, On disk).
 func (d *Dir) newIdentity() error {
 	switch hasRaft, err := d.hasRaft(); {
 	case err != nil:
@@ -187,14 +202,44 @@ func (d *Dir) newIdentity() error {
 	case hasRaft:
 		return permanent("%s is there without node.json; %s", d.raftPath(), cureFolder)
 	}
-	d.identity = identity{
-		Format:    dirFormat,
-		Node:      NodeID(randomID()),
-		Cluster:   randomID(),
-		TokenBase: uint64(time.Now().UnixMicro()),
+	return d.change(func(id *identity) { *id = identity{Format: dirFormat, Node: NodeID(randomID())} })
+}
+
+// found gives an identity a cluster of its own.
+func (id *identity) found() {
+	id.Cluster, id.TokenBase = randomID(), uint64(time.Now().UnixMicro())
+}
+
+// id gives the identity as it is now. It may be called from any goroutine.
+func (d *Dir) id() identity {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.identity
+}
+
+// change changes the identity, on disk before it returns; after an error it is
+// as it was.
+func (d *Dir) change(f func(*identity)) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	was := d.identity
+	f(&d.identity)
+	if err := d.writeIdentity(); err != nil {
+		d.identity = was
+		return err
 	}
-	d.fresh = true
-	return d.writeIdentity()
+	return nil
+}
+
+// beginAnew makes the folder that of a new node, which joins through via, or
+// is alone if via is empty. What Raft has there goes aside at the next start.
+func (d *Dir) beginAnew(via string) error {
+	return d.change(func(id *identity) {
+		*id = identity{Format: dirFormat, Node: NodeID(randomID()), Join: via}
+		if via == "" {
+			id.found()
+		}
+	})
 }
 
 // writeIdentity puts node.json in place as a whole, on disk before it returns.
@@ -209,16 +254,22 @@ func (d *Dir) writeIdentity() error {
 	return nil
 }
 
-// founded notes that Raft's state exists from here on.
-func (d *Dir) founded() error {
-	d.identity.Founded, d.fresh = true, false
-	return d.writeIdentity()
-}
-
-// clear removes what a start that did not get to founded left of Raft's state.
-func (d *Dir) clear() error {
-	for _, name := range []string{d.raftPath(), filepath.Join(d.path, "snapshots")} {
-		if err := os.RemoveAll(name); err != nil {
+// setAside moves away what Raft has in the folder of a node that is not settled:
+// the state of a life before, or what a start left that did not get further.
+func (d *Dir) setAside() error {
+	aside := filepath.Join(d.path, "aside")
+	names := []string{"raft.db", "snapshots"}
+	if !slices.ContainsFunc(names, func(n string) bool { _, err := os.Lstat(d.Path(n)); return err == nil }) {
+		return nil
+	}
+	if err := os.RemoveAll(aside); err != nil {
+		return permanent("data folder: %w", err)
+	}
+	if err := os.Mkdir(aside, 0o750); err != nil {
+		return permanent("data folder: %w", err)
+	}
+	for _, n := range names {
+		if err := os.Rename(d.Path(n), filepath.Join(aside, n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return permanent("data folder: %w", err)
 		}
 	}

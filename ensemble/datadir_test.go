@@ -134,7 +134,7 @@ func TestFoldersThatAreRefused(t *testing.T) {
 			if err == nil {
 				defer dir.Close()
 				var n *Node
-				if n, err = Start(dir, Config{Name: "riak@127.0.0.1", Address: "127.0.0.1:5324", Timing: Quick, MinimumNodes: 1, Logger: testLog(t)}); err == nil {
+				if n, err = Start(dir, Config{Name: "riak@127.0.0.1", Address: "127.0.0.1:5324", Timing: Quick, MinimumNodes: 1, Key: testKey, Logger: testLog(t)}); err == nil {
 					<-n.Failed()
 					err = n.Err()
 					stop(t, n)
@@ -181,12 +181,12 @@ func TestFoundingIsTakenUpWhereItStopped(t *testing.T) {
 			was := n.dir.identity
 			kill(n)
 			c.crash(t, path)
-			was.Founded = false
+			was.Settled = false
 			if err := (&Dir{path: path, identity: was}).writeIdentity(); err != nil {
 				t.Fatal(err)
 			}
 			n = startNode(t, path, nil)
-			was.Founded = true
+			was.Settled = true
 			if n.dir.identity != was {
 				t.Errorf("identity %v, was %v", n.dir.identity, was)
 			}
@@ -223,7 +223,7 @@ func TestANewerLogEntryStopsTheNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dir.Close()
-	n, err = Start(dir, Config{Name: "riak@127.0.0.1", Address: "127.0.0.1:5324", Timing: Quick, MinimumNodes: 1, Logger: testLog(t)})
+	n, err = Start(dir, Config{Name: "riak@127.0.0.1", Address: "127.0.0.1:5324", Timing: Quick, MinimumNodes: 1, Key: testKey, Logger: testLog(t)})
 	if err == nil {
 		<-n.Failed()
 		err = n.Err()

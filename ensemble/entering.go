@@ -113,6 +113,23 @@ func (n *Node) entered() bool {
 	return n.roster.known
 }
 
+// WaitMember returns nil as soon as the node is a member of a cluster, with a
+// session, or an error when ctx is done or the node has failed.
+func (n *Node) WaitMember(ctx context.Context) error {
+	for {
+		if id := n.dir.id(); id.Settled && id.Join == "" && n.entered() {
+			return nil
+		}
+		select {
+		case <-time.After(enterEvery / 10):
+		case <-n.failing:
+			return n.failure
+		case <-ctx.Done():
+			return fmt.Errorf("not a member yet: %w", ctx.Err())
+		}
+	}
+}
+
 func placeOf(s string) Place {
 	name, address := splitRaftAddress(raft.ServerAddress(s))
 	return Place{name, address}

@@ -68,7 +68,7 @@ type Entry struct {
 }
 
 // Op is an operation of the replicated state machine: one of [Found], [Open],
-// [Join], [Leave], [Renew], [End], [Expire] and [Activate].
+// [Join], [Leave], [Renew], [End], [Expire], [Activate] and [Remove].
 type Op interface {
 	kind() opKind
 	encode(*encoder)
@@ -86,6 +86,7 @@ const (
 	kindLeave    opKind = 6
 	kindEnd      opKind = 7
 	kindExpire   opKind = 8
+	kindRemove   opKind = 9
 )
 
 type (
@@ -143,6 +144,10 @@ type (
 		Incarnation Incarnation
 		Renewal     uint64
 	}
+
+	// Remove says that a node is no member of the cluster any more, for ever.
+	// Its session, if it has one, is left to end by itself or by Expire.
+	Remove struct{ Node NodeID }
 )
 
 func (Found) kind() opKind    { return kindFound }
@@ -153,6 +158,7 @@ func (Join) kind() opKind     { return kindJoin }
 func (Leave) kind() opKind    { return kindLeave }
 func (End) kind() opKind      { return kindEnd }
 func (Expire) kind() opKind   { return kindExpire }
+func (Remove) kind() opKind   { return kindRemove }
 
 func (o Found) encode(e *encoder) {
 	e.string(o.Cluster)
@@ -192,6 +198,7 @@ func (o Expire) encode(e *encoder) {
 	e.uint(uint64(o.Incarnation))
 	e.uint(o.Renewal)
 }
+func (o Remove) encode(e *encoder) { e.string(string(o.Node)) }
 
 func decodeOp(d *decoder) (Op, error) {
 	switch k := opKind(d.byte()); k {
@@ -220,6 +227,8 @@ func decodeOp(d *decoder) (Op, error) {
 		return End{Incarnation: d.incarnation(), Seq: d.uint()}, d.err
 	case kindExpire:
 		return Expire{Incarnation: d.incarnation(), Renewal: d.uint()}, d.err
+	case kindRemove:
+		return Remove{Node: NodeID(d.string())}, d.err
 	default:
 		if d.err != nil {
 			return nil, d.err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"leaderlatch/ensemble/boltstore"
+	"leaderlatch/ensemble/clusterport"
 )
 
 // ErrUnavailable is returned by [Node.Join] when no membership can come about
@@ -20,12 +22,27 @@ import (
 // node is stopping or has failed.
 var ErrUnavailable = errors.New("elections are unavailable")
 
+// ErrAnew is why a node fails that has left its cluster or is about to join
+// another: its life is over in order, and the folder is that of a new node,
+// which [Start] starts when this one is stopped.
+var ErrAnew = errors.New("the node begins anew")
+
 // Config is what a node needs to know beside its data folder.
 type Config struct {
 	Name         string // the node's name in the cluster, riak@host
 	Address      string // where other nodes reach it, host:port
 	Timing       Timing
-	MinimumNodes int // below it, a cluster that was never active does not elect
+	MinimumNodes int     // below it, a cluster that was never active does not elect
+	Voters       int     // how many nodes vote; further ones follow. Default 5
+	Join         []Place // nodes whose cluster a node without one looks for; see entering.go
+
+	// Listener is the cluster port, from [clusterport.Listen]; nil: no node can
+	// connect to this one. The node closes it.
+	Listener net.Listener
+
+	// Key gives the key of the cluster's cookie; see [clusterport.Config]. It
+	// must be set.
+	Key func() (*clusterport.Key, error)
 
 	// DeadManSwitch has the kernel kill the process if it is stopped, or
 	// stalls, for longer than it may speak for its members.
@@ -42,19 +59,24 @@ type Config struct {
 // in it, and the memberships of the clients that are connected here. It is
 // safe for concurrent use.
 type Node struct {
-	cfg   Config
-	log   *slog.Logger
-	now   func() reading
-	dir   *Dir
-	store *boltstore.Store
-	raft  *raft.Raft
-	fsm   *fsm
-	addr  raft.ServerAddress
+	cfg     Config
+	log     *slog.Logger
+	now     func() reading
+	dir     *Dir
+	self    NodeID
+	store   *boltstore.Store
+	raft    *raft.Raft
+	fsm     *fsm
+	port    *clusterport.Port
+	forward *forwarder
+	hint    atomic.Pointer[hint] // who leads, says another node
 
 	dispatch     *dispatcher
-	wake         chan struct{} // the loop has something to look at; room for one
-	wakeProposer chan struct{} // the session has something to propose; room for one
-	done         chan struct{} // closed: the goroutines end
+	wake         chan struct{}   // the loop has something to look at; room for one
+	wakeProposer chan struct{}   // the session has something to propose; room for one
+	life         context.Context // done: the goroutines end
+	end          context.CancelFunc
+	done         <-chan struct{} // of life
 	running      sync.WaitGroup
 
 	failOnce sync.Once
@@ -64,6 +86,13 @@ type Node struct {
 	founded atomic.Bool // the state has a cluster id
 	active  atomic.Bool // the state is active
 	onDuty  atomic.Bool // duties are being proposed
+	keepsUp atomic.Bool // the configuration is being looked after
+
+	changing  sync.Mutex         // held by the raft leader over a change of the configuration; taken first
+	awaySince map[NodeID]reading // guarded by changing: when a member was first seen without a session
+
+	anew      sync.Mutex // guards begunAnew
+	begunAnew bool
 
 	mu       sync.Mutex // guards what follows; taken after the fsm's lock, before the dispatcher's
 	roster   *roster
@@ -71,7 +100,8 @@ type Node struct {
 	changed  chan struct{} // closed and replaced when roster.changed is set
 	asked    reading       // when Found or Activate was proposed last
 	askedYet bool
-	warned   bool // that elections are not active
+	warned   bool    // that elections are not active
+	kept     reading // when the configuration was looked after last
 }
 
 // Start starts the node in its folder, founding a cluster of its own if the
@@ -91,21 +121,26 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 	if err := cfg.Timing.Check(); err != nil {
 		return nil, err
 	}
+	if cfg.Voters <= 0 {
+		cfg.Voters = 5
+	}
 	n := &Node{
 		cfg:          cfg,
 		log:          cfg.Logger,
 		now:          cfg.now,
 		dir:          dir,
-		addr:         raft.ServerAddress(cfg.Address),
+		self:         dir.id().Node,
+		awaySince:    make(map[NodeID]reading),
 		dispatch:     newDispatcher(),
 		wake:         make(chan struct{}, 1),
 		wakeProposer: make(chan struct{}, 1),
-		done:         make(chan struct{}),
 		failing:      make(chan struct{}),
 		changed:      make(chan struct{}),
 	}
+	n.life, n.end = context.WithCancel(context.Background())
+	n.done = n.life.Done()
 	n.roster = newRoster(session{
-		node: dir.identity.Node, boot: cfg.bootID,
+		node: n.self, boot: cfg.bootID,
 		name: cfg.Name, address: cfg.Address, timing: cfg.Timing,
 	}, n.now, n.dispatch.add, n.log)
 	n.roster.alive = n.rearm
@@ -117,6 +152,11 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 	}
 	n.fsm = newFSM(n)
 	if err := n.startRaft(); err != nil {
+		n.end()
+		n.running.Wait()
+		if n.port != nil {
+			n.port.Close()
+		}
 		n.deadMan.close()
 		if n.store != nil {
 			n.store.Close()
@@ -129,89 +169,6 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 		return nil, err
 	}
 	return n, nil
-}
-
-func (n *Node) startRaft() error {
-	if n.dir.fresh {
-		// What a start before may have left was never served from.
-		if err := n.dir.clear(); err != nil {
-			return err
-		}
-	}
-	store, err := boltstore.Open(n.dir.raftPath(), boltstore.Options{OnError: func(err error) {
-		n.failed(fmt.Errorf("disk: %w", err))
-	}})
-	switch {
-	case errors.Is(err, boltstore.ErrVersion):
-		return permanent("data folder: %w; install that version again", err)
-	case err != nil:
-		return permanent("data folder: %w; %s", err, cureFolder)
-	}
-	n.store = store
-	logger := raftLogger(n.log)
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(n.dir.path, 2, logger)
-	if err != nil {
-		return permanent("data folder: %w", err)
-	}
-	_, transport := raft.NewInmemTransport(n.addr)
-
-	leading := make(chan bool, 1)
-	c := raft.DefaultConfig()
-	c.LocalID = raft.ServerID(n.dir.identity.Node)
-	c.HeartbeatTimeout = n.cfg.Timing.Heartbeat
-	c.ElectionTimeout = n.cfg.Timing.Heartbeat
-	c.LeaderLeaseTimeout = n.cfg.Timing.Heartbeat / 2
-	c.CommitTimeout = 10 * time.Millisecond
-	c.MaxAppendEntries = 64
-	c.BatchApplyCh = true
-	c.SnapshotInterval = 30 * time.Second
-	c.SnapshotThreshold = 8192
-	c.TrailingLogs = 16384
-	c.NotifyCh = leading
-	c.Logger = logger
-
-	if err := n.found(c, snapshots, transport); err != nil {
-		return err
-	}
-	n.raft, err = raft.NewRaft(c, n.fsm, store, store, snapshots, transport)
-	if err != nil {
-		return permanent("data folder: raft does not start on it: %w; %s", err, cureFolder)
-	}
-	n.running.Go(func() { n.watchRaft(leading) })
-	n.running.Go(n.run)
-	n.running.Go(n.runProposer)
-	n.running.Go(func() { n.dispatch.run(n.done, n.allJoined) })
-	return nil
-}
-
-// found makes Raft's first state in a fresh folder, or checks that there is
-// one in any other.
-func (n *Node) found(c *raft.Config, snapshots raft.SnapshotStore, t raft.Transport) error {
-	if n.dir.fresh {
-		servers := []raft.Server{{ID: c.LocalID, Address: n.addr}}
-		if err := raft.BootstrapCluster(c, n.store, n.store, snapshots, t, raft.Configuration{Servers: servers}); err != nil {
-			return fmt.Errorf("found the cluster: %w", err)
-		}
-		return n.dir.founded()
-	}
-	exists, err := raft.HasExistingState(n.store, n.store, snapshots)
-	if err != nil {
-		return permanent("data folder: %w; %s", err, cureFolder)
-	}
-	first, err := n.store.FirstIndex()
-	if err != nil {
-		return permanent("data folder: %w; %s", err, cureFolder)
-	}
-	kept, err := snapshots.List()
-	switch {
-	case err != nil:
-		return permanent("data folder: %w; %s", err, cureFolder)
-	case !exists:
-		return permanent("%s is empty though this node has had state; %s", n.dir.raftPath(), cureFolder)
-	case first > 1 && len(kept) == 0:
-		return permanent("the log in %s begins at entry %d and there is no snapshot of what was before; %s", n.dir.raftPath(), first, cureFolder)
-	}
-	return nil
 }
 
 // Join asks that client becomes a member of group on behalf of m, as
@@ -238,6 +195,11 @@ func (n *Node) closed(m *Membership, acknowledged bool) {
 // the fsm's lock.
 func (n *Node) applied(s *State, effects []Effect) {
 	n.noteCluster(s)
+	for _, e := range effects {
+		if e, ok := e.(Removed); ok {
+			go n.dropped(e.Node) // closes connections; nothing waits here
+		}
+	}
 	n.mu.Lock()
 	defer n.unlock()
 	n.roster.applied(s, effects)
@@ -263,16 +225,16 @@ func (n *Node) unlock() {
 	signal(n.wakeProposer)
 }
 
-// inactive reports whether the cluster is known to be too small for
-// elections to have begun.
+// inactive reports whether elections are known not to have begun: the cluster is
+// too small, or the node is not in one yet.
 func (n *Node) inactive() bool {
-	return n.roster.known && !n.active.Load() && n.size() < n.cfg.MinimumNodes
+	return n.roster.known && !n.active.Load() && n.size() < n.cfg.MinimumNodes || !n.dir.id().Settled
 }
 
 // noteCluster takes over what holds for the whole cluster. A data folder whose
 // state is another cluster's was put together from two.
 func (n *Node) noteCluster(s *State) {
-	id := n.dir.identity
+	id := n.dir.id()
 	if s.cluster != "" && !n.founded.Swap(true) && (s.cluster != id.Cluster || s.tokenBase != id.TokenBase) {
 		n.failed(permanent("the state in %s is of cluster %s with tokens from %d, node.json says %s and %d; %s",
 			n.dir.path, s.cluster, s.tokenBase, id.Cluster, id.TokenBase, cureFolder))
@@ -336,11 +298,12 @@ func (n *Node) run() {
 func (n *Node) step() {
 	now := n.now()
 	n.mu.Lock()
-	if n.Err() != nil && n.roster.session.phase == phaseOpen {
-		n.roster.session.lease.end()
+	if err := n.Err(); err != nil && err != ErrAnew && n.roster.session.phase == phaseOpen {
+		n.roster.session.lease.end() // of a life that ends in order, Stop sees to the connections
 	}
 	what, closing := n.roster.step(now)
 	duties := n.duties(now)
+	upkeep := n.upkeepDue(now)
 	stopping := n.roster.stopping
 	n.mu.Unlock()
 
@@ -353,8 +316,14 @@ func (n *Node) step() {
 	if what == needClose {
 		n.deadMan.disarm() // all closed, in time
 	}
-	if what == needOpen && !stopping && n.Err() == nil {
+	if what == needOpen && !stopping && n.Err() == nil && n.mayOpen() {
 		n.open()
+	}
+	if upkeep && n.keepsUp.CompareAndSwap(false, true) {
+		go func() {
+			defer n.keepsUp.Store(false)
+			n.upkeep(now)
+		}()
 	}
 	if len(duties) > 0 && n.onDuty.CompareAndSwap(false, true) {
 		go func() {
@@ -373,6 +342,16 @@ func (n *Node) rearm() {
 	}
 }
 
+// mayOpen reports whether the node may ask for a session: it is a member, and
+// its folder says so.
+func (n *Node) mayOpen() bool {
+	if !n.dir.id().Settled {
+		return false
+	}
+	_, member := n.server(n.self)
+	return member
+}
+
 // open writes the next counter down and asks for a session with it.
 func (n *Node) open() {
 	counter, err := nextCounter(n.store)
@@ -383,83 +362,6 @@ func (n *Node) open() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.roster.session.begin(counter, n.now())
-}
-
-// duties are the raft leader's: to found and activate the cluster, and to
-// expire silent nodes.
-func (n *Node) duties(now reading) []Op {
-	if n.Err() != nil {
-		return nil
-	}
-	ops := n.roster.expirer.due(now)
-	for _, op := range ops {
-		n.log.Warn("a node has been silent for too long: expiring its session", "incarnation", op.(Expire).Incarnation)
-	}
-	if !n.roster.expirer.leading || n.askedYet && now.atLeast(n.asked) < askAgain {
-		return ops
-	}
-	quiet := len(ops)
-	if !n.founded.Load() {
-		ops = append(ops, Found{n.dir.identity.Cluster, n.dir.identity.TokenBase})
-	}
-	if !n.active.Load() {
-		if size := n.size(); size >= n.cfg.MinimumNodes {
-			ops = append(ops, Activate{})
-		} else if !n.warned {
-			n.warned = true
-			n.log.Warn("elections are not active yet: JOINs are refused until the cluster has leader_latch.minimum_nodes", "nodes", size, "minimum", n.cfg.MinimumNodes)
-		}
-	}
-	if len(ops) > quiet {
-		n.asked, n.askedYet = now, true
-	}
-	return ops
-}
-
-// size is how many nodes the cluster has.
-func (n *Node) size() int {
-	f := n.raft.GetConfiguration()
-	if f.Error() != nil {
-		return 0
-	}
-	return len(f.Configuration().Servers)
-}
-
-// watchRaft follows whether this node is the raft leader. Raft waits for its
-// notices to be taken, so nothing here blocks. A raft leader acts on stamps
-// only when its own state machine has caught up with its log.
-func (n *Node) watchRaft(leading <-chan bool) {
-	turn := 0 // guarded by the node's mutex
-	for {
-		select {
-		case <-n.done:
-			return
-		case is := <-leading:
-			n.mu.Lock()
-			turn++
-			mine := turn
-			n.roster.expirer.follow()
-			n.mu.Unlock()
-			if !is {
-				n.log.Info("no longer the raft leader")
-				continue
-			}
-			n.log.Info("raft leader")
-			// On its own: Raft may leave the question without an answer when
-			// it shuts down, and nothing may wait for it.
-			go func() {
-				if n.raft.Barrier(0).Error() != nil {
-					return
-				}
-				n.mu.Lock()
-				defer n.mu.Unlock()
-				if mine == turn {
-					n.roster.expirer.lead(n.now())
-					signal(n.wake)
-				}
-			}()
-		}
-	}
 }
 
 // WaitReady returns nil as soon as a JOIN at this node would succeed, or an
@@ -477,7 +379,7 @@ func (n *Node) WaitReady(ctx context.Context) error {
 		case <-changed:
 		case <-time.After(50 * time.Millisecond): // a lease ends and elections begin without notice
 		case <-n.failing:
-			return n.failure
+			return fmt.Errorf("%w: %w", ErrUnavailable, n.failure)
 		case <-ctx.Done():
 			return missing
 		}
@@ -491,6 +393,8 @@ func (n *Node) missing() error {
 		return fmt.Errorf("%w: %w", ErrUnavailable, n.Err())
 	case n.roster.stopping:
 		return fmt.Errorf("%w: the node is stopping", ErrUnavailable)
+	case !n.dir.id().Settled:
+		return fmt.Errorf("%w: this node is in no cluster yet", ErrUnavailable)
 	case n.inactive():
 		return fmt.Errorf("%w: the cluster has never had %d nodes (leader_latch.minimum_nodes)", ErrUnavailable, n.cfg.MinimumNodes)
 	case !n.active.Load() || n.roster.session.phase != phaseOpen || !n.roster.session.lease.live():
@@ -506,21 +410,7 @@ func (n *Node) missing() error {
 // wait for the session's expiry. The folder stays locked; it is the caller's
 // to close, when no connection is left.
 func (n *Node) Stop(ctx context.Context) error {
-	n.mu.Lock()
-	closing := n.roster.stop()
-	n.unlock()
-	n.log.Info("stopping: closing all connections", "count", len(closing))
-	for _, m := range closing {
-		m.member.Close()
-	}
-	err := n.wait(ctx, func(r *roster) bool { return r.members.Len() == 0 })
-	if err == nil {
-		n.mu.Lock()
-		n.roster.session.endAsked = true
-		n.unlock()
-		err = n.wait(ctx, func(r *roster) bool { return r.session.phase != phaseOpen || r.session.lease.left() == 0 })
-	}
-
+	err := n.retire(ctx)
 	if err == nil {
 		n.deadMan.disarm() // no connection is left
 	}
@@ -535,10 +425,33 @@ func (n *Node) Stop(ctx context.Context) error {
 	}
 }
 
-// release ends the node's goroutines, Raft and the store.
+// retire closes all connections and ends the session. It may be called again.
+func (n *Node) retire(ctx context.Context) error {
+	n.mu.Lock()
+	closing := n.roster.stop()
+	n.unlock()
+	n.log.Info("stopping: closing all connections", "count", len(closing))
+	for _, m := range closing {
+		m.member.Close()
+	}
+	err := n.wait(ctx, func(r *roster) bool { return r.members.Len() == 0 })
+	if err == nil {
+		n.mu.Lock()
+		n.roster.session.endAsked = true
+		n.unlock()
+		err = n.wait(ctx, func(r *roster) bool { return r.session.phase != phaseOpen || r.session.lease.left() == 0 })
+	}
+	return err
+}
+
+// release hands over raft leadership and ends the node's goroutines, Raft, the
+// cluster port and the store.
 func (n *Node) release() error {
-	close(n.done)
+	n.handOver()
+	n.end()
+	n.forward.close()
 	err := n.raft.Shutdown().Error()
+	n.port.Close()
 	n.running.Wait()
 	n.deadMan.close()
 	return errors.Join(err, n.store.Close())
@@ -546,6 +459,7 @@ func (n *Node) release() error {
 
 // wait returns when cond holds, which is called with the node's mutex held.
 func (n *Node) wait(ctx context.Context, cond func(*roster) bool) error {
+	failing := n.failing
 	for {
 		n.mu.Lock()
 		ok, changed := cond(n.roster), n.changed
@@ -556,8 +470,10 @@ func (n *Node) wait(ctx context.Context, cond func(*roster) bool) error {
 		select {
 		case <-changed:
 		case <-time.After(50 * time.Millisecond): // a lease ends without notice
-		case <-n.failing:
-			return n.failure
+		case <-failing:
+			if failing = nil; n.failure != ErrAnew {
+				return n.failure
+			}
 		case <-ctx.Done():
 			return fmt.Errorf("stop: %w", context.Cause(ctx))
 		}

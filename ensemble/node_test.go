@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"leaderlatch/ensemble/clusterport"
 )
 
 // testLog is a logger into the test's output, quiet for the common levels.
@@ -22,6 +24,9 @@ func testLog(t *testing.T) *slog.Logger {
 
 // steady is a timing whose lease outlasts any stall of a busy machine.
 var steady = Timing{"steady", 150 * time.Millisecond, 100 * time.Millisecond, time.Minute, 150 * time.Millisecond, 61 * time.Second}
+
+// testKey is the key of all nodes of a test.
+var testKey = sync.OnceValues(func() (*clusterport.Key, error) { return clusterport.KeyFromSeed([32]byte{1}) })
 
 // startNode starts a node of a cluster of its own, ready for JOINs.
 func startNode(t *testing.T, path string, change func(*Config)) *Node {
@@ -41,7 +46,7 @@ func startNodeUnready(t *testing.T, path string, change func(*Config)) *Node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{Name: "riak@127.0.0.1", Address: "127.0.0.1:5324", Timing: steady, MinimumNodes: 1, Logger: testLog(t)}
+	cfg := Config{Name: "riak@127.0.0.1", Address: "127.0.0.1:5324", Timing: steady, MinimumNodes: 1, Key: testKey, Logger: testLog(t)}
 	if change != nil {
 		change(&cfg)
 	}
@@ -237,8 +242,9 @@ func TestARestartEndsTheOldMembershipsAtOnce(t *testing.T) {
 
 // kill ends a node as the death of its process would, but for the lock.
 func kill(n *Node) {
+	n.end()
 	n.raft.Shutdown().Error()
-	close(n.done)
+	n.port.Close()
 	n.running.Wait()
 	n.store.Close()
 	n.dir.Close()
@@ -391,7 +397,7 @@ func TestBelowItsMinimumAClusterDoesNotElect(t *testing.T) {
 	if err := n.WaitReady(ctx); err == nil || !strings.Contains(err.Error(), "leader_latch.minimum_nodes") {
 		t.Errorf("WaitReady: %v", err)
 	}
-	if r := n.Status(); r.Active || len(r.Ensembles) != 0 || len(r.ReadyMembers) != 1 {
+	if r := n.Status(t.Context()); r.Active || len(r.Ensembles) != 0 || len(r.ReadyMembers) != 1 {
 		t.Errorf("status %+v", r)
 	}
 }
@@ -400,7 +406,7 @@ func TestStatusOfOneNode(t *testing.T) {
 	n := startNode(t, t.TempDir(), nil)
 	poll(t, "the raft leader is ready", func() bool { return n.serving() })
 	var b bytes.Buffer
-	if err := n.Status().Summary(&b); err != nil {
+	if err := n.Status(t.Context()).Summary(&b); err != nil {
 		t.Fatal(err)
 	}
 	want, err := os.ReadFile("../testdata/ensemble-status/active-one-node.txt")
@@ -411,7 +417,7 @@ func TestStatusOfOneNode(t *testing.T) {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}
 	b.Reset()
-	if err := n.Status().Detail(&b, "root"); err != nil {
+	if err := n.Status(t.Context()).Detail(&b, "root"); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(b.String(), fmt.Sprintf("  1     leading     yes             %d            riak@127.0.0.1\n", n.raft.CurrentTerm())) {

@@ -26,7 +26,7 @@ type outcome struct {
 }
 
 func (n *Node) runProposer() {
-	outcomes := make(chan outcome, maxOutstanding)
+	outcomes := make(chan outcome, maxOutstanding) // never full: there are no more under way
 	outstanding := 0
 	var committed []outcome // not yet applied by this node's own state machine
 	var retry <-chan time.Time
@@ -53,12 +53,8 @@ func (n *Node) runProposer() {
 				break
 			}
 			outstanding++
-			future := n.propose(batch)
 			last := seqOf(batch[len(batch)-1])
-			go func() {
-				err := future.Error()
-				outcomes <- outcome{last, future.Index(), err}
-			}()
+			n.submit(batch, func(index uint64, err error) { outcomes <- outcome{last, index, err} })
 		}
 		select {
 		case <-n.done:
@@ -81,7 +77,23 @@ func (n *Node) runProposer() {
 	}
 }
 
-// propose puts operations into the log as one entry.
+// submit has operations put into the log as one entry, by this node's Raft or by
+// that of the raft leader. The outcome goes to done, once, from another
+// goroutine; Raft may leave it out when it shuts down.
+func (n *Node) submit(ops []Op, done func(index uint64, err error)) {
+	leader := n.raftLeader()
+	if leader != "" && leader != n.self {
+		n.forward.send(leader, encodeEntry(Entry{At: time.Now(), Ops: ops}), done)
+		return
+	}
+	future := n.propose(ops)
+	go func() {
+		err := future.Error()
+		done(future.Index(), err)
+	}()
+}
+
+// propose puts operations into the log of this node's own Raft.
 func (n *Node) propose(ops []Op) raft.ApplyFuture {
 	return n.raft.Apply(encodeEntry(Entry{At: time.Now(), Ops: ops}), n.cfg.Timing.Lease)
 }

@@ -4,10 +4,24 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/go-hclog"
 )
+
+// chatter is how messages begin that Raft logs again and again while another
+// node cannot be reached, and what belongs to an ordinary start, stop or
+// election. The node says itself, once, who does not answer and who leads.
+var chatter = []string{
+	"appendEntries rejected", "clearing log suffix", "Election timeout reached", "failed to appendEntries to", "failed to contact",
+	"failed to decode incoming command", "failed to flush response", "failed to get previous log", "failed to heartbeat to",
+	"failed to make requestPreVote RPC", "failed to make requestVote RPC", "failed to pipeline appendEntries", "failed to send snapshot to",
+	"failed to start pipeline replication to", "heartbeat timeout reached", "lost leadership because received a requestVote",
+	"no known peers", "not part of stable configuration", "peer has newer term", "previous log term mis-match", "received heartbeat",
+	"rejecting appendEntries request", "rejecting pre-vote request", "rejecting vote request", "skipping application of old log",
+	"unable to get address for server",
+}
 
 // raftLogger gives Raft a logger that ends in l. What Raft finds worth an
 // Info is detail to an operator, who is told of changes by the node itself.
@@ -27,9 +41,9 @@ func (s raftSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 		l = slog.LevelError
 	case hclog.Warn:
 		l = slog.LevelWarn
-		if strings.HasPrefix(msg, "heartbeat timeout reached") {
-			l = slog.LevelDebug // every start has one
-		}
+	}
+	if slices.ContainsFunc(chatter, func(begin string) bool { return strings.HasPrefix(msg, begin) }) {
+		l = slog.LevelDebug
 	}
 	s.log.Log(context.Background(), l, "raft: "+msg, args...)
 }

@@ -1,95 +1,116 @@
 package ensemble
 
 import (
+	"cmp"
+	"context"
 	"maps"
 	"slices"
 	"strconv"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	"leaderlatch/ensemble/status"
 )
 
-// Status is Riak's report on the cluster as this node sees it. The ensemble
-// of the service is root, its voters are the peers, Raft's term is the epoch.
-// Enabled is true; whether elections are switched on is not the node's to know.
-func (n *Node) Status() *status.Report {
+// Status is Riak's report on the cluster, of what the nodes that answer within a
+// second say. The ensemble of the service is root, its voters are the peers,
+// Raft's term is the epoch. Without a majority it has no leader. Enabled is
+// true; whether elections are switched on is not the node's to know.
+func (n *Node) Status(ctx context.Context) *status.Report {
+	ctx, cancel := context.WithTimeout(ctx, viewTime)
+	defer cancel()
+	servers, views := n.servers(), n.views(ctx)
+	leader, with := quorum(servers, views)
+
 	r := &status.Report{Enabled: true, Active: n.active.Load(), RingReady: true, TreeValidation: true}
-	f := n.raft.GetConfiguration()
-	if f.Error() != nil {
-		return r
-	}
-	_, leader := n.raft.LeaderWithID()
-	names := n.names()
-	root := status.Ensemble{ID: "root"}
-	var view []status.Peer
-	for _, s := range f.Configuration().Servers {
-		id := NodeID(s.ID)
-		name := names[id]
-		if name == "" {
-			name = string(s.Address) // has never opened a session
+	root := status.Ensemble{ID: "root", Ping: status.Ping{Timeout: leader == ""}}
+	var peers []status.Peer
+	for _, s := range servers {
+		v, up := views[s.id]
+		r.ReadyMembers = append(r.ReadyMembers, s.name)
+		if up {
+			r.OnlineNodes = append(r.OnlineNodes, s.name)
+			r.RingReady = r.RingReady && slices.Equal(v.Members, views[n.self].Members)
 		}
-		here := id == n.roster.session.node
-		r.ReadyMembers = append(r.ReadyMembers, name)
-		if here {
-			r.OnlineNodes = append(r.OnlineNodes, name)
-		}
-		if s.Suffrage != raft.Voter {
+		if !s.voter {
 			continue
 		}
-		peer := status.Peer{ID: "root", Node: name}
-		view = append(view, peer)
+		peer := status.Peer{ID: "root", Node: s.name}
+		peers = append(peers, peer)
 		info := status.Info{Down: true}
-		if here {
-			info = status.Info{State: n.raftState(leader), Trusted: true, Epoch: strconv.FormatUint(n.raft.CurrentTerm(), 10)}
+		if up {
+			info = status.Info{State: v.State, Trusted: true, Epoch: strconv.FormatUint(v.Term, 10)}
 		}
 		root.PeerInfo = append(root.PeerInfo, status.PeerInfo{Peer: peer, Info: info})
-		if s.ID == leader {
-			root.Ping.Leader = &peer
+		if s.id == leader {
+			root.Ping.Leader, root.Ping.Ready = &peer, v.Serving
 		}
-		if here && s.ID == leader {
-			root.Ping.Ready = n.serving()
+		if slices.Contains(with, s.id) {
 			root.Ping.Replied = append(root.Ping.Replied, peer)
 		}
 	}
-	root.Views = [][]status.Peer{view}
+	root.Views = [][]status.Peer{peers}
 	if r.Active {
 		r.Ensembles = []status.Ensemble{root}
 	}
 	return r
 }
 
-// raftState is the state of this node's peer in Riak's words.
-func (n *Node) raftState(leader raft.ServerID) string {
-	switch n.raft.State() {
-	case raft.Leader:
-		return "leading"
-	case raft.Candidate:
-		return "election"
-	}
-	if leader == "" {
-		return "probe"
-	}
-	return "following"
+// ClusterMember is a node of the cluster.
+type ClusterMember struct {
+	Name       string `json:"node"`
+	ID         string `json:"id"`
+	Address    string `json:"address"`     // of its cluster port
+	Up         bool   `json:"up"`          // it answers
+	Session    bool   `json:"session"`     // it may have members: it opened a session that has not ended
+	Voter      bool   `json:"voter"`       // its vote counts towards the majority
+	RaftLeader bool   `json:"raft_leader"` // a majority follows it
+	Timing     string `json:"timing"`      // empty: not known
 }
 
-// serving reports whether this node is the raft leader and caught up as such.
-func (n *Node) serving() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.roster.expirer.leading
+// Cluster is the cluster as a node sees it.
+type Cluster struct {
+	ID       string          `json:"cluster_id"` // empty: none yet
+	Joining  string          `json:"joining"`    // the node through which this one still has to be added; empty: none
+	Active   bool            `json:"active"`     // elections have begun
+	Majority bool            `json:"majority"`   // a majority of the voters follows one raft leader
+	Members  []ClusterMember `json:"members"`    // in order of their names
+}
+
+// Cluster gives the members, with what those say that answer within a second.
+func (n *Node) Cluster(ctx context.Context) Cluster {
+	ctx, cancel := context.WithTimeout(ctx, viewTime)
+	defer cancel()
+	servers, views := n.servers(), n.views(ctx)
+	leader, _ := quorum(servers, views)
+	id := n.dir.id()
+	c := Cluster{ID: id.Cluster, Joining: placeOf(id.Join).Name, Active: n.active.Load(), Majority: leader != "", Members: []ClusterMember{}}
+	sessions := map[NodeID]bool{}
+	n.fsm.read(func(s *State) {
+		for id, node := range s.nodes {
+			sessions[id] = node.session != nil
+		}
+	})
+	for _, s := range servers {
+		v, up := views[s.id]
+		c.Members = append(c.Members, ClusterMember{
+			Name: s.name, ID: string(s.id), Address: s.address, Up: up, Session: sessions[s.id],
+			Voter: s.voter, RaftLeader: s.id == leader, Timing: v.Timing,
+		})
+	}
+	slices.SortFunc(c.Members, func(a, b ClusterMember) int { return cmp.Compare(a.Name, b.Name) })
+	return c
 }
 
 // names gives the nodes' names by their ids.
 func (n *Node) names() map[NodeID]string {
-	names := map[NodeID]string{}
+	names := map[NodeID]string{n.self: n.cfg.Name}
 	n.fsm.read(func(s *State) {
 		for id, node := range s.nodes {
-			names[id] = node.name
+			if node.name != "" {
+				names[id] = node.name
+			}
 		}
 	})
-	names[n.roster.session.node] = n.cfg.Name
 	return names
 }
 

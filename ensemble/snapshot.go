@@ -13,7 +13,8 @@ import (
 //
 //	snapshot = version(1 byte = 1) index cluster tokenBase active
 //	           count node* count group*
-//	node     = id name address reads counter hasSession [incarnation boot lease expiry seq renewal]
+//	node     = id name address reads counter flags [incarnation boot lease expiry seq renewal]
+//	flags    = 1 if it has a session + 2 if it was removed (1 byte)
 //	group    = name token since count member*
 //	member   = incarnation seq client since
 const snapshotVersion = 1
@@ -35,7 +36,7 @@ func (s *State) Snapshot() []byte {
 		e.string(n.address)
 		e.uint(n.reads)
 		e.uint(n.counter)
-		e.bool(n.session != nil)
+		e.byte(flags(n))
 		if ses := n.session; ses != nil {
 			e.uint(uint64(ses.incarnation))
 			e.string(ses.boot)
@@ -63,6 +64,21 @@ func (s *State) Snapshot() []byte {
 	return e.buf
 }
 
+const (
+	flagSession = 1 << iota
+	flagRemoved
+)
+
+func flags(n *node) (f byte) {
+	if n.session != nil {
+		f |= flagSession
+	}
+	if n.removed {
+		f |= flagRemoved
+	}
+	return f
+}
+
 // restoreState reads a snapshot. Its error wraps [ErrFormat] if a newer
 // program wrote it.
 func restoreState(b []byte) (*State, error) {
@@ -78,7 +94,12 @@ func restoreState(b []byte) (*State, error) {
 
 	for range d.uint() {
 		n := &node{id: NodeID(d.string()), name: d.string(), address: d.string(), reads: d.uint(), counter: d.uint()}
-		if d.bool() {
+		f := d.byte()
+		if f > flagSession|flagRemoved {
+			d.fail("bad flags")
+		}
+		n.removed = f&flagRemoved != 0
+		if f&flagSession != 0 {
 			n.session = &nodeSession{
 				node:        n,
 				incarnation: d.incarnation(),

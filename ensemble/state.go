@@ -30,6 +30,7 @@ type node struct {
 	address string
 	reads   uint64       // the newest format that it reads: nothing newer may be written before all do
 	counter uint64       // of the last Open accepted; kept after End and Expire
+	removed bool         // no member any more: no Open is accepted from it
 	session *nodeSession // nil: none
 }
 
@@ -78,7 +79,8 @@ func NewState() *State {
 }
 
 // Effect is something that an entry changed, for those who act on changes:
-// one of [Opened], [Renewed], [Ended], [Joined], [Refused], [Left] and [Led].
+// one of [Opened], [Renewed], [Ended], [Joined], [Refused], [Left], [Led] and
+// [Removed].
 // Operations that were dropped have none.
 type Effect interface{ effect() }
 
@@ -134,6 +136,9 @@ type (
 		Leader string
 		Token  uint64
 	}
+
+	// Removed: the node is no member any more.
+	Removed struct{ Node NodeID }
 )
 
 func (Opened) effect()  {}
@@ -143,6 +148,7 @@ func (Joined) effect()  {}
 func (Refused) effect() {}
 func (Left) effect()    {}
 func (Led) effect()     {}
+func (Removed) effect() {}
 
 // Apply makes the entry at a log index take effect and appends what changed
 // to effects. Operations that come twice, out of turn or from a session that
@@ -186,9 +192,24 @@ func (s *State) Apply(index uint64, entry Entry, effects []Effect) []Effect {
 			if ses := s.sessions[op.Incarnation]; ses != nil && ses.renewal == op.Renewal {
 				effects = s.end(ses, pos, at, effects)
 			}
+		case Remove:
+			if n := s.node(op.Node); !n.removed {
+				n.removed = true
+				effects = append(effects, Removed{op.Node})
+			}
 		}
 	}
 	return effects
+}
+
+// node gives what is known of a node, from now on at least its id.
+func (s *State) node(id NodeID) *node {
+	n := s.nodes[id]
+	if n == nil {
+		n = &node{id: id}
+		s.nodes[id] = n
+	}
+	return n
 }
 
 // accept gives the session whose next operation this is, and counts it; nil
@@ -203,13 +224,9 @@ func (s *State) accept(inc Incarnation, seq uint64) *nodeSession {
 }
 
 func (s *State) open(op Open, pos Position, at int64, effects []Effect) []Effect {
-	n := s.nodes[op.Node]
-	if n == nil {
-		n = &node{id: op.Node}
-		s.nodes[op.Node] = n
-	}
-	if op.Counter <= n.counter {
-		return effects // a late copy of an Open before
+	n := s.node(op.Node)
+	if n.removed || op.Counter <= n.counter {
+		return effects // or a late copy of an Open before
 	}
 	if n.session != nil {
 		if n.session.boot != op.Boot {

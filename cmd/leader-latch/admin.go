@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,6 +31,10 @@ import (
 //	GET /ensemble-status        ensembleStatus
 //	GET /groups?group=G         []ensemble.Group
 //	GET /wait                   answers when a JOIN would succeed
+//	GET /cluster                ensemble.Cluster
+//	POST /cluster/join          ensemble.Place; answers when the node is a member of its cluster
+//	POST /cluster/leave?node=N  answers when the node is no member any more; without N, this one
+//	POST /cluster/force-remove?node=N
 const adminSocket = "admin.sock"
 
 // ensembleStatus is Riak's report, and what an operator could do about it.
@@ -41,17 +46,17 @@ type ensembleStatus struct {
 // adminServer answers the commands that run beside the node.
 type adminServer struct {
 	conf *riakconf.Config
-	node *ensemble.Node
+	node *lives
 }
 
 func (a *adminServer) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ping", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "pong\n") })
 	mux.HandleFunc("GET /ensemble-status", func(w http.ResponseWriter, r *http.Request) {
-		writeJSON(w, a.status())
+		writeJSON(w, a.status(r.Context()))
 	})
 	mux.HandleFunc("GET /groups", func(w http.ResponseWriter, r *http.Request) {
-		writeJSON(w, a.node.Groups(r.URL.Query().Get("group")))
+		writeJSON(w, a.node.now().Groups(r.URL.Query().Get("group")))
 	})
 	mux.HandleFunc("GET /wait", func(w http.ResponseWriter, r *http.Request) {
 		if hint := a.hint(); hint != "" {
@@ -64,21 +69,84 @@ func (a *adminServer) handler() http.Handler {
 			ctx, cancel = context.WithTimeout(ctx, d)
 			defer cancel()
 		}
-		if err := a.node.WaitReady(ctx); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		writeError(w, a.waitReady(ctx))
+	})
+	mux.HandleFunc("GET /cluster", func(w http.ResponseWriter, r *http.Request) {
+		writeJSON(w, a.node.now().Cluster(r.Context()))
+	})
+	mux.HandleFunc("POST /cluster/join", func(w http.ResponseWriter, r *http.Request) {
+		var via ensemble.Place
+		if err := json.NewDecoder(r.Body).Decode(&via); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
 		}
+		writeError(w, a.join(r.Context(), via))
+	})
+	mux.HandleFunc("POST /cluster/leave", func(w http.ResponseWriter, r *http.Request) {
+		writeError(w, a.node.now().Leave(r.Context(), r.URL.Query().Get("node")))
+	})
+	mux.HandleFunc("POST /cluster/force-remove", func(w http.ResponseWriter, r *http.Request) {
+		writeError(w, a.node.now().ForceRemove(r.Context(), r.URL.Query().Get("node")))
 	})
 	return mux
 }
 
-func (a *adminServer) status() ensembleStatus {
-	r := a.node.Status()
+// waitReady waits until a JOIN would succeed, at whichever node is there then.
+func (a *adminServer) waitReady(ctx context.Context) error {
+	for {
+		node := a.node.now()
+		err := node.WaitReady(ctx)
+		if !errors.Is(err, ensemble.ErrAnew) {
+			return err
+		}
+		if err := a.next(ctx, node); err != nil {
+			return err
+		}
+	}
+}
+
+// join has the node join a cluster, and waits until the next one is a member.
+func (a *adminServer) join(ctx context.Context, via ensemble.Place) error {
+	node := a.node.now()
+	if err := node.JoinCluster(ctx, via); err != nil {
+		return err
+	}
+	if err := a.next(ctx, node); err != nil {
+		return err
+	}
+	return a.node.now().WaitMember(ctx)
+}
+
+// next waits until there is another node than this one.
+func (a *adminServer) next(ctx context.Context, node *ensemble.Node) error {
+	for a.node.now() == node {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func writeError(w http.ResponseWriter, err error) {
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+	}
+}
+
+func (a *adminServer) status(ctx context.Context) ensembleStatus {
+	node := a.node.now()
+	r := node.Status(ctx)
 	s := ensembleStatus{Report: r}
 	if r.Enabled = a.conf.StrongConsistency; !r.Enabled {
 		r.Active = false
 	}
 	if hint := a.hint(); hint != "" {
 		s.Hints = append(s.Hints, hint)
+	}
+	if have := len(r.ReadyMembers); !r.Active && r.Enabled && have < a.conf.MinimumNodes {
+		s.Hints = append(s.Hints, fmt.Sprintf("the cluster has %d of the %d nodes with which elections begin (leader_latch.minimum_nodes); add nodes: leader-latch cluster join", have, a.conf.MinimumNodes))
 	}
 	return s
 }
@@ -159,8 +227,21 @@ func newAdmin(conf *riakconf.Config) *admin {
 // get asks for a path and reads the answer into v: JSON, or text for a
 // *string. errNodeDown is returned if no node runs.
 func (a *admin) get(ctx context.Context, path string, query url.Values, v any) error {
+	return a.ask(ctx, http.MethodGet, path, query, nil, v)
+}
+
+// post orders something, with a body of JSON unless that is nil.
+func (a *admin) post(ctx context.Context, path string, query url.Values, body any) error {
+	return a.ask(ctx, http.MethodPost, path, query, body, nil)
+}
+
+func (a *admin) ask(ctx context.Context, method, path string, query url.Values, body, v any) error {
 	u := url.URL{Scheme: "http", Host: "node", Path: path, RawQuery: query.Encode()}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	content, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(content))
 	if err != nil {
 		return err
 	}
@@ -174,21 +255,21 @@ func (a *admin) get(ctx context.Context, path string, query url.Values, v any) e
 		return fmt.Errorf("ask the node: %w", err)
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
+	answer, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return fmt.Errorf("ask the node: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return &adminError{resp.StatusCode, string(body)}
+		return &adminError{resp.StatusCode, string(answer)}
 	}
 	if text, ok := v.(*string); ok {
-		*text = string(body)
+		*text = string(answer)
 		return nil
 	}
 	if v == nil {
 		return nil
 	}
-	return json.Unmarshal(body, v)
+	return json.Unmarshal(answer, v)
 }
 
 // adminError is a node's refusal, in its own words.

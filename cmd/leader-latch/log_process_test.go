@@ -30,6 +30,7 @@ func asOperator(t *testing.T, lines ...string) (conf, dir string) {
 	lines = append([]string{
 		"platform_data_dir = " + filepath.Join(dir, "lib"),
 		"platform_log_dir = " + filepath.Join(dir, "log"),
+		"leader_latch.cluster_listener = 127.0.0.1:0", // tests run side by side
 	}, lines...)
 	text := string(shipped) + "\n" + strings.Join(lines, "\n") + "\n"
 	if err := errors.Join(os.Mkdir(filepath.Dir(conf), 0o755), os.WriteFile(conf, []byte(text), 0o644)); err != nil {

@@ -49,7 +49,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		serveCommand, chkconfigCommand, configCommand, pingCommand,
-		ensembleStatusCommand, groupsCommand, waitCommand, versionCommand,
+		ensembleStatusCommand, clusterCommand, memberStatusCommand, groupsCommand, waitCommand, versionCommand,
 	}
 }
 

@@ -219,6 +219,7 @@ func launch(t testing.TB, dir string, lines ...string) *proc {
 distributed_cookie = only-for-this-test
 strong_consistency = on
 listener.leader_latch.internal = 127.0.0.1:0
+leader_latch.cluster_listener = 127.0.0.1:0
 platform_data_dir = ./data
 platform_log_dir = ./log
 log.console = console

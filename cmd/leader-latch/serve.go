@@ -13,12 +13,14 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
 
 	"leaderlatch/ensemble"
+	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/latch"
 	"leaderlatch/riakconf"
 )
@@ -148,15 +150,10 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 	defer os.Remove(dir.Path(adminSocket))
 	defer adminListener.Close()
 
-	node, err := ensemble.Start(dir, ensemble.Config{
-		Name:          conf.NodeName,
-		Address:       riakconf.Address{Host: conf.NodeHost, Port: conf.ClusterListener.Port}.String(),
-		Timing:        timing,
-		MinimumNodes:  conf.MinimumNodes,
-		DeadManSwitch: conf.DeadManSwitch,
-		Logger:        log,
-	})
-	if err != nil {
+	node := &lives{conf: conf, dir: dir, timing: timing, log: log, key: sync.OnceValues(func() (*clusterport.Key, error) {
+		return clusterport.DeriveKey(conf.Cookie)
+	})}
+	if err := node.start(ctx); err != nil {
 		return fail(exitCode(err), err)
 	}
 
@@ -172,15 +169,23 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 	notify("READY=1")
 
 	code := exitOK
-	select {
-	case s := <-signals:
-		log.Info("stopping on a signal; a second one ends the process at once", "signal", s.String())
-	case <-ctx.Done():
-	case <-node.Failed():
-		err := node.Err()
-		code = fail(exitCode(err), err)
-	case err := <-ended:
-		code = fail(exitFailed, err)
+	for again := true; again; {
+		again = false
+		select {
+		case s := <-signals:
+			log.Info("stopping on a signal; a second one ends the process at once", "signal", s.String())
+		case <-ctx.Done():
+		case <-node.now().Failed():
+			err := node.now().Err()
+			if errors.Is(err, ensemble.ErrAnew) {
+				err = node.anew(ctx)
+			}
+			if again = err == nil; !again {
+				code = fail(exitCode(err), err)
+			}
+		case err := <-ended:
+			code = fail(exitFailed, err)
+		}
 	}
 	notify("STOPPING=1")
 
@@ -193,7 +198,7 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 		case <-stop.Done():
 		}
 	}()
-	if err := shutdown(stop, node, servers, admin); err != nil && code == exitOK {
+	if err := shutdown(stop, node.now(), servers, admin); err != nil && code == exitOK {
 		code = fail(exitFailed, err)
 	}
 	log.Info("stopped")
@@ -276,7 +281,7 @@ func addresses(listeners []net.Listener) string {
 }
 
 // serveLatch starts a server for each listener. ended takes their errors.
-func serveLatch(conf *riakconf.Config, node *ensemble.Node, timing ensemble.Timing, listeners []net.Listener, log *slog.Logger, ended chan<- error) []*latch.Server {
+func serveLatch(conf *riakconf.Config, node *lives, timing ensemble.Timing, listeners []net.Listener, log *slog.Logger, ended chan<- error) []*latch.Server {
 	var elect latch.Elections = elections{node}
 	if !conf.StrongConsistency {
 		elect = switchedOff{}
@@ -318,10 +323,10 @@ func maxConnections(conf *riakconf.Config) int {
 
 // elections is the node as a latch.Server wants it: the same methods, by the
 // names of that package's types.
-type elections struct{ node *ensemble.Node }
+type elections struct{ node *lives }
 
 func (e elections) Join(group, client string, m latch.Member) (latch.Membership, error) {
-	ms, err := e.node.Join(group, client, m)
+	ms, err := e.node.now().Join(group, client, m)
 	if err != nil {
 		return nil, err // not a nil *Membership in an interface
 	}

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"leaderlatch/ensemble"
+	"leaderlatch/riakconf"
+)
+
+var clusterCommand = command{
+	name:  "cluster",
+	args:  "join NODE | leave [NODE] | force-remove NODE | status",
+	short: "form and change the cluster",
+	long: `join NODE           has the node of this machine join the cluster of NODE
+                    (riak@host, or riak@host:port where its cluster port is
+                    another than this node's). Its own state is set aside; it
+                    must not have other nodes.
+leave [NODE]        has the node, or another one that lives, leave in order: its
+                    clients are closed and their groups led by others before it
+                    goes. It then runs on, alone.
+force-remove NODE   takes out a node that is dead. Should it come back, it stops
+                    with exit code 3.
+status              lists the members: which are up, which vote, which is the
+                    raft leader. The same as member-status.
+
+Returns when it is done, and with 1 when it is not within --timeout.`,
+	setup: func(e *env, fs *pflag.FlagSet) func(context.Context, string, []string) int {
+		timeout := fs.Duration("timeout", 60*time.Second, "how long to wait")
+		asJSON := fs.Bool("json", false, "of status: print JSON")
+		return func(ctx context.Context, config string, args []string) int {
+			if len(args) == 0 {
+				return e.usageError("cluster", "what to do is missing")
+			}
+			ctx, cancel := context.WithTimeout(ctx, *timeout)
+			defer cancel()
+			switch what, args := args[0], args[1:]; {
+			case what == "status" && len(args) == 0:
+				return e.clusterStatus(ctx, config, *asJSON)
+			case *asJSON:
+				return e.usageError("cluster", "--json is for status")
+			case what == "join" && len(args) == 1:
+				return e.clusterJoin(ctx, config, args[0])
+			case what == "leave" && len(args) <= 1:
+				return e.clusterChange(ctx, config, "leave", append(args, "")[0], "has left the cluster")
+			case what == "force-remove" && len(args) == 1:
+				return e.clusterChange(ctx, config, "force-remove", args[0], "was removed from the cluster")
+			case what == "join" || what == "force-remove":
+				return e.usageError("cluster", "%s needs one node", what)
+			case what == "status" || what == "leave":
+				return e.usageError("cluster", "unknown argument %q", args[len(args)-1])
+			default:
+				return e.usageError("cluster", "unknown word %q", what)
+			}
+		}
+	},
+}
+
+var memberStatusCommand = command{
+	name:  "member-status",
+	short: "list the nodes of the cluster",
+	long: `Lists the members of the cluster: which are up, which vote, which is the raft
+leader. A node that does not answer within a second is down.`,
+	setup: func(e *env, fs *pflag.FlagSet) func(context.Context, string, []string) int {
+		asJSON := fs.Bool("json", false, "print JSON")
+		return func(ctx context.Context, config string, args []string) int {
+			if len(args) > 0 {
+				return e.usageError("member-status", "unknown argument %q", args[0])
+			}
+			ctx, cancel := context.WithTimeout(ctx, askTimeout)
+			defer cancel()
+			return e.clusterStatus(ctx, config, *asJSON)
+		}
+	},
+}
+
+func (e *env) clusterJoin(ctx context.Context, config, to string) int {
+	n, err := riakconf.ParseNode(to)
+	if err != nil {
+		return e.usageError("cluster", "%v", err)
+	}
+	conf, code := e.load(config)
+	if conf == nil {
+		return code
+	}
+	if n.Port == 0 {
+		n.Port = conf.ClusterListener.Port
+	}
+	if err := newAdmin(conf).post(ctx, "/cluster/join", nil, placeOf(n)); err != nil {
+		return e.orderError(err)
+	}
+	fmt.Fprintf(e.stdout, "Success: %s has joined the cluster of %s\n", conf.NodeName, n.Name)
+	return exitOK
+}
+
+// clusterChange orders a change about a node, "" for the local one.
+func (e *env) clusterChange(ctx context.Context, config, what, node, done string) int {
+	if node != "" {
+		n, err := riakconf.ParseNode(node)
+		if err != nil {
+			return e.usageError("cluster", "%v", err)
+		}
+		node = n.Name
+	}
+	conf, code := e.load(config)
+	if conf == nil {
+		return code
+	}
+	if err := newAdmin(conf).post(ctx, "/cluster/"+what, url.Values{"node": {node}}, nil); err != nil {
+		return e.orderError(err)
+	}
+	if node == "" {
+		node = conf.NodeName
+	}
+	fmt.Fprintf(e.stdout, "Success: %s %s\n", node, done)
+	return exitOK
+}
+
+// orderError prints why an order was not carried out, or is not yet.
+func (e *env) orderError(err error) int {
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = errors.New("not done in time; cluster status tells how it is, and it may still be done")
+	}
+	return e.nodeError(err)
+}
+
+func (e *env) clusterStatus(ctx context.Context, config string, asJSON bool) int {
+	conf, code := e.load(config)
+	if conf == nil {
+		return code
+	}
+	var c ensemble.Cluster
+	if err := newAdmin(conf).get(ctx, "/cluster", nil, &c); err != nil {
+		return e.nodeError(err)
+	}
+	print := func() error { return printCluster(e.stdout, c) }
+	if asJSON {
+		print = func() error { return e.printJSON(c) }
+	}
+	if err := print(); err != nil {
+		return e.fail(exitFailed, err)
+	}
+	for _, hint := range clusterHints(c) {
+		fmt.Fprintln(e.stderr, hint)
+	}
+	return exitOK
+}
+
+// clusterHints is what an operator may want to do about the cluster.
+func clusterHints(c ensemble.Cluster) (hints []string) {
+	if c.Joining != "" {
+		hints = append(hints, fmt.Sprintf("this node asks to be let into the cluster of %s, and goes on asking", c.Joining))
+	}
+	if len(c.Members) > 0 && !c.Majority {
+		hints = append(hints, "no majority of the voters follows one raft leader: nobody is elected")
+	}
+	for _, m := range c.Members {
+		if m.Timing != "" && m.Timing != c.Members[0].Timing && c.Members[0].Timing != "" {
+			hints = append(hints, fmt.Sprintf("leader_latch.timing differs: %s on %s, %s on %s; make it the same", c.Members[0].Timing, c.Members[0].Name, m.Timing, m.Name))
+			break
+		}
+	}
+	return hints
+}
+
+func printCluster(w io.Writer, c ensemble.Cluster) error {
+	if len(c.Members) == 0 {
+		fmt.Fprintln(w, "This node is in no cluster yet.")
+		return nil
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "NODE\tSTATE\tVOTES\tROLE\tADDRESS")
+	for _, m := range c.Members {
+		state, votes, role := "up", "yes", "follower"
+		if !m.Up {
+			state, role = "down", "--"
+		}
+		if !m.Voter {
+			votes = "no"
+		}
+		if m.RaftLeader {
+			role = "raft leader"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", m.Name, state, votes, role, m.Address)
+	}
+	return t.Flush()
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync/atomic"
+
+	"leaderlatch/ensemble"
+	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/riakconf"
+)
+
+// lives are the nodes of a process, one after the other on one folder: a node
+// that leaves its cluster, or joins another, ends and makes room for the next.
+// The process, its listeners and its admin socket stay.
+type lives struct {
+	conf   *riakconf.Config
+	dir    *ensemble.Dir
+	timing ensemble.Timing
+	key    func() (*clusterport.Key, error)
+	log    *slog.Logger
+
+	node atomic.Pointer[ensemble.Node]
+}
+
+// now is the present node. It may be called from any goroutine.
+func (l *lives) now() *ensemble.Node { return l.node.Load() }
+
+// start opens the cluster port and starts a node.
+func (l *lives) start(ctx context.Context) error {
+	bind, note := clusterBind(l.conf.ClusterListener, net.InterfaceAddrs)
+	if note != "" {
+		l.log.Info(note)
+	}
+	listener, err := clusterport.Listen(ctx, bind)
+	if err != nil {
+		return fmt.Errorf("cluster listener (its host is nodename's, unless leader_latch.cluster_listener is set): %w", explainBind(bind, err))
+	}
+	address := l.conf.ClusterAddress()
+	if address.Port == 0 {
+		address.Port = listener.Addr().(*net.TCPAddr).Port
+	}
+	var join []ensemble.Place
+	for _, n := range l.conf.Join {
+		join = append(join, placeOf(n))
+	}
+	node, err := ensemble.Start(l.dir, ensemble.Config{
+		Name:          l.conf.NodeName,
+		Address:       address.String(),
+		Listener:      listener,
+		Key:           l.key,
+		Timing:        l.timing,
+		MinimumNodes:  l.conf.MinimumNodes,
+		Voters:        l.conf.Voters,
+		Join:          join,
+		DeadManSwitch: l.conf.DeadManSwitch,
+		Logger:        l.log,
+	})
+	if err != nil {
+		listener.Close()
+		return err
+	}
+	l.node.Store(node)
+	return nil
+}
+
+// anew stops the present node and starts the next.
+func (l *lives) anew(ctx context.Context) error {
+	stop, cancel := context.WithTimeout(ctx, stopPatience)
+	defer cancel()
+	if err := l.now().Stop(stop); err != nil {
+		return err
+	}
+	return l.start(ctx)
+}
+
+// placeOf is a node as an operator names it, with a port, for the ensemble.
+func placeOf(n riakconf.Node) ensemble.Place {
+	return ensemble.Place{Name: n.Name, Address: riakconf.Address{Host: n.Host, Port: n.Port}.String()}
+}
