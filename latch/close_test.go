@@ -78,7 +78,7 @@ func TestEveryEndGivesBackOnce(t *testing.T) {
 			end: func(f *fixture, c *client) { c.CloseWrite() }},
 		{name: "client resets while pending", pending: true, acked: true, client: gone,
 			end: func(f *fixture, c *client) { c.reset() }},
-		{name: "elections close while pending", pending: true, acked: true, client: closed,
+		{name: "elections close while pending", pending: true, acked: true, client: refused,
 			end: func(f *fixture, c *client) { f.e.EndAll() }},
 		{name: "lease lapsed before the answer", pending: true, acked: true, client: closed,
 			end: func(f *fixture, c *client) { f.e.Lapse(); f.e.Release() }},
@@ -366,6 +366,7 @@ func TestRefusalArrives(t *testing.T) {
 	}
 	c.TCPConn.Close()
 	eventually(t, "the connection is gone", func() bool { return f.s.Conns() == 0 })
+	eventually(t, "the refusal is logged", func() bool { return len(f.log.lines("JOIN refused")) > 0 }) // the last of all
 	if got := f.log.lines("JOIN refused"); len(got) != 1 || !strings.Contains(got[0], "group=g client=a") {
 		t.Errorf("logged %q, want one refusal with group and client", got)
 	}

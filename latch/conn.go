@@ -266,6 +266,10 @@ func (c *conn) Leader(name string, token uint64) {
 func (c *conn) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.state == pending {
+		c.refuse(errEnded)
+		return
+	}
 	c.end(errEnded)
 }
 

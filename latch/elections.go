@@ -28,9 +28,10 @@ type Member interface {
 	// committed; the first says that the membership itself is committed too.
 	Leader(name string, token uint64)
 
-	// Close ends the connection without a further line: the membership has
-	// ended, or the node may not speak for it any longer. It may come at any
-	// time after Join was called, also more than once.
+	// Close ends the connection without a further line, but for the refusal of
+	// a JOIN that has no answer yet: the membership has ended, or the node may
+	// not speak for it any longer. It may come at any time after Join was
+	// called, also more than once.
 	Close()
 }
 
