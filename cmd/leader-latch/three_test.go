@@ -1,0 +1,221 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"leaderlatch/ensemble"
+)
+
+// loopback gives an address of this machine that no other test has: so nodes
+// keep theirs over restarts, with one cluster port for all.
+func loopback() string {
+	n := loopbacks.Add(1)
+	return fmt.Sprintf("127.%d.%d.%d", 1+os.Getpid()%250, 1+n/250, 1+n%250)
+}
+
+var loopbacks atomic.Int32
+
+// member is a node of a cluster, over the lives of its processes.
+type member struct {
+	*proc
+	t     testing.TB
+	dir   string
+	name  string
+	ip    string
+	lines []string
+}
+
+// newMember prepares a node with an address of its own. It does not run yet.
+func newMember(t testing.TB, lines ...string) *member {
+	m := &member{t: t, dir: t.TempDir(), ip: loopback()}
+	m.name = "riak@" + m.ip
+	m.lines = append([]string{
+		"nodename = " + m.name,
+		"listener.leader_latch.internal = " + m.ip + ":5323",
+		"leader_latch.cluster_listener = " + m.ip + ":5324",
+		"leader_latch.minimum_nodes = 3",
+		"leader_latch.timing = normal",
+	}, lines...)
+	return m
+}
+
+// run starts the node's process.
+func (m *member) run() *member {
+	m.t.Helper()
+	m.proc = launch(m.t, m.dir, m.lines...)
+	return m
+}
+
+func (m *member) kill() {
+	m.t.Helper()
+	m.signal(syscall.SIGKILL)
+	<-m.gone
+}
+
+// ready waits until a JOIN would succeed.
+func (m *member) ready() {
+	m.t.Helper()
+	if out, err := m.command("wait", "--timeout", "60s"); err != nil {
+		m.t.Fatalf("wait: %v: %s\n%s", err, out, m.logText())
+	}
+}
+
+func (m *member) cluster() (c ensemble.Cluster) {
+	m.t.Helper()
+	out, err := m.command("cluster", "status", "--json")
+	// Hints go to stderr, in front or behind.
+	if i, j := strings.Index(out, "{"), strings.LastIndex(out, "}"); err == nil && i >= 0 {
+		err = json.Unmarshal([]byte(out[i:j+1]), &c)
+	}
+	if err != nil {
+		m.t.Fatalf("cluster status of %s: %v: %s", m.name, err, out)
+	}
+	return c
+}
+
+// cluster starts n nodes that find each other, and waits until all vote.
+func cluster(t testing.TB, n int, lines ...string) []*member {
+	t.Helper()
+	var all []*member
+	var names []string
+	for range n {
+		m := newMember(t, lines...)
+		all = append(all, m)
+		names = append(names, m.name)
+	}
+	for _, m := range all {
+		m.lines = append(m.lines, "leader_latch.join = "+strings.Join(names, ", "))
+		m.run()
+	}
+	for _, m := range all {
+		m.ready()
+		m.until("all vote", func() bool { return whole(m.cluster(), n) })
+	}
+	return all
+}
+
+// whole reports whether n members are up and vote, and follow one raft leader.
+func whole(c ensemble.Cluster, n int) bool {
+	return c.Active && c.Majority && len(c.Members) == n &&
+		!slices.ContainsFunc(c.Members, func(m ensemble.ClusterMember) bool { return !m.Voter || !m.Up || !m.Session })
+}
+
+// raftLeader gives the raft leader and the others.
+func raftLeader(t testing.TB, all []*member) (leader *member, others []*member) {
+	t.Helper()
+	all[0].until("a raft leader", func() bool {
+		leader, others = nil, nil
+		c := all[0].cluster()
+		for _, m := range all {
+			if slices.ContainsFunc(c.Members, func(cm ensemble.ClusterMember) bool { return cm.Name == m.name && cm.RaftLeader }) {
+				leader = m
+			} else {
+				others = append(others, m)
+			}
+		}
+		return leader != nil
+	})
+	return leader, others
+}
+
+// wantSilence expects that nothing has been sent and the connection is open. It
+// asks for an answer, which comes in order behind whatever would have been sent.
+func (c *conn) wantSilence() {
+	c.t.Helper()
+	c.send("?\n")
+	c.want("ERROR")
+}
+
+// wantGone waits for the end of the connection, however it comes, and expects
+// nothing before it.
+func (c *conn) wantGone() {
+	c.t.Helper()
+	c.SetReadDeadline(time.Now().Add(patience))
+	line, err := c.r.ReadString('\n')
+	if err == nil || isTimeout(err) {
+		c.t.Fatalf("read %q, %v; want the end", line, err)
+	}
+}
+
+func isTimeout(err error) bool {
+	e, ok := err.(net.Error)
+	return ok && e.Timeout()
+}
+
+// The documented session: one of three nodes up, then all, then succession.
+func TestDocumentedOutage(t *testing.T) {
+	t.Parallel()
+	all := cluster(t, 3)
+	all[1].kill()
+	all[2].kill()
+	one := all[0].dial()
+	one.send("JOIN test_group 1\n")
+	one.want("JOIN_FAILED SERVICE_UNAVAILABLE")
+	one.wantEnd()
+
+	// Any node answers, also without a majority: no leader, what it knows.
+	if out, err := all[0].command("ensemble-status"); err != nil || !strings.Contains(out, "   root       0 / 3         1 / 3      --\n") {
+		t.Errorf("ensemble-status: %v\n%s", err, out)
+	}
+	if c := all[0].cluster(); c.Majority || len(c.Members) != 3 {
+		t.Errorf("cluster %+v", c)
+	}
+	all[0].groups()
+
+	all[1].run()
+	all[2].run()
+	for _, m := range all {
+		m.ready()
+	}
+	two := all[1].join("test_group", "1", "1")
+	three := all[2].join("test_group", "2", "1")
+	two.Close()
+	three.want("LEADER 2")
+}
+
+// Whatever node is asked, the answer is one; and members on three nodes see one
+// order of leaders.
+func TestAnyNodeGivesTheSameAnswers(t *testing.T) {
+	t.Parallel()
+	all := cluster(t, 3)
+	var members []*conn
+	var names []string
+	for i := range 9 {
+		names = append(names, fmt.Sprint("m", i))
+		members = append(members, all[i%3].join("g", names[i], "m0"))
+	}
+	var answers []string
+	for _, m := range all {
+		m.until("it knows all members", func() bool { g := m.group("g"); return g != nil && len(g.Members) == 9 })
+		groups, err := m.command("groups", "--json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := m.command("ensemble-status")
+		if err != nil {
+			t.Fatal(err)
+		}
+		answers = append(answers, groups+out)
+		if !strings.Contains(out, "   root       3 / 3         3 / 3      riak@") {
+			t.Errorf("ensemble-status on %s:\n%s", m.name, out)
+		}
+	}
+	if answers[0] != answers[1] || answers[1] != answers[2] {
+		t.Errorf("the nodes answer differently:\n%s\n%s\n%s", answers[0], answers[1], answers[2])
+	}
+	for i := range 8 {
+		members[i].Close()
+		for _, m := range members[i+1:] {
+			m.want("LEADER " + names[i+1])
+		}
+	}
+}
