@@ -25,10 +25,11 @@ type fsm struct {
 	broken  error
 }
 
-// observer is told of what was applied, in order, by one goroutine at a time.
+// observer is told of what was applied, in order, by one goroutine at a time,
+// and of the term of the entry.
 // It may read the state until it returns.
 type observer interface {
-	applied(s *State, effects []Effect)
+	applied(s *State, effects []Effect, term uint64)
 	restored(s *State)
 	failed(err error)
 }
@@ -47,7 +48,7 @@ func (f *fsm) Apply(l *raft.Log) any {
 		return f.halt("log entry %d: %w", l.Index, err)
 	}
 	f.effects = f.state.Apply(l.Index, entry, f.effects[:0])
-	f.observer.applied(f.state, f.effects)
+	f.observer.applied(f.state, f.effects, l.Term)
 	clear(f.effects)
 	return nil
 }

@@ -70,9 +70,12 @@ type Node struct {
 	port    *clusterport.Port
 	forward *forwarder
 	hint    atomic.Pointer[hint] // who leads, says another node
+	leads   atomic.Uint64        // the term in which this node is the raft leader; 0: none
+	newest  atomic.Pointer[committed]
 
 	dispatch     *dispatcher
 	wake         chan struct{}   // the loop has something to look at; room for one
+	wakeHints    chan struct{}   // followers are to be told of newest; room for one
 	wakeProposer chan struct{}   // the session has something to propose; room for one
 	life         context.Context // done: the goroutines end
 	end          context.CancelFunc
@@ -134,6 +137,7 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 		dispatch:     newDispatcher(),
 		wake:         make(chan struct{}, 1),
 		wakeProposer: make(chan struct{}, 1),
+		wakeHints:    make(chan struct{}, 1),
 		failing:      make(chan struct{}),
 		changed:      make(chan struct{}),
 	}
@@ -193,11 +197,15 @@ func (n *Node) closed(m *Membership, acknowledged bool) {
 
 // applied implements observer: it is called with every entry's effects, under
 // the fsm's lock.
-func (n *Node) applied(s *State, effects []Effect) {
+func (n *Node) applied(s *State, effects []Effect, term uint64) {
 	n.noteCluster(s)
 	for _, e := range effects {
-		if e, ok := e.(Removed); ok {
+		switch e := e.(type) {
+		case Renewed: // nobody waits for it
+		case Removed:
 			go n.dropped(e.Node) // closes connections; nothing waits here
+		default:
+			n.hintFollowers(s.index, term)
 		}
 	}
 	n.mu.Lock()

@@ -132,6 +132,7 @@ func (n *Node) startRaft() error {
 	}
 	n.running.Go(func() { n.watchRaft(leading, changes) })
 	n.running.Go(n.seekRaftLeader)
+	n.running.Go(func() { n.runHints(transport) })
 	n.running.Go(n.run)
 	n.running.Go(n.runProposer)
 	n.running.Go(func() { n.dispatch.run(n.done, n.allJoined) })
@@ -281,10 +282,12 @@ func (n *Node) watchRaft(leading <-chan bool, changes <-chan raft.Observation) {
 			mine := turn
 			n.roster.expirer.follow()
 			n.mu.Unlock()
+			n.leads.Store(0)
 			if !is {
 				n.log.Info("no longer the raft leader")
 				continue
 			}
+			n.leads.Store(n.raft.CurrentTerm())
 			n.log.Info("raft leader")
 			// On its own: Raft may leave the question without an answer when
 			// it shuts down, and nothing may wait for it.

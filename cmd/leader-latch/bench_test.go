@@ -89,3 +89,59 @@ func BenchmarkHandOver(b *testing.B) {
 	}
 	l.report(b)
 }
+
+// Three nodes, each a real process. The raft leader and the others differ in
+// how far a commit has to go.
+
+// BenchmarkThreeJoin is BenchmarkConnectAndJoin on a cluster.
+func BenchmarkThreeJoin(b *testing.B) {
+	leader, others := raftLeader(b, cluster(b, 3))
+	for _, at := range []struct {
+		name string
+		node *member
+	}{{"raft-leader", leader}, {"follower", others[0]}} {
+		b.Run(at.name, func(b *testing.B) {
+			var l latencies
+			for i := 0; b.Loop(); i++ {
+				start := time.Now()
+				c := at.node.dial()
+				c.send("JOIN %s-%d-%d me\n", at.name, b.N, i)
+				c.want("LEADER me")
+				l = append(l, time.Since(start))
+				c.Close()
+			}
+			l.report(b)
+		})
+	}
+}
+
+// BenchmarkThreeHandOver is BenchmarkHandOver on a cluster: from the close of
+// the leader's connection at one node to the line at the next member's.
+func BenchmarkThreeHandOver(b *testing.B) {
+	leader, others := raftLeader(b, cluster(b, 3))
+	for _, way := range []struct {
+		name     string
+		from, to *member
+	}{
+		{"raft-leader-to-raft-leader", leader, leader},
+		{"raft-leader-to-follower", leader, others[0]},
+		{"follower-to-raft-leader", others[0], leader},
+		{"follower-to-same-follower", others[0], others[0]},
+		{"follower-to-other-follower", others[0], others[1]},
+	} {
+		b.Run(way.name, func(b *testing.B) {
+			var l latencies
+			for i := 0; b.Loop(); i++ {
+				group := fmt.Sprintf("%s-%d-%d", way.name, b.N, i)
+				first := way.from.join(group, "a", "a")
+				next := way.to.join(group, "b", "a")
+				start := time.Now()
+				first.Close()
+				next.want("LEADER b")
+				l = append(l, time.Since(start))
+				next.Close()
+			}
+			l.report(b)
+		})
+	}
+}
