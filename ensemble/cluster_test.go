@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"leaderlatch/ensemble/boltstore"
 	"leaderlatch/ensemble/clusterport"
 )
 
@@ -202,5 +206,228 @@ func TestARemovedNodeStopsForGood(t *testing.T) {
 	}
 	if all := others[1].servers(); len(all) != 1 || all[0].id != others[1].self {
 		t.Errorf("left are %v", all)
+	}
+}
+
+// The lists of nodes that found a cluster have to be the same, and the first of
+// them has to be there: nobody founds a second cluster meanwhile.
+func TestNobodyFoundsBesideTheFirst(t *testing.T) {
+	a, b, c := newMachine(t, "a@127.0.0.1", nil), newMachine(t, "b@127.0.0.1", nil), newMachine(t, "c@127.0.0.1", nil)
+	list := func(all ...*machine) func(*Config) {
+		var places []Place
+		for _, m := range all {
+			places = append(places, m.place())
+		}
+		return func(c *Config) { c.Join = places }
+	}
+	for _, m := range []*machine{a, b, c} {
+		l, err := clusterport.Listen(t.Context(), m.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.address = l.Addr().String()
+		l.Close()
+	}
+	b.change, c.change = list(a, b, c), list(a, b, c)
+	b.start()
+	c.start()
+	for _, m := range []*machine{b, c} {
+		if err := m.seekCluster(); err == nil || !strings.Contains(err.Error(), "connection refused") {
+			t.Errorf("%s: %v", m.name, err)
+		}
+		if _, err := m.Join("g", "x", &client{}); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "in no cluster yet") {
+			t.Errorf("JOIN at a node without a cluster: %v", err)
+		}
+	}
+	a.change = list(a, c)
+	a.start()
+	if err := a.seekCluster(); err == nil || !strings.Contains(err.Error(), "another leader_latch.join") {
+		t.Errorf("with another list: %v", err)
+	}
+	if id := a.dir.id(); id.Cluster != "" {
+		t.Fatalf("it founded a cluster: %+v", id)
+	}
+	kill(a.Node)
+	a.change = list(a, b, c)
+	a.start()
+	for _, m := range []*machine{a, b, c} {
+		m.ready()
+	}
+	// A list is for the first start: a node with a cluster ignores it.
+	kill(b.Node)
+	b.change = list(b)
+	b.start().ready()
+	if b.dir.id().Cluster != a.dir.id().Cluster {
+		t.Error("a node with a cluster has founded another")
+	}
+}
+
+// Wherever the way into a cluster was cut off, the next start goes on there,
+// with the id under which others may know the node already.
+func TestJoiningIsTakenUpWhereItStopped(t *testing.T) {
+	a := newMachine(t, "a@127.0.0.1", nil).start()
+	poll(t, "a cluster", a.entered)
+	in, _, err := a.inquire(a.place())
+	if err != nil || in.Cluster != a.dir.id().Cluster || in.TokenBase == 0 {
+		t.Fatalf("invited to %+v, %v", in, err)
+	}
+	for i, c := range []struct {
+		name string
+		cut  func(id *identity, b *machine)
+	}{
+		{"before the other node was asked", func(id *identity, b *machine) { id.Join = string(raftAddress(a.name, a.address)) }},
+		{"before it was added", func(id *identity, b *machine) {
+			id.Join, id.Cluster, id.TokenBase, id.Settled = string(raftAddress(a.name, a.address)), in.Cluster, in.TokenBase, true
+		}},
+		{"after it was added", func(id *identity, b *machine) {
+			id.Join, id.Cluster, id.TokenBase, id.Settled = string(raftAddress(a.name, a.address)), in.Cluster, in.TokenBase, true
+			if err := a.add(applicant{id.Node, b.name, b.address}); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newMachine(t, fmt.Sprintf("b%d@127.0.0.1", i), nil)
+			b.start() // a cluster of its own, which it gives up
+			poll(t, "a cluster of its own", b.entered)
+			kill(b.Node)
+			dir, err := OpenDir(t.Context(), b.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := dir.beginAnew("x x"); err != nil {
+				t.Fatal(err)
+			}
+			err = dir.change(func(id *identity) { c.cut(id, b) })
+			if err == nil && dir.identity.Settled {
+				err = dir.setAside() // as the start did that wrote so
+				b.touch("raft.db")
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			id := dir.id().Node
+			dir.Close()
+			b.start()
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			if err := b.WaitMember(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if got := b.dir.id(); got.Node != id || got.Cluster != in.Cluster || got.Join != "" || !got.Settled {
+				t.Errorf("identity %+v", got)
+			}
+			if _, err := os.Stat(b.dir.Path("aside/raft.db")); err != nil {
+				t.Errorf("the state of the life before was not set aside: %v", err)
+			}
+			if err := b.Leave(ctx, ""); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+func (m *machine) touch(name string) {
+	store, err := boltstore.Open(filepath.Join(m.path, name), boltstore.Options{})
+	if err == nil {
+		err = store.Close()
+	}
+	if err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// Two machines cannot be one node: a name is taken while its session lives, and
+// free for a new machine afterwards.
+func TestAWipedNodeReplacesItself(t *testing.T) {
+	all := founders(t, 3)
+	leader, others := raftLeaderOf(t, all)
+	old := others[0]
+	err := leader.add(applicant{"another", old.name, "127.0.0.1:1"})
+	if _, again := errors.AsType[laterError](err); !again || !strings.Contains(err.Error(), old.name) {
+		t.Fatalf("a second node of a living name: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := old.retire(ctx); err != nil { // its session has ended
+		t.Fatal(err)
+	}
+	kill(old.Node)
+	was := old.self
+	if err := os.RemoveAll(old.path); err != nil {
+		t.Fatal(err)
+	}
+	old.start().ready()
+	if old.self == was {
+		t.Error("the id was used again")
+	}
+	names := 0
+	for _, s := range leader.servers() {
+		if s.id == was {
+			t.Error("the old id is a member still")
+		}
+		if s.name == old.name {
+			names++
+		}
+	}
+	if names != 1 {
+		t.Errorf("%d nodes of the name", names)
+	}
+	if err := leader.add(applicant{was, old.name, old.address}); err == nil || !strings.Contains(err.Error(), "was removed") {
+		t.Errorf("an id that was removed comes back: %v", err)
+	}
+}
+
+// A node that comes up at another address, under another name, announces both,
+// though the raft leader looks for it where it was.
+func TestANodeMayMoveAndBeRenamed(t *testing.T) {
+	all := founders(t, 3)
+	_, others := raftLeaderOf(t, all)
+	moved := others[0]
+	kill(moved.Node)
+	moved.name, moved.address = "renamed@127.0.0.1", "127.0.0.1:0"
+	moved.start().ready()
+	for _, m := range all {
+		poll(t, "all know", func() bool {
+			s, ok := m.server(moved.self)
+			return ok && s.name == moved.name && s.address == moved.address && s.voter
+		})
+	}
+}
+
+// Strangers with the right cookie are refused, each with the reason; and a node
+// without a raft leader lets in who may be one.
+func TestWhoIsAdmitted(t *testing.T) {
+	all := founders(t, 3)
+	leader, others := raftLeaderOf(t, all)
+	stranger := leader.hello()
+	stranger.Node = "stranger"
+	for _, p := range []clusterport.Purpose{clusterport.Raft, clusterport.Forward, clusterport.Admin} {
+		if err := others[0].admit(stranger, p); !errors.Is(err, clusterport.ErrUnknownNode) {
+			t.Errorf("%s by a stranger: %v", p, err)
+		}
+		if err := others[0].admit(leader.hello(), p); err != nil {
+			t.Errorf("%s by a member: %v", p, err)
+		}
+	}
+	if err := others[0].admit(stranger, clusterport.Join); err != nil {
+		t.Errorf("a stranger may ask to join: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	gone := others[1].hello()
+	if err := leader.ForceRemove(ctx, gone.Name); err != nil {
+		t.Fatal(err)
+	}
+	poll(t, "it is refused as removed", func() bool {
+		return errors.Is(others[0].admit(gone, clusterport.Raft), clusterport.ErrRemoved)
+	})
+	kill(leader.Node)
+	poll(t, "nobody leads", func() bool { _, id := others[0].raft.LeaderWithID(); return id == "" })
+	if err := others[0].admit(stranger, clusterport.Raft); err != nil {
+		t.Errorf("a node that may be the raft leader: %v", err)
+	}
+	if err := others[0].admit(gone, clusterport.Raft); !errors.Is(err, clusterport.ErrRemoved) {
+		t.Errorf("a removed node: %v", err)
 	}
 }

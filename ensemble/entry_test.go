@@ -42,9 +42,15 @@ func TestFormatsStayReadable(t *testing.T) {
 	s.Apply(1, everyOp, nil)
 	s.Apply(2, Entry{At: everyOp.At, Ops: []Op{Open{"n2", 1, "boot", time.Second, 2 * time.Second, "riak@10.0.0.2", "10.0.0.2:5324", 1}}}, nil)
 	s.Apply(3, Entry{At: everyOp.At, Ops: []Op{Join{2048, 1, "spark", "worker-2"}, Join{2048, 2, "spark", "worker-3"}}}, nil)
+	removing := Entry{At: everyOp.At, Ops: []Op{Remove{"n2"}, Remove{"n3"}}}
+	r := NewState()
+	r.Apply(1, Entry{At: everyOp.At, Ops: []Op{Open{"n2", 1, "boot", time.Second, 2 * time.Second, "riak@10.0.0.2", "10.0.0.2:5324", 1}}}, nil)
+	r.Apply(2, removing, nil) // one with a session, one that never had any
 	for name, now := range map[string][]byte{
-		"entry-v1.hex":    encodeEntry(everyOp),
-		"snapshot-v1.hex": s.Snapshot(),
+		"entry-v1.hex":            encodeEntry(everyOp),
+		"entry-remove-v1.hex":     encodeEntry(removing),
+		"snapshot-v1.hex":         s.Snapshot(),
+		"snapshot-removed-v1.hex": r.Snapshot(),
 	} {
 		text, err := os.ReadFile(filepath.Join("../testdata/disk", name))
 		if err != nil {
@@ -99,6 +105,7 @@ func TestDamagedBytesAreRefused(t *testing.T) {
 
 func FuzzDecodeEntry(f *testing.F) {
 	f.Add(encodeEntry(everyOp))
+	f.Add(encodeEntry(Entry{Ops: []Op{Remove{"n1"}}}))
 	f.Add([]byte{entryVersion, 0, 0xff, 0xff, 3})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		entry, err := decodeEntry(b)

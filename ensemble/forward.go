@@ -160,7 +160,7 @@ func (l *link) answered(b []byte) error {
 	var index uint64
 	var err error
 	if b[n] == 0 {
-		if index, n = binary.Uvarint(rest); n != len(rest) {
+		if index, n = binary.Uvarint(rest); n <= 0 || n != len(rest) {
 			return errCorrupt
 		}
 	} else {

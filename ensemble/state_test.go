@@ -153,6 +153,8 @@ func (c *stateCase) op(t *testing.T, at string, f []string) Op {
 		return End{inc(1), num(2)}
 	case "expire":
 		return Expire{inc(1), num(2)}
+	case "remove":
+		return Remove{NodeID(f[1])}
 	}
 	t.Fatalf("%s: no operation %q", at, f[0])
 	return nil
@@ -181,6 +183,8 @@ func (c *stateCase) show(e Effect) string {
 		return fmt.Sprintf("left %s %s %s", id(e.Member), e.Group, e.Client)
 	case Led:
 		return fmt.Sprintf("led %s %s %s", e.Group, e.Leader, token(e.Token))
+	case Removed:
+		return fmt.Sprintf("removed %s", e.Node)
 	}
 	return fmt.Sprintf("%T", e)
 }

@@ -1,0 +1,98 @@
+package ensemble
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestNextChange(t *testing.T) {
+	live := func(name string) known { return known{name: name, address: name + ":5324", live: true} }
+	voter := func(name string) server { return server{NodeID(name), name, name + ":5324", true} }
+	follower := func(name string) server { return server{NodeID(name), name, name + ":5324", false} }
+	for _, c := range []struct {
+		name    string
+		servers []server
+		nodes   map[NodeID]known
+		away    map[NodeID]bool
+		voters  int
+		want    string // node and text; empty: nothing
+	}{
+		{name: "all is well", voters: 5,
+			servers: []server{voter("a"), voter("b"), voter("c")},
+			nodes:   map[NodeID]known{"a": live("a"), "b": live("b"), "c": live("c")}},
+		{name: "one that lives gets its vote", voters: 5, want: "b: it votes",
+			servers: []server{voter("a"), follower("b")},
+			nodes:   map[NodeID]known{"a": live("a"), "b": live("b")}},
+		{name: "one that has not caught up does not", voters: 5,
+			servers: []server{voter("a"), follower("b")},
+			nodes:   map[NodeID]known{"a": live("a")}},
+		{name: "there are voters enough", voters: 2,
+			servers: []server{voter("a"), voter("b"), follower("c")},
+			nodes:   map[NodeID]known{"a": live("a"), "b": live("b"), "c": live("c")}},
+		{name: "a voter that is down for a moment keeps its vote", voters: 2,
+			servers: []server{voter("a"), voter("b"), follower("c")},
+			nodes:   map[NodeID]known{"a": live("a"), "c": live("c")}},
+		{name: "a voter that stays away loses it", voters: 2, want: "b: it does not vote",
+			servers: []server{voter("a"), voter("b"), follower("c")},
+			nodes:   map[NodeID]known{"a": live("a"), "c": live("c")}, away: map[NodeID]bool{"b": true}},
+		{name: "and nobody does where nobody could take it", voters: 2,
+			servers: []server{voter("a"), voter("b"), follower("c")},
+			nodes:   map[NodeID]known{"a": live("a")}, away: map[NodeID]bool{"b": true, "c": true}},
+		{name: "a node that has moved", voters: 5, want: "b: it is now b at elsewhere:1",
+			servers: []server{voter("a"), voter("b")},
+			nodes:   map[NodeID]known{"a": live("a"), "b": {name: "b", address: "elsewhere:1", live: true}}},
+		{name: "a node with a new name", voters: 5, want: "b: it is now d at b:5324",
+			servers: []server{voter("a"), voter("b")},
+			nodes:   map[NodeID]known{"a": live("a"), "b": {name: "d", address: "b:5324", live: true}}},
+		{name: "a name that another node has is not taken", voters: 5,
+			servers: []server{voter("a"), voter("b")},
+			nodes:   map[NodeID]known{"a": live("a"), "b": {name: "a", address: "b:5324", live: true}}},
+		{name: "a node that was removed is forgotten", voters: 5, want: "b: it is no member",
+			servers: []server{voter("a")},
+			nodes:   map[NodeID]known{"a": live("a"), "b": live("b")}},
+		{name: "once", voters: 5,
+			servers: []server{voter("a")},
+			nodes:   map[NodeID]known{"a": live("a"), "b": {name: "b", removed: true}}},
+		{name: "an id that was never seen alive, removed", voters: 5,
+			servers: []server{voter("a")},
+			nodes:   map[NodeID]known{"a": live("a"), "b": {removed: true}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := nextChange(c.servers, c.nodes, c.away, c.voters)
+			text := ""
+			if got.what != nil {
+				text = string(got.node) + ": " + got.text
+			}
+			if (text == "") != (c.want == "") || !strings.HasPrefix(text, c.want) {
+				t.Errorf("got %q, want %q", text, c.want)
+			}
+		})
+	}
+}
+
+// A raft leader is one that a majority of the voters says so of, in one term.
+func TestQuorum(t *testing.T) {
+	servers := []server{{id: "a", voter: true}, {id: "b", voter: true}, {id: "c", voter: true}, {id: "d"}}
+	leads := view{State: "leading", Term: 7, Leader: "a"}
+	follows := view{State: "following", Term: 7, Leader: "a"}
+	for _, c := range []struct {
+		name  string
+		views map[NodeID]view
+		want  NodeID
+		with  []NodeID
+	}{
+		{"all answer", map[NodeID]view{"a": leads, "b": follows, "c": follows, "d": follows}, "a", []NodeID{"a", "b", "c"}},
+		{"two of three", map[NodeID]view{"a": leads, "c": follows}, "a", []NodeID{"a", "c"}},
+		{"the raft leader does not answer", map[NodeID]view{"b": follows, "c": follows}, "", nil},
+		{"one that follows has no vote", map[NodeID]view{"a": leads, "d": follows}, "", nil},
+		{"alone", map[NodeID]view{"a": leads}, "", nil},
+		{"deposed, and does not know", map[NodeID]view{"a": leads, "b": {State: "following", Term: 8, Leader: "c"}, "c": {State: "leading", Term: 8, Leader: "c"}}, "c", []NodeID{"b", "c"}},
+		{"of an older term", map[NodeID]view{"a": leads, "b": {State: "following", Term: 6, Leader: "a"}, "c": {State: "probe", Term: 7}}, "", nil},
+	} {
+		leader, with := quorum(servers, c.views)
+		if leader != c.want || !reflect.DeepEqual(with, c.with) {
+			t.Errorf("%s: %q with %q, want %q with %q", c.name, leader, with, c.want, c.with)
+		}
+	}
+}
