@@ -12,6 +12,8 @@
 //
 //	leader       the member of a group that clients elected: its first one
 //	raft leader  the node that appends to the log; no client ever hears of it
+//	member       of a group: a client; of the cluster: a node, also called a server
+//	voter        a node that counts towards the majority; others follow
 //	session      a node's membership of the cluster: its members live in it
 //	incarnation  one life of a session, from an Open to the loss of its lease
 //	lease        the time for which a node may speak for its members
@@ -25,16 +27,21 @@
 // state.go is the replicated state machine, plain data; entry.go and
 // snapshot.go are its bytes. roster.go, session.go, lease.go and expirer.go are
 // the protocol that makes it safe to act on the state, pure code over clock
-// readings. node.go drives them, and is the only file that knows Raft's
-// events; fsm.go, proposer.go and dispatch.go are the ways into and out of it.
+// readings. node.go drives them; raft.go starts Raft and the cluster port and
+// follows their events. fsm.go, proposer.go, forward.go, hint.go and dispatch.go
+// are the ways into the log and out of it. servers.go is the list of members,
+// entering.go how a node gets into it, changes.go how it changes; ask.go is how
+// nodes talk about that, views.go and report.go what they tell operators.
 // datadir.go is what lies on disk beside Raft's own.
 //
 // # Goroutines
 //
-// A Node has four of its own, which [Node.Stop] ends: the loop, which looks at
-// the clocks; the proposer; the dispatcher, which calls members; and the one
-// that follows Raft's leadership. Short-lived ones wait for Raft's answers; those
-// that it leaves without one when it shuts down end with the process. Raft calls the fsm from one of its own. Locks
-// are taken in the order fsm, node, dispatcher; members are called with none
-// of them held.
+// A Node has its own, which [Node.Stop] ends: the loop, which looks at the
+// clocks; the proposer; the dispatcher, which calls members; one that follows
+// Raft's leadership, one that asks others for it, one for each other member that
+// is sent hints; and, until it is in a cluster, one that sees to that. Those of
+// the cluster port end with its connections. Short-lived ones wait for Raft's
+// answers; those that it leaves without one when it shuts down end with the
+// process. Raft calls the fsm from one of its own. Locks are taken in the order
+// changing, fsm, node, dispatcher; members are called with none of them held.
 package ensemble
