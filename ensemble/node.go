@@ -59,19 +59,20 @@ type Config struct {
 // in it, and the memberships of the clients that are connected here. It is
 // safe for concurrent use.
 type Node struct {
-	cfg     Config
-	log     *slog.Logger
-	now     func() reading
-	dir     *Dir
-	self    NodeID
-	store   *boltstore.Store
-	raft    *raft.Raft
-	fsm     *fsm
-	port    *clusterport.Port
-	forward *forwarder
-	hint    atomic.Pointer[hint] // who leads, says another node
-	leads   atomic.Uint64        // the term in which this node is the raft leader; 0: none
-	newest  atomic.Pointer[committed]
+	cfg       Config
+	log       *slog.Logger
+	now       func() reading
+	dir       *Dir
+	self      NodeID
+	store     *boltstore.Store
+	raft      *raft.Raft
+	fsm       *fsm
+	port      *clusterport.Port
+	transport *transport
+	forward   *forwarder
+	hint      atomic.Pointer[hint] // who leads, says another node
+	leads     atomic.Uint64        // the term in which this node is the raft leader; 0: none
+	newest    atomic.Pointer[committed]
 
 	dispatch     *dispatcher
 	wake         chan struct{}   // the loop has something to look at; room for one
@@ -455,10 +456,16 @@ func (n *Node) retire(ctx context.Context) error {
 // release hands over raft leadership and ends the node's goroutines, Raft, the
 // cluster port and the store.
 func (n *Node) release() error {
-	n.handOver()
+	if err := n.Err(); err != nil && err != ErrAnew {
+		// Where the disk hangs, what follows may take for ever. The others have
+		// to see at once that this node is gone.
+		n.port.Close()
+	} else {
+		n.handOver()
+	}
 	n.end()
 	n.forward.close()
-	err := n.raft.Shutdown().Error()
+	err := n.endRaft()
 	n.port.Close()
 	n.running.Wait()
 	n.deadMan.close()

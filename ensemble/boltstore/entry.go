@@ -18,6 +18,9 @@ var ErrVersion = errors.New("written by a newer version of this program; run tha
 // ErrDamaged is that of a file, or an entry in it, that is not as it was written.
 var ErrDamaged = errors.New("damaged")
 
+// ErrStalled: the disk does not answer.
+var ErrStalled = errors.New("the disk hangs")
+
 // An entry on disk, format 1. Numbers are big endian; every entry has exactly
 // one encoding.
 //

@@ -25,9 +25,14 @@ type Options struct {
 	// for a moment.
 	InitialMmapSize int
 
+	// StallLimit is how long a write may take. A longer one is an error that
+	// wraps ErrStalled. Default 5 s.
+	StallLimit time.Duration
+
 	// OnError is called with the first error that makes the store useless. The
 	// call that failed waits for it, and so do writes, so it must not use the
 	// store. The process should end: see the package comment.
+	// When a write hangs, so does Close.
 	OnError func(error)
 
 	// openFile stands in for os.OpenFile in tests of failing disks.
@@ -45,7 +50,12 @@ func Open(path string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open log store %s: %w", path, explain(err))
 	}
-	return &Store{db: db, onError: opts.OnError}, nil
+	s := &Store{db: db, onError: opts.OnError, closed: make(chan struct{})}
+	if opts.StallLimit == 0 {
+		opts.StallLimit = 5 * time.Second
+	}
+	go s.watch(opts.StallLimit)
+	return s, nil
 }
 
 func open(path string, opts Options) (db *bolt.DB, err error) {

@@ -9,7 +9,8 @@
 //     every later call returns it too. After a failed fsync the kernel counts the
 //     lost pages as written, so trying again would seem to work. Raft itself goes
 //     on after such errors as a silent follower; hence [Options].OnError, after
-//     which the process should end.
+//     which the process should end. A write that hangs is such an error too: Raft
+//     would go on as a leader that commits nothing, and nobody would take its place.
 //   - Entries have no gaps. Raft leaves one when a snapshot has taken the place
 //     of all that a log had; then the entries before the gap go, in the same
 //     transaction. Left there they could be entries that never were committed,
@@ -31,6 +32,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 	bolt "go.etcd.io/bbolt"
@@ -55,10 +57,43 @@ type Store struct {
 	onError func(error)
 	writing sync.Mutex // held over a write and the note that it failed, so that no other comes between
 	failed  atomic.Pointer[error]
+
+	began     atomic.Pointer[time.Time] // of the write that is under way; nil: none
+	closeOnce sync.Once
+	closed    chan struct{}
 }
 
 // Close waits for running calls and closes the file. Later calls fail, without OnError.
-func (s *Store) Close() error { return s.db.Close() }
+func (s *Store) Close() error {
+	s.closeOnce.Do(func() { close(s.closed) })
+	return s.db.Close()
+}
+
+// watch fails the store when a write takes longer than limit: the disk hangs.
+// The write itself cannot be ended, nor is it known what will come of it.
+func (s *Store) watch(limit time.Duration) {
+	tick := time.NewTicker(limit / 10)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.closed:
+			return
+		case <-tick.C:
+		}
+		if began := s.began.Load(); began != nil && time.Since(*began) > limit {
+			s.fail(fmt.Errorf("a write has taken over %v: %w", limit, ErrStalled))
+			return
+		}
+	}
+}
+
+// fail makes an error the last word, unless there is one.
+func (s *Store) fail(err error) {
+	err = fmt.Errorf("log store %s: %w", s.db.Path(), err)
+	if s.failed.CompareAndSwap(nil, &err) && s.onError != nil {
+		s.onError(err)
+	}
+}
 
 // FirstIndex returns the index of the oldest entry, 0 if there is none.
 func (s *Store) FirstIndex() (first uint64, err error) {
@@ -198,6 +233,9 @@ func (s *Store) view(f func(*bolt.Tx) error) error { return s.run(s.db.View, f) 
 func (s *Store) update(f func(*bolt.Tx) error) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	now := time.Now()
+	s.began.Store(&now)
+	defer s.began.Store(nil)
 	return s.run(s.db.Update, f)
 }
 
@@ -209,10 +247,7 @@ func (s *Store) run(transaction func(func(*bolt.Tx) error) error, f func(*bolt.T
 	if err == nil || err == raft.ErrLogNotFound || err == errNotFound || err == bolterrors.ErrDatabaseNotOpen {
 		return err
 	}
-	err = fmt.Errorf("log store %s: %w", s.db.Path(), err)
-	if s.failed.CompareAndSwap(nil, &err) && s.onError != nil {
-		s.onError(err)
-	}
+	s.fail(err)
 	return *s.failed.Load()
 }
 
