@@ -196,8 +196,15 @@ func (n *Node) leave(ctx context.Context) error {
 		return n.beginAnew("") // it gives up asking to be let in
 	case len(n.others()) == 0:
 		return fmt.Errorf("%s is the only member", n.cfg.Name)
-	case n.raftLeader() == "":
-		return fmt.Errorf("there is no raft leader: nobody can leave or join before a majority of the nodes is up")
+	}
+	for patience := time.After(changeTime); n.raftLeader() == ""; {
+		select {
+		case <-time.After(askAnew):
+		case <-patience:
+			return fmt.Errorf("there is no raft leader: nobody can leave or join before a majority of the nodes is up")
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	if err := n.dir.change(func(id *identity) { id.Leaving = true }); err != nil {
 		return err

@@ -266,7 +266,7 @@ func TestNobodyFoundsBesideTheFirst(t *testing.T) {
 // with the id under which others may know the node already.
 func TestJoiningIsTakenUpWhereItStopped(t *testing.T) {
 	a := newMachine(t, "a@127.0.0.1", nil).start()
-	poll(t, "a cluster", a.entered)
+	poll(t, "a cluster", a.founded.Load)
 	in, _, err := a.inquire(a.place())
 	if err != nil || in.Cluster != a.dir.id().Cluster || in.TokenBase == 0 {
 		t.Fatalf("invited to %+v, %v", in, err)

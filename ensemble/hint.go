@@ -35,7 +35,7 @@ func (n *Node) hintFollowers(index, term uint64) {
 }
 
 // runHints keeps a goroutine for each other member, which sends it hints.
-func (n *Node) runHints(t raft.Transport) {
+func (n *Node) runHints() {
 	wakes := map[NodeID]chan struct{}{}
 	defer func() {
 		for _, wake := range wakes {
@@ -55,7 +55,7 @@ func (n *Node) runHints(t raft.Transport) {
 		for _, s := range n.others() {
 			if wakes[s.id] == nil {
 				wakes[s.id] = make(chan struct{}, 1)
-				n.running.Go(func() { n.sendHints(t, s.id, wakes[s.id]) })
+				n.running.Go(func() { n.sendHints(s.id, wakes[s.id]) })
 			}
 			signal(wakes[s.id])
 			delete(gone, s.id)
@@ -69,7 +69,8 @@ func (n *Node) runHints(t raft.Transport) {
 
 // sendHints sends a follower the newest hint whenever it is woken, until wake is
 // closed.
-func (n *Node) sendHints(t raft.Transport, to NodeID, wake <-chan struct{}) {
+func (n *Node) sendHints(to NodeID, wake <-chan struct{}) {
+	t := n.transport
 	header := raft.RPCHeader{
 		ProtocolVersion: raft.ProtocolVersionMax,
 		ID:              []byte(n.self),

@@ -243,7 +243,7 @@ func TestARestartEndsTheOldMembershipsAtOnce(t *testing.T) {
 // kill ends a node as the death of its process would, but for the lock.
 func kill(n *Node) {
 	n.end()
-	n.raft.Shutdown().Error()
+	n.endRaft()
 	n.port.Close()
 	n.running.Wait()
 	n.store.Close()

@@ -68,13 +68,13 @@ func (n *Node) startRaft() error {
 		}
 		return s.address, nil
 	})
-	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	n.transport = &transport{NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:                layer,
 		ServerAddressProvider: layer,
 		MaxPool:               3,
 		Timeout:               max(2*time.Second, 2*n.cfg.Timing.Heartbeat),
 		Logger:                logger,
-	})
+	})}
 
 	leading := make(chan bool, 1)
 	c := raft.DefaultConfig()
@@ -92,14 +92,14 @@ func (n *Node) startRaft() error {
 	c.NotifyCh = leading
 	c.Logger = logger
 
-	n.raft, err = raft.NewRaft(c, n.fsm, store, store, snapshots, transport)
+	n.raft, err = raft.NewRaft(c, n.fsm, store, store, snapshots, n.transport)
 	if err != nil {
-		transport.Close()
+		n.transport.Close()
 		return permanent("data folder: raft does not start on it: %w; %s", err, cureFolder)
 	}
 	if id := n.dir.id(); id.Cluster != "" && !id.Settled {
 		if err := n.found(); err != nil {
-			n.raft.Shutdown().Error()
+			n.endRaft()
 			return err
 		}
 	}
@@ -132,7 +132,7 @@ func (n *Node) startRaft() error {
 	}
 	n.running.Go(func() { n.watchRaft(leading, changes) })
 	n.running.Go(n.seekRaftLeader)
-	n.running.Go(func() { n.runHints(transport) })
+	n.running.Go(n.runHints)
 	n.running.Go(n.run)
 	n.running.Go(n.runProposer)
 	n.running.Go(func() { n.dispatch.run(n.done, n.allJoined) })
@@ -140,6 +140,13 @@ func (n *Node) startRaft() error {
 		n.running.Go(n.enter)
 	}
 	return nil
+}
+
+// endRaft returns when Raft uses the store no more.
+func (n *Node) endRaft() error {
+	err := n.raft.Shutdown().Error()
+	n.transport.end()
+	return err
 }
 
 // checkState makes sure that Raft's state is what the folder says: there, and
