@@ -225,9 +225,7 @@ func (n *Node) leave(ctx context.Context) error {
 // removed is called when others say that this node was removed.
 func (n *Node) removed(by string) {
 	if n.dir.id().Leaving {
-		if err := n.beginAnew(""); err != nil {
-			n.failed(err)
-		}
+		n.beginAnew("")
 		return
 	}
 	n.failed(permanent("removed from the cluster, says %s; to use this machine again, move %s away and start it as a new node", by, n.dir.path))

@@ -299,7 +299,7 @@ func TestJoiningIsTakenUpWhereItStopped(t *testing.T) {
 				t.Fatal(err)
 			}
 			err = dir.change(func(id *identity) { c.cut(id, b) })
-			if err == nil && dir.identity.Settled {
+			if err == nil && dir.id().Settled {
 				err = dir.setAside() // as the start did that wrote so
 				b.touch("raft.db")
 			}

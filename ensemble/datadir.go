@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -50,8 +51,8 @@ type Dir struct {
 	path string
 	lock *os.File
 
-	mu       sync.Mutex // guards identity, and is held while it is written
-	identity identity
+	writing  sync.Mutex // held over a change of identity, to disk
+	identity atomic.Pointer[identity]
 }
 
 // cureFolder is what helps where a folder's content does not fit together.
@@ -180,16 +181,18 @@ func (d *Dir) readIdentity() error {
 	}
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
-	if err := dec.Decode(&d.identity); err != nil || d.identity.Format != dirFormat || d.identity.Node == "" || d.identity.Settled && d.identity.Cluster == "" {
+	id := new(identity)
+	if err := dec.Decode(id); err != nil || id.Format != dirFormat || id.Node == "" || id.Settled && id.Cluster == "" {
 		return permanent("%s: not what this program writes (%v); %s", name, err, cureFolder)
 	}
 	hasRaft, err := d.hasRaft()
 	if err != nil {
 		return permanent("data folder: %w", err)
 	}
-	if d.identity.Settled && !hasRaft {
+	if id.Settled && !hasRaft {
 		return permanent("%s is missing though %s says that this node has state; %s", d.raftPath(), name, cureFolder)
 	}
+	d.identity.Store(id)
 	return nil
 }
 
@@ -210,24 +213,24 @@ func (id *identity) found() {
 	id.Cluster, id.TokenBase = randomID(), uint64(time.Now().UnixMicro())
 }
 
-// id gives the identity as it is now. It may be called from any goroutine.
-func (d *Dir) id() identity {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.identity
-}
+// id gives the identity as it is on disk. It may be called from any goroutine,
+// and never waits for the disk.
+func (d *Dir) id() identity { return *d.identity.Load() }
 
 // change changes the identity, on disk before it returns; after an error it is
 // as it was.
 func (d *Dir) change(f func(*identity)) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	was := d.identity
-	f(&d.identity)
-	if err := d.writeIdentity(); err != nil {
-		d.identity = was
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	var id identity
+	if was := d.identity.Load(); was != nil {
+		id = *was
+	}
+	f(&id)
+	if err := d.writeIdentity(id); err != nil {
 		return err
 	}
+	d.identity.Store(&id)
 	return nil
 }
 
@@ -243,8 +246,8 @@ func (d *Dir) beginAnew(via string) error {
 }
 
 // writeIdentity puts node.json in place as a whole, on disk before it returns.
-func (d *Dir) writeIdentity() error {
-	b, err := json.MarshalIndent(d.identity, "", "  ")
+func (d *Dir) writeIdentity(id identity) error {
+	b, err := json.MarshalIndent(id, "", "  ")
 	if err != nil {
 		return err
 	}

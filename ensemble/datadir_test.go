@@ -34,8 +34,8 @@ func TestOneProcessAtATimeHoldsTheFolder(t *testing.T) {
 	first.Close()
 	second := <-got
 	defer second.Close()
-	if second.identity != first.identity {
-		t.Errorf("identity %v, was %v", second.identity, first.identity)
+	if second.id() != first.id() {
+		t.Errorf("identity %v, was %v", second.id(), first.id())
 	}
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm() != 0o750 {
@@ -178,17 +178,17 @@ func TestFoundingIsTakenUpWhereItStopped(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			path := t.TempDir()
 			n := startNode(t, path, nil)
-			was := n.dir.identity
+			was := n.dir.id()
 			kill(n)
 			c.crash(t, path)
 			was.Settled = false
-			if err := (&Dir{path: path, identity: was}).writeIdentity(); err != nil {
+			if err := (&Dir{path: path}).writeIdentity(was); err != nil {
 				t.Fatal(err)
 			}
 			n = startNode(t, path, nil)
 			was.Settled = true
-			if n.dir.identity != was {
-				t.Errorf("identity %v, was %v", n.dir.identity, was)
+			if n.dir.id() != was {
+				t.Errorf("identity %v, was %v", n.dir.id(), was)
 			}
 			join(t, n, "g", "a").wantTold("a")
 		})

@@ -258,6 +258,7 @@ func (n *Node) beginAnew(via string) error {
 		return nil
 	}
 	if err := n.dir.beginAnew(via); err != nil {
+		n.failed(err) // nobody knows what is on disk
 		return err
 	}
 	n.begunAnew = true
