@@ -31,6 +31,7 @@ const (
 	askAdd     = "add"     // of any node of a cluster: let an applicant in
 	askRemove  = "remove"  // of a member: a removal
 	askLeave   = "leave"   // of a member: that it leaves
+	askCounter = "counter" // of the raft leader: the asking node's last open counter
 	askCluster = "cluster" // of any node: what cluster it has; an inquiry, an invitation
 )
 
@@ -159,6 +160,8 @@ func (n *Node) askLeader(ctx context.Context, ask string, with any, own func(con
 		}
 		select {
 		case <-time.After(askAnew):
+		case <-n.failing:
+			return err
 		case <-n.life.Done():
 			return err
 		case <-ctx.Done():

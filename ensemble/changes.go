@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -29,6 +30,7 @@ type applicant struct {
 // removal names a node that is to be removed.
 type removal struct {
 	Node NodeID `json:"node"`
+	Ask  bool   `json:"ask,omitempty"` // only say whether it may be
 }
 
 // changeTime bounds the wait for one change to be committed.
@@ -41,24 +43,50 @@ func (n *Node) letIn(ctx context.Context, peer clusterport.Hello, _ json.RawMess
 		return nil, later("%s is not of the cluster that is asked for", n.cfg.Name)
 	}
 	a := applicant{NodeID(peer.Node), peer.Name, peer.Address}
-	return nil, n.askLeader(ctx, askAdd, a, func(context.Context) error { return n.add(a) })
+	return nil, n.askLeader(ctx, askAdd, a, func(ctx context.Context) error { return n.add(ctx, a) })
 }
 
-// answerAdd, answerRemove and answerLeave answer members.
-func (n *Node) answerAdd(_ context.Context, _ clusterport.Hello, with json.RawMessage) (any, error) {
+// await gives the outcome of something that Raft was asked for. Raft leaves some
+// without one when it shuts down.
+func (n *Node) await(f raft.Future) error {
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-n.done:
+		return errStopped
+	}
+}
+
+// answerAdd and those below answer members.
+func (n *Node) answerAdd(ctx context.Context, _ clusterport.Hello, with json.RawMessage) (any, error) {
 	var a applicant
 	if err := json.Unmarshal(with, &a); err != nil {
 		return nil, err
 	}
-	return nil, n.add(a)
+	return nil, n.add(ctx, a)
 }
 
-func (n *Node) answerRemove(_ context.Context, _ clusterport.Hello, with json.RawMessage) (any, error) {
+func (n *Node) answerRemove(ctx context.Context, _ clusterport.Hello, with json.RawMessage) (any, error) {
 	var r removal
 	if err := json.Unmarshal(with, &r); err != nil {
 		return nil, err
 	}
-	return nil, n.remove(r)
+	return nil, n.remove(ctx, r)
+}
+
+func (n *Node) answerCounter(_ context.Context, peer clusterport.Hello, _ json.RawMessage) (any, error) {
+	if !n.serving() {
+		return nil, later("%s is not the raft leader", n.cfg.Name)
+	}
+	var counter uint64
+	n.fsm.read(func(s *State) {
+		if node := s.nodes[NodeID(peer.Node)]; node != nil {
+			counter = node.counter
+		}
+	})
+	return counter, nil
 }
 
 func (n *Node) answerLeave(ctx context.Context, _ clusterport.Hello, _ json.RawMessage) (any, error) {
@@ -66,12 +94,12 @@ func (n *Node) answerLeave(ctx context.Context, _ clusterport.Hello, _ json.RawM
 }
 
 // add makes a node a member that does not vote yet. Asked again, it does
-// nothing. A member of the same name is replaced if its session is over: it was
-// a machine whose folder is lost.
-func (n *Node) add(a applicant) error {
+// nothing. A member of the same name is replaced if its session is over and it
+// does not answer: it was a machine whose folder is lost.
+func (n *Node) add(ctx context.Context, a applicant) error {
 	n.changing.Lock()
 	defer n.changing.Unlock()
-	if !n.serving() {
+	if !n.serving() || n.Err() != nil {
 		return later("%s is not the raft leader any more", n.cfg.Name)
 	}
 	var removed bool
@@ -87,16 +115,16 @@ func (n *Node) add(a applicant) error {
 	if removed {
 		return fmt.Errorf("%s was removed from this cluster; move its data folder away to let it join as a new node", a.Name)
 	}
-	suffrage := n.raft.AddNonvoter
+	add := n.raft.AddNonvoter
 	for _, s := range n.servers() {
 		switch {
 		case s.id == a.Node && s.name == a.Name && s.address == a.Address:
 			return nil
 		case s.id == a.Node:
 			if s.voter {
-				suffrage = n.raft.AddVoter // of what is there: its address changes
+				add = n.raft.AddVoter // of what is there: its address changes
 			}
-		case s.name == a.Name && live[s.id]:
+		case s.name == a.Name && (live[s.id] || n.answersAt(ctx, s)):
 			return later("a live node has the name %s; give this one another nodename, or wait until that one is found dead", a.Name)
 		case s.name == a.Name:
 			n.log.Warn("a new node takes the place of one of the same name, which is dead", "name", a.Name, "node", a.Node, "old", s.id)
@@ -105,39 +133,81 @@ func (n *Node) add(a applicant) error {
 			}
 		}
 	}
-	if err := suffrage(raft.ServerID(a.Node), raftAddress(a.Name, a.Address), 0, changeTime).Error(); err != nil {
+	if err := n.await(add(raft.ServerID(a.Node), raftAddress(a.Name, a.Address), 0, changeTime)); err != nil {
 		return later("add %s: %w", a.Name, err)
 	}
 	n.log.Info("a node was added", "name", a.Name, "address", a.Address)
 	return nil
 }
 
-// remove takes a member out. The raft leader does not remove itself: it hands
-// over first, and the next one is asked.
-func (n *Node) remove(r removal) error {
+func (n *Node) answersAt(ctx context.Context, s server) bool {
+	ctx, cancel := context.WithTimeout(ctx, viewTime)
+	defer cancel()
+	var v view
+	_, err := n.ask(ctx, clusterport.Admin, s.address, s.id, askView, nil, &v)
+	return err == nil
+}
+
+// remove takes a member out, or, with Ask, says whether it may be taken out. The
+// raft leader does not remove itself: it hands over first, and the next one is
+// asked.
+func (n *Node) remove(ctx context.Context, r removal) error {
 	n.changing.Lock()
 	defer n.changing.Unlock()
-	switch _, member := n.server(r.Node); {
+	_, member := n.server(r.Node)
+	switch {
 	case !n.serving():
 		return later("%s is not the raft leader any more", n.cfg.Name)
 	case !member:
 		return nil
 	case len(n.servers()) == 1:
 		return fmt.Errorf("%s is the only member", n.cfg.Name)
-	case r.Node == n.self:
+	}
+	ctx, cancel := context.WithTimeout(ctx, viewTime)
+	defer cancel()
+	if err := mayRemove(n.servers(), n.views(ctx), r.Node); err != nil || r.Ask {
+		return err
+	}
+	if r.Node == n.self {
 		n.handOver()
 		return later("%s is the raft leader and has not handed over yet", n.cfg.Name)
 	}
 	return n.removeServer(r.Node)
 }
 
+// mayRemove refuses a removal after which those voters that are up would be no
+// majority any more. A new configuration counts as soon as it is written, so
+// that nobody could take it back.
+func mayRemove(servers []server, views map[NodeID]view, id NodeID) error {
+	left, up := 0, 0
+	var down []string
+	for _, s := range servers {
+		if !s.voter || s.id == id {
+			continue
+		}
+		left++
+		if _, answers := views[s.id]; answers {
+			up++
+		} else {
+			down = append(down, s.name)
+		}
+	}
+	if left > 0 && up <= left/2 {
+		return fmt.Errorf("the voters that would be left are no majority, as %s cannot be reached; remove that first (cluster force-remove), or start it", strings.Join(down, ", "))
+	}
+	if left == 0 {
+		return errors.New("it is the only voter")
+	}
+	return nil
+}
+
 func (n *Node) removeServer(id NodeID) error {
 	name := n.nameOf(id)
-	if err := n.raft.RemoveServer(raft.ServerID(id), 0, changeTime).Error(); err != nil {
+	if err := n.await(n.raft.RemoveServer(raft.ServerID(id), 0, changeTime)); err != nil {
 		return later("remove %s: %w", name, err)
 	}
 	// Should this one be lost, upkeep says it once more.
-	n.propose([]Op{Remove{id}}).Error()
+	n.await(n.propose([]Op{Remove{id}}))
 	n.log.Info("a node was removed", "node", name)
 	return nil
 }
@@ -153,7 +223,11 @@ func (n *Node) ForceRemove(ctx context.Context, name string) error {
 	if len(n.others()) == 0 {
 		return fmt.Errorf("%s is the only member", name)
 	}
-	return n.askLeader(ctx, askRemove, removal{s.id}, func(context.Context) error { return n.remove(removal{s.id}) })
+	return n.askRemoval(ctx, removal{Node: s.id})
+}
+
+func (n *Node) askRemoval(ctx context.Context, r removal) error {
+	return n.askLeader(ctx, askRemove, r, func(ctx context.Context) error { return n.remove(ctx, r) })
 }
 
 // named gives the member of a name.
@@ -191,73 +265,81 @@ func (n *Node) Leave(ctx context.Context, name string) error {
 // then has the node removed. Should the removal fail, the next life goes on as
 // the member that it was.
 func (n *Node) leave(ctx context.Context) error {
-	switch id := n.dir.id(); {
-	case id.Join != "" || id.Cluster == "":
-		return n.beginAnew("") // it gives up asking to be let in
-	case len(n.others()) == 0:
+	id := n.dir.id()
+	if _, member := n.server(n.self); !member && (id.Join != "" || id.Cluster == "") {
+		_, err := n.beginAnew("") // it gives up asking to be let in
+		return err
+	}
+	if len(n.others()) == 0 {
 		return fmt.Errorf("%s is the only member", n.cfg.Name)
 	}
-	for patience := time.After(changeTime); n.raftLeader() == ""; {
-		select {
-		case <-time.After(askAnew):
-		case <-patience:
-			return fmt.Errorf("there is no raft leader: nobody can leave or join before a majority of the nodes is up")
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	ask, cancel := context.WithTimeout(ctx, changeTime)
+	defer cancel()
+	if err := n.askRemoval(ask, removal{Node: n.self, Ask: true}); err != nil {
+		return err // and nothing has happened
 	}
-	if err := n.dir.change(func(id *identity) { id.Leaving = true }); err != nil {
+	if err := n.change(func(id *identity) { id.Leaving = true }); err != nil {
 		return err
 	}
 	err := n.retire(ctx)
 	if err == nil {
-		r := removal{n.self}
-		err = n.askLeader(ctx, askRemove, r, func(context.Context) error { return n.remove(r) })
+		err = n.askRemoval(ctx, removal{Node: n.self})
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, clusterport.ErrRemoved) {
 		n.failed(ErrAnew)
-		return err
+		n.anew.Lock()
+		defer n.anew.Unlock()
+		if !n.begunAnew { // else it was removed, and heard of it another way
+			return err
+		}
+		return nil
 	}
 	n.log.Info("left the cluster")
-	return n.beginAnew("")
+	_, err = n.beginAnew("")
+	return err
 }
 
 // removed is called when others say that this node was removed.
 func (n *Node) removed(by string) {
-	if n.dir.id().Leaving {
+	n.anew.Lock()
+	begun, leaving := n.begunAnew, n.dir.id().Leaving
+	n.anew.Unlock()
+	switch {
+	case begun || n.life.Err() != nil:
+	case leaving:
 		n.beginAnew("")
-		return
+	default:
+		n.failed(permanent("removed from the cluster, says %s; to use this machine again, move %s away and start it as a new node", by, n.dir.path))
 	}
-	n.failed(permanent("removed from the cluster, says %s; to use this machine again, move %s away and start it as a new node", by, n.dir.path))
 }
 
-// handOver has another voter that lives take raft leadership, and waits for
-// that as long as an election may take.
+// handOver has another voter take raft leadership, one that answers and follows
+// this node right now, and waits for that as long as an election may take. While
+// Raft hands over it takes no entries, and a node that does not answer would keep
+// it at that (https://github.com/hashicorp/raft/issues/696): so one is tried, and
+// none again for a while.
 func (n *Node) handOver() {
 	if n.raft.State() != raft.Leader {
 		return
 	}
-	live := n.live()
+	if last := n.handedOver.Load(); last != nil && time.Since(*last) < handOverPause {
+		return
+	}
+	now := time.Now()
+	n.handedOver.Store(&now)
+	ctx, cancel := context.WithTimeout(n.life, n.cfg.Timing.Heartbeat)
+	defer cancel()
+	views := n.views(ctx)
 	for _, s := range n.others() {
-		if s.voter && live[s.id] {
-			if err := n.raft.LeadershipTransferToServer(raft.ServerID(s.id), raftAddress(s.name, s.address)).Error(); err == nil {
-				return
-			}
+		if s.voter && views[s.id].Leader == n.self {
+			n.await(n.raft.LeadershipTransferToServer(raft.ServerID(s.id), raftAddress(s.name, s.address)))
+			return
 		}
 	}
 }
 
-// live gives the nodes that have a session and have renewed it: they have
-// applied the log as far as that.
-func (n *Node) live() map[NodeID]bool {
-	live := map[NodeID]bool{}
-	n.fsm.read(func(s *State) {
-		for id, node := range s.nodes {
-			live[id] = node.session != nil && node.session.renewal > 0
-		}
-	})
-	return live
-}
+// handOverPause is how long no other attempt to hand over is made.
+const handOverPause = time.Second
 
 // upkeepEvery is how often the raft leader looks whether the configuration is
 // as it should be.
@@ -272,17 +354,20 @@ func (n *Node) upkeep(now reading) {
 	}
 	var nodes map[NodeID]known
 	n.fsm.read(func(s *State) { nodes = knownNodes(s) })
+	if term := n.raft.CurrentTerm(); term != n.awayTerm {
+		n.awayTerm = term
+		clear(n.awaySince) // what was noted as an earlier raft leader is old
+	}
 	n.noteAway(nodes, now)
 	c := nextChange(n.servers(), nodes, n.away(now), n.cfg.Voters)
-	if c.what == nil {
+	if c.text == "" {
 		return
 	}
 	n.log.Info("changing the configuration", "node", cmp.Or(c.name, string(c.node)), "change", c.text)
-	if err := c.what(n.raft); err != nil {
-		n.log.Debug("the configuration was not changed", "error", err)
-	}
 	if c.forget {
-		n.propose([]Op{Remove{c.node}}).Error()
+		n.await(n.propose([]Op{Remove{c.node}}))
+	} else if err := n.await(c.what(n.raft)); err != nil {
+		n.log.Debug("the configuration was not changed", "error", err)
 	}
 }
 
@@ -327,11 +412,11 @@ type change struct {
 	text   string
 	node   NodeID
 	name   string
-	forget bool // the state does not know yet that the node is gone
-	what   func(*raft.Raft) error
+	forget bool                              // the state does not know yet that the node is gone
+	what   func(*raft.Raft) raft.IndexFuture // unless forget
 }
 
-// nextChange decides what the configuration needs next; no what: nothing. Nodes
+// nextChange decides what the configuration needs next; no text: nothing. Nodes
 // that live vote, up to a number of voters; a voter that stays away gives its
 // vote to one that follows. A name or address that a node has announced in its
 // last Open is taken over.
@@ -354,7 +439,7 @@ func nextChange(servers []server, nodes map[NodeID]known, away map[NodeID]bool, 
 	for _, id := range slices.Sorted(maps.Keys(nodes)) {
 		k := nodes[id]
 		if !k.removed && !slices.ContainsFunc(servers, func(s server) bool { return s.id == id }) {
-			return change{text: "it is no member any more", node: id, name: k.name, forget: true, what: func(*raft.Raft) error { return nil }}
+			return change{text: "it is no member any more", node: id, name: k.name, forget: true}
 		}
 	}
 	for _, s := range servers {
@@ -362,24 +447,24 @@ func nextChange(servers []server, nodes map[NodeID]known, away map[NodeID]bool, 
 		if !ok || k.name == "" || k.name == s.name && k.address == s.address || k.name != s.name && names[k.name] > 0 {
 			continue
 		}
-		return change{text: "it is now " + k.name + " at " + k.address, node: s.id, name: s.name, what: func(r *raft.Raft) error {
+		return change{text: "it is now " + k.name + " at " + k.address, node: s.id, name: s.name, what: func(r *raft.Raft) raft.IndexFuture {
 			add := r.AddNonvoter
 			if s.voter {
 				add = r.AddVoter
 			}
-			return add(raft.ServerID(s.id), raftAddress(k.name, k.address), 0, changeTime).Error()
+			return add(raft.ServerID(s.id), raftAddress(k.name, k.address), 0, changeTime)
 		}}
 	}
 	switch {
 	case follower != nil && voting < voters:
 		s := *follower
-		return change{text: "it votes", node: s.id, name: s.name, what: func(r *raft.Raft) error {
-			return r.AddVoter(raft.ServerID(s.id), raftAddress(s.name, s.address), 0, changeTime).Error()
+		return change{text: "it votes", node: s.id, name: s.name, what: func(r *raft.Raft) raft.IndexFuture {
+			return r.AddVoter(raft.ServerID(s.id), raftAddress(s.name, s.address), 0, changeTime)
 		}}
 	case follower != nil && absent != nil:
 		s := *absent
-		return change{text: "it does not vote any more, as it stays away", node: s.id, name: s.name, what: func(r *raft.Raft) error {
-			return r.DemoteVoter(raft.ServerID(s.id), 0, changeTime).Error()
+		return change{text: "it does not vote any more, as it stays away", node: s.id, name: s.name, what: func(r *raft.Raft) raft.IndexFuture {
+			return r.DemoteVoter(raft.ServerID(s.id), 0, changeTime)
 		}}
 	}
 	return change{}

@@ -61,7 +61,7 @@ func TestNextChange(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			got := nextChange(c.servers, c.nodes, c.away, c.voters)
 			text := ""
-			if got.what != nil {
+			if got.text != "" {
 				text = string(got.node) + ": " + got.text
 			}
 			if (text == "") != (c.want == "") || !strings.HasPrefix(text, c.want) {
@@ -93,6 +93,39 @@ func TestQuorum(t *testing.T) {
 		leader, with := quorum(servers, c.views)
 		if leader != c.want || !reflect.DeepEqual(with, c.with) {
 			t.Errorf("%s: %q with %q, want %q with %q", c.name, leader, with, c.want, c.with)
+		}
+	}
+}
+
+// A removal after which nobody could be elected is refused: it would count as
+// soon as it is written, and nobody could take it back.
+func TestMayRemove(t *testing.T) {
+	servers := []server{{id: "a", name: "A", voter: true}, {id: "b", name: "B", voter: true}, {id: "c", name: "C", voter: true}, {id: "d", name: "D"}}
+	up := func(ids ...NodeID) map[NodeID]view {
+		views := map[NodeID]view{}
+		for _, id := range ids {
+			views[id] = view{}
+		}
+		return views
+	}
+	for _, c := range []struct {
+		name    string
+		servers []server
+		views   map[NodeID]view
+		remove  NodeID
+		want    string
+	}{
+		{"one of three, all up", servers, up("a", "b", "c", "d"), "b", ""},
+		{"the dead one of three", servers, up("a", "b", "d"), "c", ""},
+		{"a live one of three, one is dead", servers, up("a", "b", "d"), "b", "as C cannot be reached"},
+		{"one that only follows", servers, up("a", "b"), "d", ""},
+		{"the last voter", servers[2:], up("c", "d"), "c", "the only voter"},
+		{"one of two", servers[:2], up("a", "b"), "b", ""},
+		{"the live one of two", servers[:2], up("a"), "a", "as B cannot be reached"},
+	} {
+		err := mayRemove(c.servers, c.views, c.remove)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
 	}
 }

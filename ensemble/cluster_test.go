@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,19 +29,37 @@ type machine struct {
 	*Node
 }
 
+// newMachine gives a machine an address that no other one has, here or in another
+// process.
 func newMachine(t *testing.T, name string, change func(*Config)) *machine {
-	return &machine{t: t, name: name, path: t.TempDir(), address: "127.0.0.1:0", change: change}
+	return &machine{t: t, name: name, path: t.TempDir(), address: anAddress(), change: change}
 }
 
-// start starts a node there, or the next one after [ErrAnew].
+var addresses atomic.Int32
+
+func anAddress() string {
+	n := addresses.Add(1)
+	return fmt.Sprintf("127.%d.%d.%d:5324", 1+os.Getpid()%250, 1+n/250, 1+n%250)
+}
+
+// start starts a node there.
 func (m *machine) start() *machine {
+	m.t.Helper()
+	dir, err := OpenDir(m.t.Context(), m.path)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.startOn(dir)
+	return m
+}
+
+func (m *machine) startOn(dir *Dir) {
 	m.t.Helper()
 	l, err := clusterport.Listen(m.t.Context(), m.address)
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.address = l.Addr().String()
-	m.Node = startNodeUnready(m.t, m.path, func(c *Config) {
+	m.Node = startNodeOn(m.t, dir, func(c *Config) {
 		c.Name, c.Address, c.Listener, c.MinimumNodes = m.name, m.address, l, 3
 		c.Timing = Timing{"test", 250 * time.Millisecond, 100 * time.Millisecond, 20 * time.Second, 300 * time.Millisecond, 21 * time.Second}
 		if m.change != nil {
@@ -51,7 +72,6 @@ func (m *machine) start() *machine {
 			kill(n)
 		}
 	})
-	return m
 }
 
 func (m *machine) place() Place { return Place{m.name, m.address} }
@@ -68,8 +88,7 @@ func (m *machine) again() {
 		m.t.Fatalf("%s failed: %v", m.name, err)
 	}
 	stop(m.t, m.Node)
-	m.dir.Close()
-	m.start()
+	m.startOn(m.dir) // as a process does
 }
 
 func (m *machine) ready() {
@@ -83,21 +102,24 @@ func (m *machine) ready() {
 
 // founders starts n nodes that find each other by one list.
 func founders(t *testing.T, n int) []*machine {
+	t.Helper()
+	return foundersWith(t, n, func(int, *Config) {})
+}
+
+func foundersWith(t *testing.T, n int, change func(i int, c *Config)) []*machine {
+	t.Helper()
 	var all []*machine
 	var list []Place
 	for i := range n {
 		m := newMachine(t, fmt.Sprintf("riak%d@127.0.0.1", i+1), nil)
-		l, err := clusterport.Listen(t.Context(), m.address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		m.address = l.Addr().String()
-		l.Close()
 		all = append(all, m)
 		list = append(list, m.place())
 	}
-	for _, m := range all {
-		m.change = func(c *Config) { c.Join = list }
+	for i, m := range all {
+		m.change = func(c *Config) {
+			c.Join = list
+			change(i, c)
+		}
 		m.start()
 	}
 	for _, m := range all {
@@ -220,14 +242,6 @@ func TestNobodyFoundsBesideTheFirst(t *testing.T) {
 		}
 		return func(c *Config) { c.Join = places }
 	}
-	for _, m := range []*machine{a, b, c} {
-		l, err := clusterport.Listen(t.Context(), m.address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		m.address = l.Addr().String()
-		l.Close()
-	}
 	b.change, c.change = list(a, b, c), list(a, b, c)
 	b.start()
 	c.start()
@@ -281,7 +295,7 @@ func TestJoiningIsTakenUpWhereItStopped(t *testing.T) {
 		}},
 		{"after it was added", func(id *identity, b *machine) {
 			id.Join, id.Cluster, id.TokenBase, id.Settled = string(raftAddress(a.name, a.address)), in.Cluster, in.TokenBase, true
-			if err := a.add(applicant{id.Node, b.name, b.address}); err != nil {
+			if err := a.add(t.Context(), applicant{id.Node, b.name, b.address}); err != nil {
 				t.Fatal(err)
 			}
 		}},
@@ -295,12 +309,13 @@ func TestJoiningIsTakenUpWhereItStopped(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := dir.beginAnew("x x"); err != nil {
+			life := dir.begin()
+			if err := dir.beginAnew(life, "x x"); err != nil {
 				t.Fatal(err)
 			}
-			err = dir.change(func(id *identity) { c.cut(id, b) })
+			err = dir.change(life, func(id *identity) { c.cut(id, b) })
 			if err == nil && dir.id().Settled {
-				err = dir.setAside() // as the start did that wrote so
+				err = dir.clear(life) // as the start did that wrote so
 				b.touch("raft.db")
 			}
 			if err != nil {
@@ -343,7 +358,7 @@ func TestAWipedNodeReplacesItself(t *testing.T) {
 	all := founders(t, 3)
 	leader, others := raftLeaderOf(t, all)
 	old := others[0]
-	err := leader.add(applicant{"another", old.name, "127.0.0.1:1"})
+	err := leader.add(t.Context(), applicant{"another", old.name, "127.0.0.1:1"})
 	if _, again := errors.AsType[laterError](err); !again || !strings.Contains(err.Error(), old.name) {
 		t.Fatalf("a second node of a living name: %v", err)
 	}
@@ -373,9 +388,11 @@ func TestAWipedNodeReplacesItself(t *testing.T) {
 	if names != 1 {
 		t.Errorf("%d nodes of the name", names)
 	}
-	if err := leader.add(applicant{was, old.name, old.address}); err == nil || !strings.Contains(err.Error(), "was removed") {
-		t.Errorf("an id that was removed comes back: %v", err)
-	}
+	poll(t, "an id that was removed is refused", func() bool {
+		leader, _ := raftLeaderOf(t, all)
+		err := leader.add(t.Context(), applicant{was, old.name, old.address})
+		return err != nil && strings.Contains(err.Error(), "was removed")
+	})
 }
 
 // A node that comes up at another address, under another name, announces both,
@@ -385,7 +402,7 @@ func TestANodeMayMoveAndBeRenamed(t *testing.T) {
 	_, others := raftLeaderOf(t, all)
 	moved := others[0]
 	kill(moved.Node)
-	moved.name, moved.address = "renamed@127.0.0.1", "127.0.0.1:0"
+	moved.name, moved.address = "renamed@127.0.0.1", anAddress()
 	moved.start().ready()
 	for _, m := range all {
 		poll(t, "all know", func() bool {
@@ -429,5 +446,163 @@ func TestWhoIsAdmitted(t *testing.T) {
 	}
 	if err := others[0].admit(gone, clusterport.Raft); !errors.Is(err, clusterport.ErrRemoved) {
 		t.Errorf("a removed node: %v", err)
+	}
+}
+
+// A raft leader whose disk hangs makes room for another before the leases of the
+// others end, and follows it when the disk is back.
+func TestARaftLeaderWhoseDiskHangsStepsAside(t *testing.T) {
+	var hangs atomic.Pointer[chan struct{}]
+	all := foundersWith(t, 3, func(i int, c *Config) {
+		c.Timing.Lease = 3 * time.Second // it looks after a third of that
+		c.stallLimit = time.Minute       // and is not ended meanwhile
+		if i == 0 {
+			c.beforeCommit = func() {
+				if goOn := hangs.Load(); goOn != nil {
+					<-*goOn
+				}
+			}
+		}
+	})
+	slow, others := all[0], all[1:]
+	poll(t, "the one whose disk will hang leads", func() bool {
+		for _, m := range others {
+			if m.serving() {
+				m.handOver()
+			}
+		}
+		return slow.serving()
+	})
+	goOn := make(chan struct{})
+	comesBack := sync.OnceFunc(func() { close(goOn) })
+	t.Cleanup(comesBack) // before its store is closed
+	hangs.Store(&goOn)
+	poll(t, "another one leads", func() bool { return others[0].serving() || others[1].serving() })
+	hangs.Store(nil)
+	a := join(t, others[0].Node, "g", "a")
+	a.wantTold("a")
+	comesBack()
+	poll(t, "it follows", func() bool {
+		_, id := slow.raft.LeaderWithID()
+		return id != "" && NodeID(id) != slow.self && !slow.serving()
+	})
+	if err := slow.Err(); err != nil {
+		t.Error(err)
+	}
+}
+
+// However many refusals say at once that a node which leaves was removed, it
+// begins anew, once; and a wish to leave that came to nothing is forgotten.
+func TestLeavingAndBeingRemoved(t *testing.T) {
+	all := founders(t, 3)
+	_, others := raftLeaderOf(t, all)
+	m := others[0]
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := m.Node.change(func(id *identity) { id.Leaving = true }); err != nil {
+		t.Fatal(err)
+	}
+	kill(m.Node) // while it was leaving
+	m.start()
+	poll(t, "the wish is forgotten", func() bool { return !m.dir.id().Leaving })
+
+	if err := m.Node.change(func(id *identity) { id.Leaving = true }); err != nil {
+		t.Fatal(err)
+	}
+	was := m.self
+	var told sync.WaitGroup
+	for range 20 {
+		told.Go(func() { m.removed("somebody") })
+	}
+	told.Wait()
+	if err := m.Err(); err != ErrAnew {
+		t.Errorf("failed with %v", err)
+	}
+	id := m.dir.id()
+	if id.Node == was || !id.Left || id.Join != "" {
+		t.Errorf("identity %+v", id)
+	}
+	old := m.Node
+	m.again()
+	old.removed("a late one") // of a life that is over
+	if err := old.change(func(id *identity) { id.Node = "x" }); !errors.Is(err, errFormerLife) {
+		t.Errorf("a former life changed the folder: %v", err)
+	}
+	if m.dir.id().Node != id.Node || m.Err() != nil {
+		t.Errorf("identity %+v, failed %v", m.dir.id(), m.Err())
+	}
+	if err := stopTwice(ctx, old); err != nil {
+		t.Error(err)
+	}
+
+	// It left: it is alone, and no cluster for those who look for one.
+	poll(t, "alone", m.founded.Load)
+	in, _, err := m.inquire(m.place()) // asks with its list
+	if err != nil || !in.Left || in.Cluster != "" {
+		t.Errorf("invited to %+v, %v", in, err)
+	}
+}
+
+func stopTwice(ctx context.Context, n *Node) error {
+	first := n.Stop(ctx)
+	return errors.Join(first, n.Stop(ctx))
+}
+
+// A folder that was restored from a copy has forgotten what its node promised.
+func TestARestoredCopyIsRefused(t *testing.T) {
+	all := founders(t, 3)
+	_, others := raftLeaderOf(t, all)
+	m := others[0]
+	kill(m.Node)
+	copied := filepath.Join(t.TempDir(), "copy")
+	cp := func(from, to string) {
+		t.Helper()
+		if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	cp(m.path, copied)
+	m.start().ready() // a session more than the copy knows
+	kill(m.Node)
+	if err := os.RemoveAll(m.path); err != nil {
+		t.Fatal(err)
+	}
+	cp(copied, m.path)
+	m.start()
+	select {
+	case <-m.Failed():
+	case <-time.After(20 * time.Second):
+		t.Fatal("it goes on")
+	}
+	var p *PermanentError
+	if err := m.Err(); !errors.As(err, &p) || !strings.Contains(err.Error(), "restored from a copy") {
+		t.Errorf("failed with %v", err)
+	}
+}
+
+// What would leave no majority is refused before anything has happened.
+func TestLeavingIsRefusedWhereNoMajorityWouldBeLeft(t *testing.T) {
+	all := founders(t, 3)
+	leader, others := raftLeaderOf(t, all)
+	kill(others[1].Node)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for _, m := range []*machine{leader, others[0]} {
+		a := join(t, m.Node, "g", m.name)
+		if err := m.Leave(ctx, ""); err == nil || !strings.Contains(err.Error(), others[1].name) {
+			t.Errorf("leave: %v", err)
+		}
+		if !a.membership.Live() || a.closed {
+			t.Error("its clients were closed")
+		}
+	}
+	if err := leader.ForceRemove(ctx, others[0].name); err == nil || !strings.Contains(err.Error(), others[1].name) {
+		t.Errorf("force-remove: %v", err)
+	}
+	if err := leader.ForceRemove(ctx, others[1].name); err != nil {
+		t.Fatalf("force-remove of the dead one: %v", err)
+	}
+	if err := others[0].Leave(ctx, ""); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -51,8 +50,10 @@ type Dir struct {
 	path string
 	lock *os.File
 
-	writing  sync.Mutex // held over a change of identity, to disk
 	identity atomic.Pointer[identity]
+
+	writing sync.Mutex // held over a change of identity, to disk; guards life
+	life    int        // which of the nodes that were started on the folder may change it: the last
 }
 
 // cureFolder is what helps where a folder's content does not fit together.
@@ -80,6 +81,14 @@ type identity struct {
 	// Leaving says that the node has asked to be removed: when it has been, it
 	// begins anew instead of stopping for good.
 	Leaving bool `json:"leaving,omitempty"`
+
+	// Left says that the node has founded its cluster only because it left
+	// another one. It is none to be looked for by leader_latch.join.
+	Left bool `json:"left,omitempty"`
+
+	// Aside says that what Raft has in the folder is of the life before, and
+	// has to be set aside.
+	Aside bool `json:"aside,omitempty"`
 }
 
 // OpenDir locks the data folder, making it when it is missing, and reads who
@@ -205,7 +214,7 @@ func (d *Dir) newIdentity() error {
 	case hasRaft:
 		return permanent("%s is there without node.json; %s", d.raftPath(), cureFolder)
 	}
-	return d.change(func(id *identity) { *id = identity{Format: dirFormat, Node: NodeID(randomID())} })
+	return d.change(0, func(id *identity) { *id = identity{Format: dirFormat, Node: NodeID(randomID())} })
 }
 
 // found gives an identity a cluster of its own.
@@ -217,11 +226,26 @@ func (id *identity) found() {
 // and never waits for the disk.
 func (d *Dir) id() identity { return *d.identity.Load() }
 
-// change changes the identity, on disk before it returns; after an error it is
-// as it was.
-func (d *Dir) change(f func(*identity)) error {
+// begin gives the folder to a node, and the number by which that may change it.
+func (d *Dir) begin() (life int) {
 	d.writing.Lock()
 	defer d.writing.Unlock()
+	d.life++
+	return d.life
+}
+
+// errFormerLife is that a node would change the folder of the next one.
+var errFormerLife = errors.New("this node's life is over")
+
+// change changes the identity, on disk before it returns, for the node whose life
+// it is. After an error the identity in memory is as it was; what is on disk,
+// nobody knows.
+func (d *Dir) change(life int, f func(*identity)) error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	if life != d.life {
+		return errFormerLife
+	}
 	var id identity
 	if was := d.identity.Load(); was != nil {
 		id = *was
@@ -236,9 +260,9 @@ func (d *Dir) change(f func(*identity)) error {
 
 // beginAnew makes the folder that of a new node, which joins through via, or
 // is alone if via is empty. What Raft has there goes aside at the next start.
-func (d *Dir) beginAnew(via string) error {
-	return d.change(func(id *identity) {
-		*id = identity{Format: dirFormat, Node: NodeID(randomID()), Join: via}
+func (d *Dir) beginAnew(life int, via string) error {
+	return d.change(life, func(id *identity) {
+		*id = identity{Format: dirFormat, Node: NodeID(randomID()), Join: via, Left: via == "", Aside: true}
 		if via == "" {
 			id.found()
 		}
@@ -257,26 +281,36 @@ func (d *Dir) writeIdentity(id identity) error {
 	return nil
 }
 
-// setAside moves away what Raft has in the folder of a node that is not settled:
-// the state of a life before, or what a start left that did not get further.
-func (d *Dir) setAside() error {
-	aside := filepath.Join(d.path, "aside")
-	names := []string{"raft.db", "snapshots"}
-	if !slices.ContainsFunc(names, func(n string) bool { _, err := os.Lstat(d.Path(n)); return err == nil }) {
-		return nil
-	}
-	if err := os.RemoveAll(aside); err != nil {
-		return permanent("data folder: %w", err)
-	}
-	if err := os.Mkdir(aside, 0o750); err != nil {
-		return permanent("data folder: %w", err)
-	}
-	for _, n := range names {
-		if err := os.Rename(d.Path(n), filepath.Join(aside, n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// clear makes room for the Raft state of a node that is not settled. That of a
+// life before goes aside, in the place of what is there; what a start left that
+// did not get further was never served from, and goes.
+func (d *Dir) clear(life int) error {
+	aside := d.Path("aside")
+	for _, n := range []string{"snapshots", "raft.db"} { // raft.db last: snapshots alone are none
+		if _, err := os.Lstat(d.Path(n)); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if !d.id().Aside {
+			if err := os.RemoveAll(d.Path(n)); err != nil {
+				return permanent("data folder: %w", err)
+			}
+			continue
+		}
+		err := os.MkdirAll(aside, 0o750)
+		if err == nil {
+			err = os.RemoveAll(filepath.Join(aside, n))
+		}
+		if err == nil {
+			err = os.Rename(d.Path(n), filepath.Join(aside, n))
+		}
+		if err != nil {
 			return permanent("data folder: %w", err)
 		}
 	}
-	return nil
+	if !d.id().Aside {
+		return nil
+	}
+	return d.change(life, func(id *identity) { id.Aside = false })
 }
 
 func (d *Dir) raftPath() string { return filepath.Join(d.path, "raft.db") }

@@ -2,6 +2,7 @@ package ensemble
 
 import (
 	"fmt"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -12,8 +13,13 @@ import (
 // kernel that kills this process if it is not moved on in time. A process that
 // is stopped, or stalls, cannot close its connections; its death does.
 //
-// A nil *deadMan does nothing.
-type deadMan struct{ id int32 }
+// A nil *deadMan does nothing, nor does one that is closed.
+type deadMan struct {
+	id int32
+
+	mu     sync.Mutex // guards closed
+	closed bool
+}
 
 // newDeadMan makes the timer, not yet running.
 func newDeadMan() (*deadMan, error) {
@@ -32,6 +38,11 @@ func (d *deadMan) arm(at time.Duration) {
 	if d == nil {
 		return
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return
+	}
 	spec := itimerspec{value: unix.NsecToTimespec(max(0, at.Nanoseconds()))}
 	const absolute = 1 // TIMER_ABSTIME
 	if _, _, errno := unix.Syscall6(unix.SYS_TIMER_SETTIME, uintptr(d.id), absolute, uintptr(unsafe.Pointer(&spec)), 0, 0, 0); errno != 0 {
@@ -42,7 +53,13 @@ func (d *deadMan) arm(at time.Duration) {
 func (d *deadMan) disarm() { d.arm(0) }
 
 func (d *deadMan) close() {
-	if d != nil {
+	if d == nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.closed {
+		d.closed = true
 		unix.Syscall(unix.SYS_TIMER_DELETE, uintptr(d.id), 0, 0)
 	}
 }

@@ -40,6 +40,7 @@ type invitation struct {
 	Cluster   string   `json:"cluster,omitempty"` // empty: it has none
 	TokenBase uint64   `json:"token_base,omitempty"`
 	Entering  bool     `json:"entering,omitempty"` // it has none, and is about to get into one
+	Left      bool     `json:"left,omitempty"`     // it has left a cluster, and is alone
 	Founders  []string `json:"founders,omitempty"` // without a cluster: its leader_latch.join
 	Nodes     []string `json:"nodes,omitempty"`    // names of the members with a session
 }
@@ -54,7 +55,7 @@ func (n *Node) found() error {
 	if err := n.raft.BootstrapCluster(raft.Configuration{Servers: servers}).Error(); err != nil {
 		return fmt.Errorf("found the cluster: %w", err)
 	}
-	return n.dir.change(func(id *identity) { id.Settled = true })
+	return n.change(func(id *identity) { id.Settled = true })
 }
 
 // enter gets the node into a cluster, and returns when it is a member, with a
@@ -80,7 +81,7 @@ func (n *Node) enter() {
 		}
 	}
 	if !n.dir.id().Settled {
-		if err := n.found(); err != nil {
+		if err := n.found(); err != nil && n.life.Err() == nil {
 			n.failed(err)
 		}
 		return
@@ -89,20 +90,52 @@ func (n *Node) enter() {
 	for !n.entered() {
 		var err error
 		if _, member := n.server(n.self); !member {
-			_, err = n.ask(n.life, clusterport.Join, via.Address, "", askAdd, nil, nil)
-			if err != nil {
-				err = fmt.Errorf("ask %s to be added: %w", via, err)
+			if err = n.askToBeAdded(via); n.dir.id().Cluster == "" {
+				if wait(err) {
+					n.enter() // from the beginning
+				}
+				return
 			}
 		}
 		if !wait(err) {
 			return
 		}
 	}
-	if err := n.dir.change(func(id *identity) { id.Join = "" }); err != nil {
-		n.failed(err)
-		return
+	if n.change(func(id *identity) { id.Join = "" }) == nil {
+		n.log.Info("joined the cluster", "cluster", n.dir.id().Cluster, "through", via.Name)
 	}
-	n.log.Info("joined the cluster", "cluster", n.dir.id().Cluster, "through", via.Name)
+}
+
+// askToBeAdded asks the node through which this one joins. If that one belongs to
+// another cluster by now, and nothing has come of the first, the node looks for
+// its cluster once more.
+func (n *Node) askToBeAdded(via Place) error {
+	peer, err := n.ask(n.life, clusterport.Join, via.Address, "", askAdd, nil, nil)
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("ask %s to be added: %w", via, err)
+	if peer.Cluster != "" && peer.Cluster != n.dir.id().Cluster && n.raft.LastIndex() == 0 {
+		n.change(func(id *identity) { id.Cluster, id.TokenBase, id.Settled = "", 0, false })
+	}
+	return err
+}
+
+// stay forgets that the node wanted to leave, when it is a member all the same.
+func (n *Node) stay() {
+	if n.WaitMember(n.life) == nil {
+		n.change(func(id *identity) { id.Leaving = false })
+	}
+}
+
+// change changes the node's identity. If that fails, so does the node: nobody
+// knows what is on disk.
+func (n *Node) change(f func(*identity)) error {
+	err := n.dir.change(n.dirLife, f)
+	if err != nil && err != errFormerLife {
+		n.failed(err)
+	}
+	return err
 }
 
 // entered reports whether the node has had a session: then the entry that added
@@ -154,6 +187,8 @@ func (n *Node) seekCluster() error {
 
 	var waits error
 	first := false
+	var through Place
+	var cluster invitation
 	for i, p := range n.cfg.Join {
 		in, peer, err := n.inquire(p)
 		switch {
@@ -161,8 +196,13 @@ func (n *Node) seekCluster() error {
 			waits = errors.Join(waits, err)
 		case NodeID(peer.Node) == n.self:
 			first = first || i == 0
+		case in.Left:
+			waits = errors.Join(waits, fmt.Errorf("%s has left its cluster; have it join again, or take it off leader_latch.join", p))
+		case in.Cluster != "" && cluster.Cluster == "":
+			through, cluster = p, in
+		case in.Cluster != "" && in.Cluster != cluster.Cluster:
+			return fmt.Errorf("%s and %s of leader_latch.join are of different clusters; have one of them leave, or tell this node which to join (cluster join)", through, p)
 		case in.Cluster != "":
-			return n.accept(p, in)
 		case in.Entering:
 			waits = errors.Join(waits, fmt.Errorf("%s is just getting into a cluster", p))
 		case !slices.Equal(in.Founders, n.founders()):
@@ -170,13 +210,15 @@ func (n *Node) seekCluster() error {
 		}
 	}
 	switch {
+	case cluster.Cluster != "":
+		return n.accept(through, cluster)
 	case waits != nil:
 		return waits
 	case !first:
 		return fmt.Errorf("%s, the first of leader_latch.join, has not founded the cluster yet", n.cfg.Join[0])
 	}
 	n.log.Info("founding the cluster: no node of leader_latch.join has one")
-	return n.dir.change((*identity).found)
+	return n.change((*identity).found)
 }
 
 // founders is leader_latch.join in the form in which nodes compare it.
@@ -198,16 +240,22 @@ func (n *Node) inquire(p Place) (in invitation, peer clusterport.Hello, err erro
 // accept writes down to which cluster the node will belong. Raft's state counts
 // from then on: the node may be a member before it knows.
 func (n *Node) accept(via Place, in invitation) error {
-	return n.dir.change(func(id *identity) {
+	return n.change(func(id *identity) {
 		id.Cluster, id.TokenBase, id.Settled = in.Cluster, in.TokenBase, true
 		id.Join = string(raftAddress(via.Name, via.Address))
 	})
 }
 
 // invite answers askCluster.
-func (n *Node) invite(context.Context, clusterport.Hello, json.RawMessage) (any, error) {
+func (n *Node) invite(_ context.Context, _ clusterport.Hello, with json.RawMessage) (any, error) {
+	var of inquiry
+	if err := json.Unmarshal(with, &of); err != nil {
+		return nil, err
+	}
 	id := n.dir.id()
 	switch {
+	case id.Left && len(of.Founders) > 0 && len(n.others()) == 0:
+		return invitation{Left: true}, nil
 	case id.Cluster == "" && id.Join == "":
 		return invitation{Founders: n.founders()}, nil
 	case !id.Settled || id.Join != "":
@@ -232,8 +280,8 @@ func (n *Node) invite(context.Context, clusterport.Hello, json.RawMessage) (any,
 // with [ErrAnew], and the next one on the folder is added, or goes on asking to
 // be.
 func (n *Node) JoinCluster(ctx context.Context, via Place) error {
-	if len(n.others()) > 0 {
-		return &refusal{fmt.Sprintf("%s is already a member of a cluster; let it leave that first (cluster leave)", n.cfg.Name)}
+	if err := n.hasOthers(); err != nil {
+		return err
 	}
 	var in invitation
 	peer, err := n.ask(ctx, clusterport.Join, via.Address, "", askCluster, inquiry{}, &in)
@@ -247,21 +295,39 @@ func (n *Node) JoinCluster(ctx context.Context, via Place) error {
 	case slices.Contains(in.Nodes, n.cfg.Name):
 		return &refusal{fmt.Sprintf("the cluster of %s has a live node of the name %s; give this one another nodename", via, n.cfg.Name)}
 	}
-	return n.beginAnew(string(raftAddress(peer.Name, via.Address)))
+	// Nobody is let in from here on: it would be a member of what is given up.
+	n.changing.Lock()
+	defer n.changing.Unlock()
+	if err := n.hasOthers(); err != nil {
+		return err
+	}
+	begun, err := n.beginAnew(string(raftAddress(peer.Name, via.Address)))
+	if err == nil && !begun {
+		return &refusal{fmt.Sprintf("%s is already about to leave its cluster or to join another", n.cfg.Name)}
+	}
+	return err
 }
 
-// beginAnew ends the node's life on this identity, once.
-func (n *Node) beginAnew(via string) error {
+func (n *Node) hasOthers() error {
+	if len(n.others()) == 0 {
+		return nil
+	}
+	return &refusal{fmt.Sprintf("%s is already a member of a cluster; let it leave that first (cluster leave)", n.cfg.Name)}
+}
+
+// beginAnew ends the node's life on this identity, unless that has been done. The
+// next one joins through via, or is alone if via is empty.
+func (n *Node) beginAnew(via string) (begun bool, err error) {
 	n.anew.Lock()
 	defer n.anew.Unlock()
 	if n.begunAnew {
-		return nil
+		return false, nil
 	}
-	if err := n.dir.beginAnew(via); err != nil {
+	if err := n.dir.beginAnew(n.dirLife, via); err != nil {
 		n.failed(err) // nobody knows what is on disk
-		return err
+		return false, err
 	}
 	n.begunAnew = true
 	n.failed(ErrAnew)
-	return nil
+	return true, nil
 }

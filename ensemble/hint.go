@@ -53,11 +53,13 @@ func (n *Node) runHints() {
 			gone[id] = wake
 		}
 		for _, s := range n.others() {
-			if wakes[s.id] == nil {
-				wakes[s.id] = make(chan struct{}, 1)
-				n.running.Go(func() { n.sendHints(s.id, wakes[s.id]) })
+			wake := wakes[s.id]
+			if wake == nil {
+				wake = make(chan struct{}, 1)
+				wakes[s.id] = wake
+				n.running.Go(func() { n.sendHints(s.id, wake) })
 			}
-			signal(wakes[s.id])
+			signal(wake)
 			delete(gone, s.id)
 		}
 		for id, wake := range gone {

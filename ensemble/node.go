@@ -51,8 +51,10 @@ type Config struct {
 	Logger *slog.Logger
 
 	// Seams of tests.
-	now    func() reading
-	bootID string
+	beforeCommit func()
+	stallLimit   time.Duration
+	now          func() reading
+	bootID       string
 }
 
 // Node is one node of the ensemble: the replicated state, this node's session
@@ -63,14 +65,17 @@ type Node struct {
 	log       *slog.Logger
 	now       func() reading
 	dir       *Dir
+	dirLife   int // by which dir may be changed
 	self      NodeID
 	store     *boltstore.Store
-	raft      *raft.Raft
+	raft      *raft.Raft // set when started is closed; what Raft itself calls may come before
+	started   chan struct{}
 	fsm       *fsm
 	port      *clusterport.Port
 	transport *transport
 	forward   *forwarder
 	hint      atomic.Pointer[hint] // who leads, says another node
+	yields    atomic.Bool          // its disk hangs, and it takes no part in Raft
 	leads     atomic.Uint64        // the term in which this node is the raft leader; 0: none
 	newest    atomic.Pointer[committed]
 
@@ -87,16 +92,25 @@ type Node struct {
 	failure  error
 	failing  chan struct{} // closed once failure is set
 
-	founded atomic.Bool // the state has a cluster id
-	active  atomic.Bool // the state is active
-	onDuty  atomic.Bool // duties are being proposed
-	keepsUp atomic.Bool // the configuration is being looked after
+	counter atomic.Uint64 // the open counter on disk
+	vetted  atomic.Bool   // that counter is not behind what the cluster knows
+	vetting atomic.Bool   // this is being found out
+	founded atomic.Bool   // the state has a cluster id
+	active  atomic.Bool   // the state is active
+	onDuty  atomic.Bool   // duties are being proposed
+	keepsUp atomic.Bool   // the configuration is being looked after
 
 	changing  sync.Mutex         // held by the raft leader over a change of the configuration; taken first
 	awaySince map[NodeID]reading // guarded by changing: when a member was first seen without a session
+	awayTerm  uint64             // guarded by changing: Raft's, when awaySince was begun
 
 	anew      sync.Mutex // guards begunAnew
 	begunAnew bool
+
+	handedOver atomic.Pointer[time.Time] // when it tried to hand over last
+
+	stopOnce sync.Once
+	stopErr  error
 
 	mu       sync.Mutex // guards what follows; taken after the fsm's lock, before the dispatcher's
 	roster   *roster
@@ -133,15 +147,17 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 		log:          cfg.Logger,
 		now:          cfg.now,
 		dir:          dir,
-		self:         dir.id().Node,
 		awaySince:    make(map[NodeID]reading),
 		dispatch:     newDispatcher(),
 		wake:         make(chan struct{}, 1),
 		wakeProposer: make(chan struct{}, 1),
 		wakeHints:    make(chan struct{}, 1),
 		failing:      make(chan struct{}),
+		started:      make(chan struct{}),
 		changed:      make(chan struct{}),
 	}
+	n.dirLife = dir.begin()
+	n.self = dir.id().Node
 	n.life, n.end = context.WithCancel(context.Background())
 	n.done = n.life.Done()
 	n.roster = newRoster(session{
@@ -205,6 +221,11 @@ func (n *Node) applied(s *State, effects []Effect, term uint64) {
 		case Renewed: // nobody waits for it
 		case Removed:
 			go n.dropped(e.Node) // closes connections; nothing waits here
+		case Opened:
+			if e.Node == n.self {
+				n.checkCounter(e.Counter)
+			}
+			n.hintFollowers(s.index, term)
 		default:
 			n.hintFollowers(s.index, term)
 		}
@@ -217,6 +238,9 @@ func (n *Node) applied(s *State, effects []Effect, term uint64) {
 // restored implements observer.
 func (n *Node) restored(s *State) {
 	n.noteCluster(s)
+	if me := s.nodes[n.self]; me != nil {
+		n.checkCounter(me.counter)
+	}
 	n.mu.Lock()
 	defer n.unlock()
 	n.roster.restored(s)
@@ -306,6 +330,7 @@ func (n *Node) run() {
 
 func (n *Node) step() {
 	now := n.now()
+	n.yield()
 	n.mu.Lock()
 	if err := n.Err(); err != nil && err != ErrAnew && n.roster.session.phase == phaseOpen {
 		n.roster.session.lease.end() // of a life that ends in order, Stop sees to the connections
@@ -326,7 +351,14 @@ func (n *Node) step() {
 		n.deadMan.disarm() // all closed, in time
 	}
 	if what == needOpen && !stopping && n.Err() == nil && n.mayOpen() {
-		n.open()
+		if n.vetted.Load() {
+			n.open()
+		} else if n.vetting.CompareAndSwap(false, true) {
+			go func() {
+				defer n.vetting.Store(false)
+				n.vet()
+			}()
+		}
 	}
 	if upkeep && n.keepsUp.CompareAndSwap(false, true) {
 		go func() {
@@ -368,9 +400,45 @@ func (n *Node) open() {
 		n.failed(err)
 		return
 	}
+	n.counter.Store(counter)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.roster.session.begin(counter, n.now())
+	if !n.roster.stopping {
+		n.roster.session.begin(counter, n.now())
+	}
+}
+
+// vet has the raft leader say whether it knows a later session of this node than
+// the node itself does, before the first one is opened: what its own log says is
+// older where the folder was restored from a copy.
+func (n *Node) vet() {
+	switch leader := n.raftLeader(); leader {
+	case "":
+		return
+	case n.self:
+	default:
+		s, ok := n.server(leader)
+		if !ok {
+			return
+		}
+		var counter uint64
+		if _, err := n.ask(n.life, clusterport.Admin, s.address, leader, askCounter, nil, &counter); err != nil {
+			return // asked again at the next look
+		}
+		n.checkCounter(counter)
+	}
+	n.vetted.Store(true)
+	signal(n.wake)
+}
+
+// checkCounter fails the node if the state has accepted an Open of it that its
+// own folder knows nothing of: the folder was restored from a copy, and with it
+// Raft's votes and log have gone back.
+func (n *Node) checkCounter(inState uint64) {
+	if known := n.counter.Load(); inState > known {
+		n.failed(permanent("the cluster has seen session %d of this node, %s only knows %d: the folder was restored from a copy, and has forgotten what the node promised since; "+
+			"move it away and let the node join as a new one", inState, n.dir.path, known))
+	}
 }
 
 // WaitReady returns nil as soon as a JOIN at this node would succeed, or an
@@ -417,11 +485,16 @@ func (n *Node) missing() error {
 // the session ends; raft leadership goes last. If ctx is done first the rest
 // happens without waiting, as if the process were killed: other nodes then
 // wait for the session's expiry. The folder stays locked; it is the caller's
-// to close, when no connection is left.
+// to close, when no connection is left. A further call waits for the first.
 func (n *Node) Stop(ctx context.Context) error {
+	n.stopOnce.Do(func() { n.stopErr = n.stop(ctx) })
+	return n.stopErr
+}
+
+func (n *Node) stop(ctx context.Context) error {
 	err := n.retire(ctx)
 	if err == nil {
-		n.deadMan.disarm() // no connection is left
+		n.deadMan.close() // no connection is left
 	}
 	// A disk that hangs may hold these for ever; the process then ends with them.
 	released := make(chan error, 1)
@@ -444,29 +517,33 @@ func (n *Node) retire(ctx context.Context) error {
 		m.member.Close()
 	}
 	err := n.wait(ctx, func(r *roster) bool { return r.members.Len() == 0 })
-	if err == nil {
-		n.mu.Lock()
-		n.roster.session.endAsked = true
-		n.unlock()
-		err = n.wait(ctx, func(r *roster) bool { return r.session.phase != phaseOpen || r.session.lease.left() == 0 })
+	if err != nil {
+		return err
 	}
-	return err
+	n.mu.Lock()
+	n.roster.session.endAsked = true
+	n.unlock()
+	// An Open that is under way may be accepted yet, and then has to be ended.
+	return n.wait(ctx, func(r *roster) bool {
+		switch r.session.phase {
+		case phaseOpening:
+			return false
+		case phaseOpen:
+			return r.session.lease.left() == 0
+		}
+		return true
+	})
 }
 
 // release hands over raft leadership and ends the node's goroutines, Raft, the
 // cluster port and the store.
 func (n *Node) release() error {
-	if err := n.Err(); err != nil && err != ErrAnew {
-		// Where the disk hangs, what follows may take for ever. The others have
-		// to see at once that this node is gone.
-		n.port.Close()
-	} else {
-		n.handOver()
+	if err := n.Err(); err == nil || err == ErrAnew {
+		n.handOver() // else the others have to see at once that this node is gone
 	}
 	n.end()
 	n.forward.close()
 	err := n.endRaft()
-	n.port.Close()
 	n.running.Wait()
 	n.deadMan.close()
 	return errors.Join(err, n.store.Close())

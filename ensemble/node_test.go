@@ -46,6 +46,11 @@ func startNodeUnready(t *testing.T, path string, change func(*Config)) *Node {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return startNodeOn(t, dir, change)
+}
+
+func startNodeOn(t *testing.T, dir *Dir, change func(*Config)) *Node {
+	t.Helper()
 	cfg := Config{Name: "riak@127.0.0.1", Address: "127.0.0.1:5324", Timing: steady, MinimumNodes: 1, Key: testKey, Logger: testLog(t)}
 	if change != nil {
 		change(&cfg)

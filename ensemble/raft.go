@@ -18,18 +18,20 @@ import (
 // them.
 func (n *Node) startRaft() error {
 	if !n.dir.id().Settled {
-		if err := n.dir.setAside(); err != nil {
+		if err := n.dir.clear(n.dirLife); err != nil {
 			return err
 		}
 	}
 	if id := n.dir.id(); id.Cluster == "" && id.Join == "" && len(n.cfg.Join) == 0 {
-		if err := n.dir.change((*identity).found); err != nil {
+		if err := n.dir.change(n.dirLife, (*identity).found); err != nil {
 			return err
 		}
 	}
-	store, err := boltstore.Open(n.dir.raftPath(), boltstore.Options{OnError: func(err error) {
-		n.failed(fmt.Errorf("disk: %w", err))
-	}})
+	store, err := boltstore.Open(n.dir.raftPath(), boltstore.Options{
+		OnError:      func(err error) { n.failed(fmt.Errorf("disk: %w", err)) },
+		BeforeCommit: n.cfg.beforeCommit,
+		StallLimit:   n.cfg.stallLimit,
+	})
 	switch {
 	case errors.Is(err, boltstore.ErrVersion):
 		return permanent("data folder: %w; install that version again", err)
@@ -37,6 +39,11 @@ func (n *Node) startRaft() error {
 		return permanent("data folder: %w; %s", err, cureFolder)
 	}
 	n.store = store
+	counter, err := store.GetUint64(counterKey)
+	if err != nil {
+		return permanent("data folder: %w; %s", err, cureFolder)
+	}
+	n.counter.Store(counter)
 	logger := raftLogger(n.log)
 	snapshots, err := raft.NewFileSnapshotStoreWithLogger(n.dir.path, 2, logger)
 	if err != nil {
@@ -60,11 +67,19 @@ func (n *Node) startRaft() error {
 	if err != nil {
 		return err
 	}
-	n.forward = &forwarder{dial: n.dialMember, limit: n.cfg.Timing.Lease}
+	n.forward = &forwarder{dial: n.dialMember, limit: max(2*n.cfg.Timing.Heartbeat, n.cfg.Timing.Lease/4)}
 	layer := n.port.Raft(func(id string) (string, error) {
+		select {
+		case <-n.started:
+		case <-n.done:
+			return "", errStopped
+		}
 		s, ok := n.server(NodeID(id))
-		if !ok {
+		switch {
+		case !ok:
 			return "", errors.New("not a member")
+		case n.yields.Load():
+			return "", errYields
 		}
 		return s.address, nil
 	})
@@ -97,6 +112,7 @@ func (n *Node) startRaft() error {
 		n.transport.Close()
 		return permanent("data folder: raft does not start on it: %w; %s", err, cureFolder)
 	}
+	close(n.started)
 	if id := n.dir.id(); id.Cluster != "" && !id.Settled {
 		if err := n.found(); err != nil {
 			n.endRaft()
@@ -114,10 +130,11 @@ func (n *Node) startRaft() error {
 	}))
 	n.port.Handle(clusterport.Forward, n.acceptProposals)
 	n.port.Handle(clusterport.Admin, n.answers(map[string]answerer{
-		askView:   n.answerView,
-		askAdd:    n.answerAdd,
-		askRemove: n.answerRemove,
-		askLeave:  n.answerLeave,
+		askView:    n.answerView,
+		askAdd:     n.answerAdd,
+		askRemove:  n.answerRemove,
+		askLeave:   n.answerLeave,
+		askCounter: n.answerCounter,
 	}))
 	n.port.Handle(clusterport.Join, n.answers(map[string]answerer{
 		askCluster: n.invite,
@@ -136,15 +153,21 @@ func (n *Node) startRaft() error {
 	n.running.Go(n.run)
 	n.running.Go(n.runProposer)
 	n.running.Go(func() { n.dispatch.run(n.done, n.allJoined) })
-	if id := n.dir.id(); id.Cluster == "" || id.Join != "" {
+	switch id := n.dir.id(); {
+	case id.Cluster == "" || id.Join != "":
 		n.running.Go(n.enter)
+	case id.Leaving:
+		n.running.Go(n.stay)
 	}
 	return nil
 }
 
-// endRaft returns when Raft uses the store no more.
+// endRaft ends Raft and the cluster port, and returns when the store is used no
+// more. The port goes first: Raft waits for what it has asked others.
 func (n *Node) endRaft() error {
-	err := n.raft.Shutdown().Error()
+	shutdown := n.raft.Shutdown()
+	n.port.Close()
+	err := shutdown.Error()
 	n.transport.end()
 	return err
 }
@@ -200,11 +223,32 @@ func (n *Node) admit(peer clusterport.Hello, p clusterport.Purpose) error {
 	switch {
 	case removed:
 		return clusterport.ErrRemoved
-	case !member && leader != "":
+	case p == clusterport.Raft && n.yields.Load():
+		return errYields
+	case !member && leader != "" && NodeID(leader) != id:
 		return clusterport.ErrUnknownNode
 	}
 	return nil
 }
+
+// yield has a raft leader whose disk hangs step aside, early enough for the others
+// to elect another one before their leases end. Raft would not: it goes on sending
+// heartbeats while it cannot store an entry. If the disk comes back, so does the
+// node, as a follower; if not, the store ends it.
+func (n *Node) yield() {
+	hangs := n.store.Busy() > n.cfg.Timing.Lease/3
+	switch {
+	case !hangs && n.yields.Load():
+		n.yields.Store(false)
+		n.log.Info("the disk answers again")
+	case hangs && !n.yields.Load() && n.leads.Load() != 0:
+		n.yields.Store(true)
+		n.log.Warn("the disk hangs: no raft leader until it answers", "for", n.store.Busy())
+		n.port.ClosePurpose(clusterport.Raft)
+	}
+}
+
+var errYields = errors.New("the disk of this node hangs")
 
 // dropped ends all dealings with a node that was removed.
 func (n *Node) dropped(id NodeID) {

@@ -165,6 +165,12 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(signals)
+	stopping := make(chan os.Signal, 1)
+	go func() {
+		stopping <- <-signals
+		<-signals // a second one, whatever is being waited for
+		os.Exit(exitFailed)
+	}()
 	log.Info("started", "node", conf.NodeName, "version", versionText(), "listeners", addresses(listeners), "data", conf.DataDir())
 	notify("READY=1")
 
@@ -172,7 +178,7 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 	for again := true; again; {
 		again = false
 		select {
-		case s := <-signals:
+		case s := <-stopping:
 			log.Info("stopping on a signal; a second one ends the process at once", "signal", s.String())
 		case <-ctx.Done():
 		case <-node.now().Failed():
@@ -191,13 +197,6 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
 	defer cancel()
-	go func() {
-		select {
-		case <-signals:
-			os.Exit(exitFailed)
-		case <-stop.Done():
-		}
-	}()
 	if err := shutdown(stop, node.now(), servers, admin); err != nil && code == exitOK {
 		code = fail(exitFailed, err)
 	}

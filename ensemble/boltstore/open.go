@@ -35,6 +35,10 @@ type Options struct {
 	// When a write hangs, so does Close.
 	OnError func(error)
 
+	// BeforeCommit, if set, is called in every write before it goes to disk.
+	// Tests and benchmarks make slow disks by it.
+	BeforeCommit func()
+
 	// openFile stands in for os.OpenFile in tests of failing disks.
 	openFile func(string, int, os.FileMode) (*os.File, error)
 }
@@ -50,7 +54,7 @@ func Open(path string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open log store %s: %w", path, explain(err))
 	}
-	s := &Store{db: db, onError: opts.OnError, closed: make(chan struct{})}
+	s := &Store{db: db, onError: opts.OnError, beforeCommit: opts.BeforeCommit, closed: make(chan struct{})}
 	if opts.StallLimit == 0 {
 		opts.StallLimit = 5 * time.Second
 	}

@@ -58,6 +58,8 @@ type Store struct {
 	writing sync.Mutex // held over a write and the note that it failed, so that no other comes between
 	failed  atomic.Pointer[error]
 
+	beforeCommit func()
+
 	began     atomic.Pointer[time.Time] // of the write that is under way; nil: none
 	closeOnce sync.Once
 	closed    chan struct{}
@@ -80,7 +82,7 @@ func (s *Store) watch(limit time.Duration) {
 			return
 		case <-tick.C:
 		}
-		if began := s.began.Load(); began != nil && time.Since(*began) > limit {
+		if s.Busy() > limit {
 			s.fail(fmt.Errorf("a write has taken over %v: %w", limit, ErrStalled))
 			return
 		}
@@ -236,7 +238,22 @@ func (s *Store) update(f func(*bolt.Tx) error) error {
 	now := time.Now()
 	s.began.Store(&now)
 	defer s.began.Store(nil)
-	return s.run(s.db.Update, f)
+	return s.run(s.db.Update, func(tx *bolt.Tx) error {
+		err := f(tx)
+		if err == nil && s.beforeCommit != nil {
+			s.beforeCommit()
+		}
+		return err
+	})
+}
+
+// Busy is for how long the write that is under way has lasted; 0 if there is
+// none. It never waits.
+func (s *Store) Busy() time.Duration {
+	if began := s.began.Load(); began != nil {
+		return time.Since(*began)
+	}
+	return 0
 }
 
 func (s *Store) run(transaction func(func(*bolt.Tx) error) error, f func(*bolt.Tx) error) error {

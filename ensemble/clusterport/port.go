@@ -199,6 +199,11 @@ func (p *Port) CloseNode(node string) {
 	p.closeAll(func(c *conn) bool { return c.peer.Node == node })
 }
 
+// ClosePurpose closes all connections for a purpose.
+func (p *Port) ClosePurpose(purpose Purpose) {
+	p.closeAll(func(c *conn) bool { return c.purpose == purpose })
+}
+
 // closeAll closes the connections for which which says so, under the mutex.
 func (p *Port) closeAll(which func(*conn) bool) {
 	p.mu.Lock()

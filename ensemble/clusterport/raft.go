@@ -90,7 +90,7 @@ func (l *RaftLayer) Close() error {
 	}
 	l.port.mu.Unlock()
 	if current {
-		l.port.closeAll(func(c *conn) bool { return c.purpose == Raft })
+		l.port.ClosePurpose(Raft)
 	}
 	return nil
 }
