@@ -336,6 +336,9 @@ func (n *Node) step() {
 		n.roster.session.lease.end() // of a life that ends in order, Stop sees to the connections
 	}
 	what, closing := n.roster.step(now)
+	if n.inactive() {
+		closing = append(closing, n.roster.queued()...) // came before that was known; see Join
+	}
 	duties := n.duties(now)
 	upkeep := n.upkeepDue(now)
 	stopping := n.roster.stopping

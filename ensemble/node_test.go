@@ -387,6 +387,17 @@ func TestALostLeaseClosesAllAndOpensAnew(t *testing.T) {
 	}
 }
 
+// A JOIN that comes before the node can know whether there are elections is refused
+// when it does, and does not wait until the client's time is up.
+func TestAnEarlyJoinIsRefusedWhereThereAreNoElections(t *testing.T) {
+	n := startNodeUnready(t, t.TempDir(), func(c *Config) { c.MinimumNodes = 3 })
+	c := join(t, n, "g", "a") // no raft leader yet: an election takes its time
+	c.wantClosed()
+	if len(c.told) > 0 {
+		t.Errorf("told %q", c.told)
+	}
+}
+
 func TestBelowItsMinimumAClusterDoesNotElect(t *testing.T) {
 	n := startNodeUnready(t, t.TempDir(), func(c *Config) { c.MinimumNodes = 3 })
 	poll(t, "the node knows", func() bool {

@@ -318,6 +318,16 @@ func (r *roster) stop() (closing []*Membership) {
 	return r.leadersFirst(func(*Membership) bool { return true })
 }
 
+// queued gives the memberships that were not asked for yet.
+func (r *roster) queued() (all []*Membership) {
+	for m := range r.all() {
+		if m.state == memberQueued {
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
 // leadersFirst gives the memberships that are wanted, those that were told that
 // they lead before the others.
 func (r *roster) leadersFirst(wanted func(*Membership) bool) []*Membership {
