@@ -2,7 +2,7 @@ package main
 
 import (
 	"bufio"
-	"encoding/json"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -18,6 +18,7 @@ import (
 
 	"leaderlatch/ensemble"
 	"leaderlatch/latch/latchtest"
+	"leaderlatch/riakconf"
 )
 
 // conn is a client's connection.
@@ -74,17 +75,27 @@ func (c *conn) wantEnd() {
 	}
 }
 
-func (p *proc) groups() []ensemble.Group {
+func (p *proc) groups() (groups []ensemble.Group) {
 	p.t.Helper()
-	out, err := p.command("groups", "--json")
-	if err != nil {
-		p.t.Fatalf("groups: %v: %s", err, out)
-	}
-	var groups []ensemble.Group
-	if err := json.Unmarshal([]byte(out), &groups); err != nil {
-		p.t.Fatal(err)
-	}
+	p.get("/groups", &groups)
 	return groups
+}
+
+// get asks the node by its admin socket, as the commands do: those that poll
+// need no process for each question.
+func (p *proc) get(path string, v any) {
+	p.t.Helper()
+	conf, _, err := riakconf.Load(p.conf)
+	if err == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		a := newAdmin(conf)
+		defer a.client.CloseIdleConnections()
+		err = a.get(ctx, path, nil, v)
+	}
+	if err != nil {
+		p.t.Fatalf("ask the node for %s: %v\n%s", path, err, p.logText())
+	}
 }
 
 // settled waits until no group is left.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -24,6 +23,20 @@ func loopback() string {
 
 var loopbacks atomic.Int32
 
+// unique gives a group's name that no other one has.
+func unique(name string) string { return fmt.Sprint(name, "-", uniques.Add(1)) }
+
+var uniques atomic.Int32
+
+// clusterTiming is the timing of nodes that are to form a cluster. The race
+// detector makes them so slow that what is a stall otherwise is none.
+var clusterTiming = func() ensemble.Timing {
+	if raceEnabled {
+		return ensemble.Calm
+	}
+	return ensemble.Normal
+}()
+
 // member is a node of a cluster, over the lives of its processes.
 type member struct {
 	*proc
@@ -43,7 +56,7 @@ func newMember(t testing.TB, lines ...string) *member {
 		"listener.leader_latch.internal = " + m.ip + ":5323",
 		"leader_latch.cluster_listener = " + m.ip + ":5324",
 		"leader_latch.minimum_nodes = 3",
-		"leader_latch.timing = normal",
+		"leader_latch.timing = " + clusterTiming.Name,
 	}, lines...)
 	return m
 }
@@ -71,21 +84,23 @@ func (m *member) ready() {
 
 func (m *member) cluster() (c ensemble.Cluster) {
 	m.t.Helper()
-	out, err := m.command("cluster", "status", "--json")
-	// Hints go to stderr, in front or behind.
-	if i, j := strings.Index(out, "{"), strings.LastIndex(out, "}"); err == nil && i >= 0 {
-		err = json.Unmarshal([]byte(out[i:j+1]), &c)
-	}
-	if err != nil {
-		m.t.Fatalf("cluster status of %s: %v: %s", m.name, err, out)
-	}
+	m.get("/cluster", &c)
 	return c
 }
 
 // cluster starts n nodes that find each other, and waits until all vote.
 func cluster(t testing.TB, n int, lines ...string) []*member {
 	t.Helper()
-	var all []*member
+	all := founders(t, n, lines...)
+	for _, m := range all {
+		m.run()
+	}
+	wantWhole(all)
+	return all
+}
+
+// founders prepares n nodes with one leader_latch.join, which names them all.
+func founders(t testing.TB, n int, lines ...string) (all []*member) {
 	var names []string
 	for range n {
 		m := newMember(t, lines...)
@@ -94,13 +109,17 @@ func cluster(t testing.TB, n int, lines ...string) []*member {
 	}
 	for _, m := range all {
 		m.lines = append(m.lines, "leader_latch.join = "+strings.Join(names, ", "))
-		m.run()
-	}
-	for _, m := range all {
-		m.ready()
-		m.until("all vote", func() bool { return whole(m.cluster(), n) })
 	}
 	return all
+}
+
+// wantWhole waits until these nodes are one cluster, and each serves.
+func wantWhole(all []*member) {
+	for _, m := range all {
+		m.t.Helper()
+		m.ready()
+		m.until("all vote", func() bool { return whole(m.cluster(), len(all)) })
+	}
 }
 
 // whole reports whether n members are up and vote, and follow one raft leader.

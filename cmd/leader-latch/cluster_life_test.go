@@ -1,0 +1,216 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// order runs a command beside the node, expects its exit code, and gives all that
+// it printed.
+func (m *member) order(code int, args ...string) string {
+	m.t.Helper()
+	cmd := m.program(args...)
+	out, err := cmd.CombinedOutput()
+	if got := cmd.ProcessState.ExitCode(); got != code {
+		m.t.Fatalf("%s on %s: exit code %d (%v), want %d\n%s", strings.Join(args, " "), m.name, got, err, code, out)
+	}
+	return string(out)
+}
+
+// wantRefusal expects that a JOIN is refused at once.
+func (m *member) wantRefusal() {
+	m.t.Helper()
+	c := m.dial()
+	sent := time.Now()
+	c.send("JOIN g a\n")
+	c.want("JOIN_FAILED SERVICE_UNAVAILABLE")
+	c.wantEnd()
+	if took := time.Since(sent); took >= joinTimeout() {
+		m.t.Errorf("refused only after %v, when the time for an answer was over", took)
+	}
+}
+
+func (m *member) logs(text string) {
+	m.t.Helper()
+	m.until(fmt.Sprintf("%s logs %q", m.name, text), func() bool { return strings.Contains(m.logText(), text) })
+}
+
+func wantContains(t testing.TB, text, want string) {
+	t.Helper()
+	if !strings.Contains(text, want) {
+		t.Errorf("%q is not in:\n%s", want, text)
+	}
+}
+
+// With one leader_latch.join on all nodes it does not matter which starts when: as
+// long as one has not come nobody founds a cluster, or elects; then there is one.
+func TestNodesOfOneListAreOneClusterInWhateverOrderTheyStart(t *testing.T) {
+	t.Parallel()
+	for name, order := range map[string][]int{"the first of the list comes last": {2, 1, 0}, "the last of the list comes last": {1, 0, 2}} {
+		all := founders(t, 3)
+		for _, i := range order[:2] {
+			all[i].run()
+		}
+		late := all[order[2]]
+		for _, i := range order[:2] {
+			all[i].logs("this node is in no cluster yet, trying on reason=")
+			wantContains(t, all[i].logText(), late.name)
+			all[i].wantRefusal()
+			if c := all[i].cluster(); c.ID != "" || len(c.Members) != 0 {
+				t.Errorf("%s: %s has a cluster: %+v", name, all[i].name, c)
+			}
+			wantContains(t, all[i].order(exitOK, "cluster", "status"), "This node is in no cluster yet.\n")
+		}
+		late.run()
+		wantWhole(all)
+		for _, m := range all {
+			if got, want := m.cluster().ID, all[0].cluster().ID; got != want || got == "" {
+				t.Errorf("%s: %s is in cluster %q, %s in %q", name, m.name, got, all[0].name, want)
+			}
+		}
+		all[0].join("g", "a", "a")
+		all[1].join("g", "b", "a")
+		all[2].join("g", "c", "a")
+	}
+}
+
+// An operator makes a cluster of three nodes that have only a riak.conf each, and
+// changes it: joins and their refusals, leaves, removals.
+func TestAnOperatorMakesAClusterAndChangesIt(t *testing.T) {
+	t.Parallel()
+	a, b, c := newMember(t).run(), newMember(t).run(), newMember(t).run()
+	all := []*member{a, b, c}
+
+	// Alone, nobody elects, and says why.
+	for _, m := range all {
+		m.logs("elections are not active yet: JOINs are refused until the cluster has leader_latch.minimum_nodes nodes=1 minimum=3")
+		m.wantRefusal()
+		wantContains(t, m.order(exitOK, "ensemble-status"), "the cluster has 1 of the 3 nodes with which elections begin (leader_latch.minimum_nodes); add nodes: leader-latch cluster join")
+	}
+
+	// What cannot be joined leaves the node as it is.
+	was := b.cluster()
+	wantContains(t, b.order(exitFailed, "cluster", "join", b.name), "a node cannot join itself")
+	nobody := newMember(t)
+	wantContains(t, b.order(exitFailed, "cluster", "join", nobody.name), nobody.name)
+	wantContains(t, b.order(exitFailed, "cluster", "leave"), "is the only member")
+	wantContains(t, b.order(exitFailed, "cluster", "leave", nobody.name), "is not a member of the cluster")
+	wantContains(t, b.order(exitFailed, "cluster", "force-remove", b.name), "is the only member")
+	if is := b.cluster(); is.ID != was.ID || is.Joining != "" || len(is.Members) != 1 || is.Members[0] != was.Members[0] {
+		t.Errorf("after refusals %+v, before %+v", is, was)
+	}
+
+	// Another cookie: both sides say so, whoever asked.
+	stranger := newMember(t, "distributed_cookie = another", "leader_latch.join = "+a.name).run()
+	stranger.logs("another distributed_cookie; set the same one on all nodes")
+	a.logs("another distributed_cookie; set the same one on all nodes")
+	wantContains(t, stranger.order(exitFailed, "cluster", "join", a.name), "another distributed_cookie; set the same one on all nodes")
+	if is := stranger.cluster(); is.ID != "" || is.Joining != "" {
+		t.Errorf("after refusals %+v", is)
+	}
+	stranger.kill()
+
+	wantContains(t, b.order(exitOK, "cluster", "join", a.name), "Success: "+b.name+" has joined the cluster of "+a.name+"\n")
+	a.wantRefusal() // two are too few
+	wantContains(t, b.order(exitFailed, "cluster", "join", c.name), "already a member of a cluster; let it leave that first (cluster leave)")
+	c.order(exitOK, "cluster", "join", b.name+":5324")
+	wantWhole(all)
+	for _, m := range all {
+		m.join("first", m.ip, a.ip)
+	}
+
+	// A node that leaves names successors before it goes, is alone and inactive
+	// then, and can join again; this one's order comes from another node.
+	leaves := func(what string, m, by *member, args ...string) {
+		t.Helper()
+		var rest []*member
+		for _, o := range all {
+			if o != m {
+				rest = append(rest, o)
+			}
+		}
+		g := unique("g")
+		lead, next, own := m.join(g, "lead", "lead"), rest[0].join(g, "next", "lead"), rest[1].join(unique("h"), "own", "own")
+		began := time.Now()
+		by.order(exitOK, args...)
+		t.Logf("%s left within %v", what, time.Since(began))
+		lead.wantEnd()
+		next.SetReadDeadline(time.Now()) // it has been told
+		next.want("LEADER next")
+		own.wantSilence()
+		next.Close()
+		own.Close()
+		for _, o := range rest {
+			o.until("two are left", func() bool { return whole(o.cluster(), 2) })
+		}
+		m.until("it is alone", func() bool { c := m.cluster(); return len(c.Members) == 1 && c.Members[0].Session && !c.Active })
+		m.wantRefusal()
+		m.order(exitOK, "cluster", "join", rest[1].name)
+		wantWhole(all)
+	}
+	leader, rest := raftLeader(t, all)
+	leaves("a follower", rest[0], rest[0], "cluster", "leave")
+	leader, rest = raftLeader(t, all)
+	leaves("another node", rest[1], rest[0], "cluster", "leave", rest[1].name)
+	leader, _ = raftLeader(t, all)
+	leaves("the raft leader", leader, leader, "cluster", "leave")
+
+	// A dead node cannot leave; it is removed, and stops when it comes back.
+	leader, rest = raftLeader(t, all)
+	dead := rest[0]
+	dead.kill()
+	wantContains(t, leader.order(exitFailed, "cluster", "leave", dead.name), "if it is dead: cluster force-remove "+dead.name)
+	wantContains(t, leader.order(exitOK, "cluster", "force-remove", dead.name), "Success: "+dead.name+" was removed from the cluster\n")
+	leader.until("it is gone", func() bool { return len(leader.cluster().Members) == 2 })
+	dead.run().wantExit(exitPermanent)
+	wantContains(t, dead.logText(), "removed from the cluster")
+
+	// A live one, here the raft leader, stops at once; its members go when its
+	// session has expired.
+	lead, next := leader.join("g", "lead", "lead"), rest[1].join("g", "next", "lead")
+	probed, removed := leader.probe(), time.Now()
+	rest[1].order(exitOK, "cluster", "force-remove", leader.name)
+	wantSuccession("removed the raft leader", probed, removed, next, "next", lead)
+	leader.wantExit(exitPermanent)
+	lead.wantEnd()
+	if c := rest[1].cluster(); len(c.Members) != 1 || !c.Majority || !c.Active {
+		t.Errorf("what is left: %+v", c)
+	}
+	next.wantSilence()
+}
+
+// A node whose data folder was lost comes back under its name as a new one. While
+// the session of the old one lives it has to wait, for its members may live.
+func TestAWipedNodeComesBackWhenItsOldSessionHasExpired(t *testing.T) {
+	t.Parallel()
+	all := cluster(t, 3)
+	for _, raftLeads := range []bool{false, true} {
+		s := newScene(t, all, raftLeads)
+		id := func() string {
+			for _, m := range s.rest[0].cluster().Members {
+				if m.Name == s.victim.name {
+					return m.ID
+				}
+			}
+			return ""
+		}
+		was := id()
+		killed := time.Now()
+		s.victim.kill()
+		if err := os.RemoveAll(filepath.Join(s.victim.dir, "data")); err != nil {
+			t.Fatal(err)
+		}
+		s.victim.run()
+		s.victim.wantRefusal()
+		s.wantReplaced(fmt.Sprintf("wiped a node, raft leader %v", raftLeads), killed, s.lead, s.guest)
+		wantWhole(all)
+		if is := id(); is == was || is == "" {
+			t.Errorf("the new node has the id %q, the old one %q", is, was)
+		}
+		s.victim.join(s.other, "guest", "own")
+	}
+}
