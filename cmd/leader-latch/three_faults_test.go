@@ -152,6 +152,13 @@ func TestAKilledNodeIsReplacedWhenItsSessionHasExpired(t *testing.T) {
 		s.victim.run()
 		wantWhole(all)
 	}
+}
+
+// A node without members of theirs, be it the raft leader, is killed, and clients of
+// the others get no byte of it.
+func TestTheDeathOfANodeWithoutMembersIsNotNoticed(t *testing.T) {
+	t.Parallel()
+	all := cluster(t, 3)
 	for _, role := range []string{"a follower", "the raft leader"} {
 		s := newScene(t, all, role == "the raft leader")
 		s.lead.Close()
