@@ -152,11 +152,11 @@ func TestAnOperatorMakesAClusterAndChangesIt(t *testing.T) {
 		m.order(exitOK, "cluster", "join", rest[1].name)
 		wantWhole(all)
 	}
-	leader, rest := raftLeader(t, all)
+	_, rest := raftLeader(t, all)
 	leaves("a follower", rest[0], rest[0], "cluster", "leave")
-	leader, rest = raftLeader(t, all)
+	_, rest = raftLeader(t, all)
 	leaves("another node", rest[1], rest[0], "cluster", "leave", rest[1].name)
-	leader, _ = raftLeader(t, all)
+	leader, _ := raftLeader(t, all)
 	leaves("the raft leader", leader, leader, "cluster", "leave")
 
 	// A dead node cannot leave; it is removed, and stops when it comes back.
