@@ -285,17 +285,17 @@ func (n *Node) leave(ctx context.Context) error {
 	if err == nil {
 		err = n.askRemoval(ctx, removal{Node: n.self})
 	}
-	if err != nil && !errors.Is(err, clusterport.ErrRemoved) {
+	switch {
+	case err == nil || errors.Is(err, clusterport.ErrRemoved):
+		_, err = n.beginAnew("")
+	case n.beganAnew():
+		err = nil // the raft leader's answer went with its connections to this node; the others have told since
+	default:
 		n.failed(ErrAnew)
-		n.anew.Lock()
-		defer n.anew.Unlock()
-		if !n.begunAnew { // else it was removed, and heard of it another way
-			return err
-		}
-		return nil
 	}
-	n.log.Info("left the cluster")
-	_, err = n.beginAnew("")
+	if err == nil {
+		n.log.Info("left the cluster")
+	}
 	return err
 }
 

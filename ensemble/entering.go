@@ -331,3 +331,9 @@ func (n *Node) beginAnew(via string) (begun bool, err error) {
 	n.failed(ErrAnew)
 	return true, nil
 }
+
+func (n *Node) beganAnew() bool {
+	n.anew.Lock()
+	defer n.anew.Unlock()
+	return n.begunAnew
+}

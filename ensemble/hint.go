@@ -89,7 +89,6 @@ func (n *Node) sendHints(to NodeID, wake <-chan struct{}) {
 			err := t.AppendEntries(raft.ServerID(to), "", &raft.AppendEntriesRequest{
 				RPCHeader:         header,
 				Term:              c.term,
-				Leader:            header.Addr,
 				PrevLogEntry:      c.index,
 				PrevLogTerm:       c.term,
 				LeaderCommitIndex: c.index,

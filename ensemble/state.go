@@ -195,7 +195,7 @@ func (s *State) Apply(index uint64, entry Entry, effects []Effect) []Effect {
 		case Remove:
 			if n := s.node(op.Node); !n.removed {
 				n.removed = true
-				effects = append(effects, Removed{op.Node})
+				effects = append(effects, Removed(op))
 			}
 		}
 	}
