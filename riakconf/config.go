@@ -29,6 +29,12 @@ type Config struct {
 	PlatformLibDir  string
 	PlatformLogDir  string
 
+	// Files for TLS, absolute, or "" where none is set. Whether they can be
+	// read is for who needs them.
+	SSLCertFile   string
+	SSLKeyFile    string
+	SSLCACertFile string
+
 	Log Log
 
 	// ClusterListener is where other nodes' connections are taken. Its host

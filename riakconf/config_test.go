@@ -95,6 +95,9 @@ platform_data_dir = ./data
 platform_etc_dir = $(platform_data_dir)/etc
 platform_lib_dir = ../lib
 platform_log_dir = /logs/
+ssl.certfile = $(platform_etc_dir)/cert.pem
+ssl.keyfile = /nonesuch/key.pem
+ssl.cacertfile = ca.pem
 log.console = both
 log.console.level = debug
 log.console.file = ./c.log
@@ -144,6 +147,9 @@ leader_latch.idle_timeout = 5m
 		PlatformEtcDir:  base + "/data/etc",
 		PlatformLibDir:  filepath.Dir(base) + "/lib",
 		PlatformLogDir:  "/logs",
+		SSLCertFile:     base + "/data/etc/cert.pem",
+		SSLKeyFile:      "/nonesuch/key.pem",
+		SSLCACertFile:   base + "/ca.pem",
 		Log: Log{
 			Console: "both", ConsoleLevel: "debug", ConsoleFile: base + "/c.log",
 			ErrorFile: "/logs/e.log",

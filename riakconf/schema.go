@@ -93,6 +93,15 @@ var schema = []Key{
 	{Name: "platform_log_dir", Type: folderType, Default: "/var/log/riak",
 		Help:  "log files",
 		field: func(c *Config) any { return &c.PlatformLogDir }},
+	{Name: "ssl.certfile", Type: fileType, Note: "none",
+		Help:  "a TLS certificate; for references, as nothing here talks TLS",
+		field: func(c *Config) any { return &c.SSLCertFile }},
+	{Name: "ssl.keyfile", Type: fileType, Note: "none",
+		Help:  "its private key; likewise",
+		field: func(c *Config) any { return &c.SSLKeyFile }},
+	{Name: "ssl.cacertfile", Type: fileType, Note: "none",
+		Help:  "the certificates of who signed it; likewise",
+		field: func(c *Config) any { return &c.SSLCACertFile }},
 
 	// Logs (riak.conf rules 57 to 61).
 	{Name: "log.console", Type: oneOf("off", "file", "console", "both"), Default: "file",
