@@ -246,6 +246,9 @@ func testEffective(t *testing.T, base string) {
 		if _, twice := got[e.Key]; twice {
 			t.Errorf("%s is listed twice", e.Key)
 		}
+		if keyLen(e.Key) != len(e.Key) {
+			t.Errorf("%s is no key", e.Key)
+		}
 		got[e.Key] = e
 		if _, set := s.Get(e.Key); set == e.Default {
 			t.Errorf("%s: set %v, default %v", e.Key, set, e.Default)

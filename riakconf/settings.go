@@ -94,9 +94,9 @@ type Setting struct {
 
 // Effective lists what the files set, in order, and then the defaults of the
 // other keys that matter to this service, in the order of [Keys]. Keys
-// without a default are left out, and so are those of the form
-// listener.leader_latch.$name, which exist only where a line sets them
-// (riak.conf rule 53).
+// without a default are left out, and so are patterns: a key like
+// listener.leader_latch.$name is there only where a line sets it (riak.conf
+// rule 53).
 func (s *Settings) Effective() []Setting {
 	var all []Setting
 	for key, value := range s.All() {
@@ -105,7 +105,7 @@ func (s *Settings) Effective() []Setting {
 	b := newBuilder(s, nil)
 	b.build() // for the defaults that depend on other settings
 	for _, k := range schema {
-		if _, set := s.Get(k.Name); set {
+		if _, set := s.Get(k.Name); set || strings.Contains(k.Name, "$") {
 			continue
 		}
 		value := s.defaults[k.Name]

@@ -13,8 +13,8 @@ var chkconfigCommand = command{
 	name:  "chkconfig",
 	short: "check the configuration file",
 	long: `Checks the configuration file. Prints "config is OK" and exits with 0, or prints
-every problem with its file and line and exits with 1. Warnings go to stderr
-and do not count.`,
+every problem to stderr, each with file, line, key and cure, and exits with 1.
+Warnings go to stderr too and do not count.`,
 	setup: func(e *env, fs *pflag.FlagSet) func(context.Context, string, []string) int {
 		return func(_ context.Context, config string, args []string) int {
 			if len(args) > 0 {

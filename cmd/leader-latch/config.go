@@ -69,7 +69,6 @@ func effectiveText(settings []riakconf.Setting) string {
 	var b strings.Builder
 	for _, s := range settings {
 		switch {
-		case strings.Contains(s.Key, "$"): // leader_latch.fencing.$name: there is none by that name
 		case !fitsLine(s.Value):
 			fmt.Fprintf(&b, "# %s = %q # no line can hold this value\n", s.Key, s.Value)
 		case s.Default:
