@@ -163,13 +163,7 @@ func checkPositions(t *testing.T, err error) {
 		t.Errorf("error is a %T, not Problems: %v", err, err)
 	}
 	for _, p := range problems {
-		text := readFile(t, p.File)
-		if p.Line < 1 || p.Line > lines(text) {
-			t.Errorf("%v: there is no such line", p)
-		}
-		if strings.ContainsAny(p.Error(), "\n\r") {
-			t.Errorf("%q is not one line", p.Error())
-		}
+		checkProblems(t, readFile(t, p.File), []Problem{p})
 	}
 }
 

@@ -82,14 +82,16 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-func TestEverySettingArrives(t *testing.T) {
-	path := write(t, "riak.conf", `
+// everySetting sets every key of the schema, each to something else than its default.
+const everySetting = `
 nodename = db@2001:0db8::7
 distributed_cookie = a b=c "d" and more
 strong_consistency = on
 listener.leader_latch.rack\.2 = [2001:db8::7]:0
 listener.leader_latch.internal = ::1:5323
 listener.leader_latch.a = db7.example.com:5323
+erlang.distribution.port_range.maximum = 7999
+erlang.distribution.port_range.minimum = 6000
 platform_bin_dir = bin
 platform_data_dir = ./data
 platform_etc_dir = $(platform_data_dir)/etc
@@ -123,7 +125,10 @@ leader_latch.fencing.rack\.2 = on
 leader_latch.fencing.a = off
 leader_latch.max_connections = 1000
 leader_latch.idle_timeout = 5m
-`)
+`
+
+func TestEverySettingArrives(t *testing.T) {
+	path := write(t, "riak.conf", everySetting)
 	c, warnings, err := Load(path)
 	if err != nil {
 		t.Fatal(err)
@@ -164,9 +169,21 @@ leader_latch.idle_timeout = 5m
 		Voters:          3,
 		MaxConnections:  1000,
 		IdleTimeout:     5 * time.Minute,
+		portMaximum:     7999,
+		portMinimum:     6000,
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+	rows := make(map[string]bool)
+	for key := range c.Settings.All() {
+		k, _ := row(key)
+		rows[k.Name] = true
+	}
+	for _, k := range Keys() {
+		if rows[k.Name] == k.Foreign {
+			t.Errorf("everySetting: sets %s: %v", k.Name, rows[k.Name])
+		}
 	}
 	if got, want := c.Listeners[1].Address(), "[::1]:5323"; got != want {
 		t.Errorf("Address is %s, want %s", got, want)
@@ -565,5 +582,81 @@ func TestDistance(t *testing.T) {
 		if got := distance(tt.a, tt.b); got != tt.want {
 			t.Errorf("distance(%q, %q) = %d, want %d", tt.a, tt.b, got, tt.want)
 		}
+	}
+}
+
+// FuzzConfig looks for settings on which the making of a configuration panics
+// or hangs, that give one in which something is out of its range, or whose
+// problems name a line that does not exist.
+func FuzzConfig(f *testing.F) {
+	addEdgeCases(f)
+	f.Add(everySetting)
+	f.Add("leader_latch.cluster_listener = db1:0\nleader_latch.join = a@b, c@[::1]:5\nnodename = riak@0.0.0.0\nlistener.leader_latch = x\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		src := &source{path: "riak.conf", name: "riak.conf"}
+		list, _ := parse(src, text)
+		s := newSettings(src, slices.DeleteFunc(list, isInclude))
+		problems := s.expand()
+		b := newBuilder(s, nil)
+		b.build()
+		problems = append(problems, b.problems...)
+		if s.position(keyNodename).Line == 0 { // there may be a problem with the default
+			problems = slices.DeleteFunc(problems, func(p Problem) bool { return p.Key == keyNodename })
+		}
+		checkProblems(t, text, problems)
+		checkProblems(t, text, slices.DeleteFunc(b.warnings, func(p Problem) bool { return p.Line == 0 })) // of the file as a whole
+		listed := make(map[string]bool)
+		for _, e := range s.Effective() {
+			if keyLen(e.Key) != len(e.Key) || listed[e.Key] {
+				t.Errorf("%q is listed twice, or no key", e.Key)
+			}
+			listed[e.Key] = true
+		}
+		if len(problems) == 0 {
+			checkRanges(t, b.config)
+		}
+	})
+}
+
+// checkRanges checks what the comments of Config promise.
+func checkRanges(t *testing.T, c *Config) {
+	t.Helper()
+	n, err := ParseNode(c.NodeName)
+	if err != nil || n.Name != c.NodeName || n.Host != c.NodeHost || n.Port != 0 {
+		t.Errorf("nodename %q at %q is %+v, %v", c.NodeName, c.NodeHost, n, err)
+	}
+	for _, a := range []Address{c.ClusterAddress(), c.ClusterListener} {
+		if again, err := ParseAddress(a.String()); err != nil || again != a {
+			t.Errorf("the cluster's address %+v is %+v, %v", a, again, err)
+		}
+	}
+	if unspecified(c.ClusterAddress().Host) {
+		t.Errorf("others are to dial %v", c.ClusterAddress())
+	}
+	for i, n := range c.Join {
+		if again, err := ParseNode(n.String()); err != nil || again != n || n.Port == 0 {
+			t.Errorf("to join %+v, which is %+v, %v", n, again, err)
+		}
+		if slices.Contains(c.Join[:i], n) {
+			t.Errorf("to join %+v twice", n)
+		}
+	}
+	for i, l := range c.Listeners {
+		if l.Name == "" || l.Position.Line == 0 || l.Port < 0 || l.Port > 65535 || c.ClusterListener.leavesNoRoomFor(l.address()) {
+			t.Errorf("listener %+v, cluster listener %v", l, c.ClusterListener)
+		}
+		if i > 0 && c.Listeners[i-1].Name >= l.Name {
+			t.Errorf("listeners %v", c.Listeners)
+		}
+	}
+	for _, path := range []string{c.DataDir(), c.PlatformBinDir, c.PlatformEtcDir, c.PlatformLibDir, c.PlatformLogDir,
+		c.Log.ConsoleFile, c.Log.ErrorFile, c.Log.CrashFile} {
+		if !filepath.IsAbs(path) {
+			t.Errorf("%q is not absolute", path)
+		}
+	}
+	if c.MinimumNodes < 1 || c.Voters < 1 || c.MaxConnections < 0 || c.JoinTimeout <= 0 || c.IdleTimeout <= 0 ||
+		!slices.Contains([]string{"quick", "normal", "calm"}, c.Timing) || !slices.Contains(levels, c.Log.ConsoleLevel) {
+		t.Errorf("%+v", c)
 	}
 }

@@ -182,14 +182,7 @@ func FuzzExpand(f *testing.F) {
 			before[set.key] = set.value
 		}
 		problems := s.expand()
-		for _, p := range problems {
-			if p.Line < 1 || p.Line > lines(text) {
-				t.Errorf("%v: there is no such line", p)
-			}
-			if strings.ContainsAny(p.Error(), "\n\r") {
-				t.Errorf("%q is not one line", p.Error())
-			}
-		}
+		checkProblems(t, text, problems)
 		for _, set := range s.list {
 			got, _ := s.Get(set.key)
 			if s.broken[set.key] || len(problems) == maxBadReferences {

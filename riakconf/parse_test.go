@@ -53,14 +53,7 @@ func FuzzParse(f *testing.F) {
 		if list != nil && problems != nil {
 			t.Errorf("settings and problems")
 		}
-		for _, p := range problems {
-			if p.Line < 1 || p.Line > lines(text) {
-				t.Errorf("%v: there is no such line", p)
-			}
-			if strings.ContainsAny(p.Error(), "\n\r") {
-				t.Errorf("%q is not one line", p.Error())
-			}
-		}
+		checkProblems(t, text, problems)
 		again, problems := parse(src, printSettings(list))
 		for _, p := range problems {
 			t.Errorf("printed and read again: %v", p)
@@ -69,6 +62,19 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%v, printed and read again %v", list, again)
 		}
 	})
+}
+
+// checkProblems checks that each problem is one line and names a line of text.
+func checkProblems(t *testing.T, text string, problems []Problem) {
+	t.Helper()
+	for _, p := range problems {
+		if p.Line < 1 || p.Line > lines(text) {
+			t.Errorf("%v: there is no such line", p)
+		}
+		if strings.ContainsAny(p.Error(), "\n\r") {
+			t.Errorf("%q is not one line", p.Error())
+		}
+	}
 }
 
 // addEdgeCases makes seeds of the files of the edge cases.
