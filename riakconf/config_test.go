@@ -2,6 +2,7 @@ package riakconf
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -498,6 +499,17 @@ listeners.leader_latch.x = 127.0.0.1:1
 			t.Fatal(err)
 		}
 		wantLines(t, tt.conf, messages(path, warnings), tt.want...)
+	}
+}
+
+func TestNotAllOfVeryManyStraysAreTold(t *testing.T) {
+	var added strings.Builder
+	for i := range maxStrays + 10 {
+		fmt.Fprintf(&added, "leader_latch.voter%d = 1\n", i)
+	}
+	_, warnings, err := Load(write(t, "riak.conf", quiet+added.String()))
+	if err != nil || len(warnings) != maxStrays {
+		t.Errorf("%d warnings, %v", len(warnings), err)
 	}
 }
 

@@ -17,6 +17,7 @@ const (
 	maxReferenceDepth = 100_000
 	maxExpansion      = 64 << 20 // bytes that all references together may bring in
 	maxBadReferences  = 1000     // then the rest is not looked at
+	maxCircles        = 1 << 20  // keys in all circles that are told of; likewise
 )
 
 // riakDefaults are the defaults of Riak 2.1 (Debian package) for the keys
@@ -39,8 +40,9 @@ var foreignDefaults = sync.OnceValue(func() map[string]string {
 // already have their problem, and so have the keys that lead to them.
 func (s *Settings) expand() []Problem {
 	var problems []Problem
-	x := &expander{lookup: s.raw, done: make(map[string]string), open: make(map[string]bool)}
+	x := &expander{lookup: s.raw, done: make(map[string]string), failed: make(map[string]*badReference), open: make(map[string]bool)}
 	unread := maps.Clone(s.broken)
+	circles := 0
 	full := false
 	for i, set := range s.list {
 		if unread[set.key] || !strings.Contains(set.value, "$(") {
@@ -57,7 +59,8 @@ func (s *Settings) expand() []Problem {
 			continue
 		case !unread[bad.key]:
 			problems = append(problems, bad.problem(set))
-			full = bad.kind == kindLimit || len(problems) == maxBadReferences
+			circles += len(bad.history)
+			full = bad.kind == kindLimit || len(problems) == maxBadReferences || circles > maxCircles
 		}
 		s.broken[set.key] = true
 	}
@@ -94,10 +97,11 @@ func (s *Settings) raw(name string) (text string, known bool) {
 // An expander resolves references.
 type expander struct {
 	lookup func(name string) (text string, known bool)
-	done   map[string]string // names that are resolved
-	path   []string          // names that are being resolved, outermost first
-	open   map[string]bool   // the same, to find a circle
-	spent  int               // of maxExpansion
+	done   map[string]string        // names that are resolved
+	failed map[string]*badReference // names that lead to what nothing sets
+	path   []string                 // names that are being resolved, outermost first
+	open   map[string]bool          // the same, to find a circle
+	spent  int                      // of maxExpansion
 }
 
 // expand resolves the references in text, which is the value of name.
@@ -113,6 +117,9 @@ func (x *expander) expand(name, text string) (string, *badReference) {
 	}
 	if value, done := x.done[name]; done {
 		return value, nil
+	}
+	if bad := x.failed[name]; bad != nil {
+		return "", bad
 	}
 	if len(x.path) == maxReferenceDepth {
 		return "", x.limit(name, fmt.Sprintf("references go more than %d levels deep", maxReferenceDepth))
@@ -144,6 +151,9 @@ func (x *expander) expand(name, text string) (string, *badReference) {
 		out = out[:len(out)-1]
 		value, bad := x.follow(name, referenceName(ref))
 		if bad != nil {
+			if bad.kind == kindMissing { // a circle looks different from each key
+				x.failed[name] = bad
+			}
 			return "", bad
 		}
 		if x.spent += len(value) + 1; x.spent > maxExpansion {

@@ -168,6 +168,25 @@ func TestExpansionLimits(t *testing.T) {
 	}
 }
 
+// TestLongChainsOfBadReferences: what a chain of references leads to is found
+// out once, not for each key in it. Otherwise these take minutes.
+func TestLongChainsOfBadReferences(t *testing.T) {
+	const length = maxReferenceDepth - 1
+	var chain strings.Builder
+	for i := range length {
+		fmt.Fprintf(&chain, "k%d = $(k%d)\n", i, i+1)
+	}
+	for end, want := range map[string]int{
+		"":                                    maxBadReferences,
+		fmt.Sprintf("k%d = $(<no)\n", length): 1, // the keys that lead there are no problems of their own
+		fmt.Sprintf("k%[1]d = $(k%[1]d)\n", length): maxCircles/length + 1,
+	} {
+		if got := readProblems(t, write(t, "riak.conf", chain.String()+end)); len(got) != want {
+			t.Errorf("with %q: %d problems, want %d", end, len(got), want)
+		}
+	}
+}
+
 // FuzzExpand looks for settings on which the resolving of references panics,
 // hangs, or comes to something else than the rule, read literally, says.
 func FuzzExpand(f *testing.F) {

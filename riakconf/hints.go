@@ -5,11 +5,18 @@ import (
 	"strings"
 )
 
+// maxStrays is how many keys are warned of; the others say nothing new.
+const maxStrays = 1000
+
 // strays warns of keys that are not in the schema but look as if they were
 // meant for this service. All others that are not in it are Riak's, and left
 // alone (riak.conf rule 54).
 func (b *builder) strays() {
+	most := len(b.warnings) + maxStrays
 	for _, set := range b.settings.list {
+		if len(b.warnings) == most {
+			return
+		}
 		if set.key[0] != 'l' && set.key[0] != 'L' { // as all that follow; files can have very many settings
 			continue
 		}
