@@ -38,8 +38,9 @@ type Config struct {
 	Log Log
 
 	// ClusterListener is where other nodes' connections are taken. Its host
-	// may be a name, or an address that this machine does not have. What
-	// others dial is ClusterAddress.
+	// may be a name, or an address that this machine does not have; its port
+	// may be 0, any free one, if nobody is to dial it. What others dial is
+	// ClusterAddress.
 	ClusterListener Address
 	MinimumNodes    int           // from 1
 	Join            []Node        // in order, each once, each with a port

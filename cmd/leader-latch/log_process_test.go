@@ -18,7 +18,8 @@ import (
 )
 
 // asOperator is a configuration as Riak's package installs it, with lines
-// that an operator appends. Its folders are in a temporary place.
+// that an operator has uncommented in it, or appended where it has no such.
+// Its folders are in a temporary place.
 func asOperator(t *testing.T, lines ...string) (conf, dir string) {
 	t.Helper()
 	shipped, err := os.ReadFile("../../testdata/riakconf/real/kv211-generated-deb.conf")
@@ -27,12 +28,18 @@ func asOperator(t *testing.T, lines ...string) (conf, dir string) {
 	}
 	dir = t.TempDir()
 	conf = filepath.Join(dir, "etc", "riak.conf")
-	lines = append([]string{
+	text := string(shipped)
+	for _, line := range append([]string{
 		"platform_data_dir = " + filepath.Join(dir, "lib"),
 		"platform_log_dir = " + filepath.Join(dir, "log"),
 		"leader_latch.cluster_listener = 127.0.0.1:0", // tests run side by side
-	}, lines...)
-	text := string(shipped) + "\n" + strings.Join(lines, "\n") + "\n"
+	}, lines...) {
+		if before, after, found := strings.Cut(text, "\n## "+line+"\n"); found {
+			text = before + "\n" + line + "\n" + after
+		} else {
+			text += line + "\n"
+		}
+	}
 	if err := errors.Join(os.Mkdir(filepath.Dir(conf), 0o755), os.WriteFile(conf, []byte(text), 0o644)); err != nil {
 		t.Fatal(err)
 	}
@@ -50,6 +57,9 @@ const (
 func TestAsTheOldDocumentationTells(t *testing.T) {
 	t.Parallel()
 	conf, dir := asOperator(t, "strong_consistency = on", documentedListener, anyPort)
+	if text, err := os.ReadFile(conf); err != nil || bytes.Count(text, []byte("strong_consistency = on")) != 1 {
+		t.Fatalf("the line is not uncommented, but another one: %v", err)
+	}
 	var stderr bytes.Buffer
 	p := serveFile(t, conf, filepath.Join(dir, "log", "console.log"), &stderr)
 	one := p.join("test_group", "1", "1")
