@@ -132,7 +132,7 @@ var schema = []Key{
 		Help:  "on: what Go prints when the process crashes goes to log.crash.file too",
 		field: func(c *Config) any { return &c.Log.Crash }},
 	{Name: "log.crash.file", Type: fileType, Default: "$(platform_log_dir)/crash.log",
-		Help:  "the file for crashes; looked at, and rotated, when the service starts",
+		Help:  "the file for crashes, rotated when the service starts",
 		field: func(c *Config) any { return &c.Log.CrashFile }},
 	{Name: "log.crash.maximum_message_size", Type: sizeType, Default: "64KB",
 		Help:  "not used: a crash is written in full",

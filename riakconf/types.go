@@ -67,9 +67,9 @@ func (t Type) String() string {
 	case kindKeep:
 		return "a number, or current"
 	case kindSize:
-		return "a size, as 64KB"
+		return "a size, for example 64KB"
 	case kindDuration:
-		return "a duration, as 1m30s"
+		return "a duration, for example 1m30s"
 	case kindAddress:
 		return "host:port"
 	case kindFile:

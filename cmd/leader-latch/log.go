@@ -91,11 +91,7 @@ func openLog(conf *riakconf.Config, places logPlaces) (*serviceLog, error) {
 		go q.run()
 	}
 	signal.Notify(l.hangups, syscall.SIGHUP)
-	go func() {
-		for range l.hangups {
-			l.reopen()
-		}
-	}()
+	go l.tend()
 	opened = true
 	return l, nil
 }
@@ -121,20 +117,39 @@ func (l *serviceLog) addFile(key string, level slog.Level, name string) error {
 	return nil
 }
 
+const crashKey = "log.crash.file"
+
 func (l *serviceLog) addCrashes(c riakconf.Log) error {
-	const key = "log.crash.file"
 	if err := ensemble.CheckOwner(filepath.Dir(c.CrashFile)); err != nil {
-		return cureLogFile(key, err)
+		return cureLogFile(crashKey, err)
 	}
-	f := &crashFile{c.CrashFile}
+	f := &crashFile{name: c.CrashFile}
 	if err := f.rotate(c); err != nil {
-		l.early = append(l.early, func() { l.Warn(cannotRotate, "to", key, "error", err) })
+		l.early = append(l.early, func() { l.Warn(cannotRotate, "to", crashKey, "error", err) })
 	}
 	if err := f.open(); err != nil {
-		return cureLogFile(key, err)
+		return cureLogFile(crashKey, err)
 	}
 	l.crash = f
 	return nil
+}
+
+// tend opens the files again at SIGHUP, and looks after the one that has no
+// queue, until close.
+func (l *serviceLog) tend() {
+	tick := time.NewTicker(logTend)
+	defer tick.Stop()
+	for {
+		select {
+		case _, more := <-l.hangups:
+			if !more {
+				return
+			}
+			l.reopen()
+		case <-tick.C:
+			l.tendCrashes((*crashFile).look)
+		}
+	}
 }
 
 // reopen opens the files again, under the names that they have in riak.conf.
@@ -142,12 +157,19 @@ func (l *serviceLog) reopen() {
 	for _, q := range l.queues {
 		q.askToReopen()
 	}
-	if l.crash != nil {
-		if err := l.crash.open(); err != nil {
-			l.Warn(cannotReopen, "to", "log.crash.file", "error", err)
-		}
-	}
+	l.tendCrashes((*crashFile).open)
 	l.Info("log files opened again on a signal", "signal", syscall.SIGHUP.String())
+}
+
+func (l *serviceLog) tendCrashes(by func(*crashFile) error) {
+	if l.crash == nil {
+		return
+	}
+	err := by(l.crash)
+	if err != nil && !l.crash.failing {
+		l.Warn(cannotReopen, "to", crashKey, "error", err)
+	}
+	l.crash.failing = err != nil
 }
 
 // close writes what is queued, unless that takes so long that the process

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io/fs"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -12,7 +13,12 @@ import (
 // crashFile is where the Go runtime writes what it prints to stderr when the
 // process crashes (log.crash.*, riak.conf rule 59). As a crash ends the
 // process, it is rotated at a start only.
-type crashFile struct{ name string }
+type crashFile struct {
+	name string
+	file fs.FileInfo // the one that is open
+
+	failing bool // it could not be opened again, which was told
+}
 
 // rotate begins a new file at a start, if the one there is full or of another
 // day.
@@ -36,5 +42,18 @@ func (f *crashFile) open() error {
 		return err
 	}
 	defer file.Close() // the runtime has a descriptor of its own
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	f.file = info
 	return debug.SetCrashOutput(file, debug.CrashOptions{})
+}
+
+// look opens the file under the name again, if that is another one by now.
+func (f *crashFile) look() error {
+	if info, err := os.Stat(f.name); err == nil && os.SameFile(info, f.file) {
+		return nil
+	}
+	return f.open()
 }

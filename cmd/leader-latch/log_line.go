@@ -29,7 +29,8 @@ func (e entry) line() string { return e.at.Format(logTime) + " " + e.text + "\n"
 
 // severity is the level as syslog and the journal number it.
 func (e entry) severity() int {
-	return map[string]int{"error": 3, "warning": 4, "info": 6, "debug": 7}[levelName(e.level)]
+	_, n := levelOf(e.level)
+	return n
 }
 
 // lineHandler makes records entries of the queues that want their level.
@@ -47,7 +48,8 @@ func (h *lineHandler) Enabled(_ context.Context, l slog.Level) bool {
 // Handle implements [slog.Handler].
 func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
 	var b strings.Builder
-	b.WriteString("[" + levelName(r.Level) + "] ")
+	name, _ := levelOf(r.Level)
+	b.WriteString("[" + name + "] ")
 	b.WriteString(oneLine(r.Message))
 	b.WriteString(h.attrs)
 	r.Attrs(func(a slog.Attr) bool {
@@ -83,16 +85,17 @@ func (h *lineHandler) WithGroup(name string) slog.Handler {
 	return &with
 }
 
-func levelName(l slog.Level) string {
+// levelOf gives a level's name, as Riak has it, and its number in syslog.
+func levelOf(l slog.Level) (name string, severity int) {
 	switch {
 	case l < slog.LevelInfo:
-		return "debug"
+		return "debug", 7
 	case l < slog.LevelWarn:
-		return "info"
+		return "info", 6
 	case l < slog.LevelError:
-		return "warning"
+		return "warning", 4
 	}
-	return "error"
+	return "error", 3
 }
 
 func appendAttr(b *strings.Builder, prefix string, a slog.Attr) {

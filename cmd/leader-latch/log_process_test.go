@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"testing"
@@ -192,6 +193,29 @@ func TestCrashesAreKept(t *testing.T) {
 	}
 }
 
+// The file of crashes is made anew where it was moved away or removed, and
+// otherwise left alone.
+func TestTheFileOfCrashesIsMadeAnew(t *testing.T) {
+	f := &crashFile{name: filepath.Join(t.TempDir(), "crash.log")}
+	if err := f.open(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { debug.SetCrashOutput(nil, debug.CrashOptions{}) })
+	first := f.file
+	if err := f.look(); err != nil || f.file != first {
+		t.Errorf("opened again for nothing, or %v", err)
+	}
+	if err := os.Rename(f.name, f.name+".1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.look(); err != nil || os.SameFile(f.file, first) {
+		t.Errorf("the moved file is still in use, %v", err)
+	}
+	if info, err := os.Stat(f.name); err != nil || !os.SameFile(info, f.file) {
+		t.Errorf("not the file under the name: %v", err)
+	}
+}
+
 // The file of crashes is rotated at a start.
 func TestRotationOfCrashes(t *testing.T) {
 	today, yesterday := time.Now(), time.Now().Add(-24*time.Hour)
@@ -222,7 +246,7 @@ func TestRotationOfCrashes(t *testing.T) {
 			if err := os.Chtimes(name, c.last, c.last); err != nil {
 				t.Fatal(err)
 			}
-			f := &crashFile{name}
+			f := &crashFile{name: name}
 			if err := f.rotate(riakconf.Log{CrashSize: c.size, CrashRotation: c.rotation, CrashKeep: c.keep}); err != nil {
 				t.Fatal(err)
 			}

@@ -27,7 +27,7 @@ func TestREADMEHasTheSettings(t *testing.T) {
 		t.Fatal("README.md has lost the marks around the table")
 	}
 	var table strings.Builder
-	table.WriteString("| key | default | meaning |\n|---|---|---|\n")
+	table.WriteString("| key | value | default | meaning |\n|---|---|---|---|\n")
 	for _, k := range riakconf.Keys() {
 		if k.Foreign {
 			continue
@@ -36,7 +36,7 @@ func TestREADMEHasTheSettings(t *testing.T) {
 		if k.Default != "" {
 			def = "`" + k.Default + "`"
 		}
-		fmt.Fprintf(&table, "| `%s` | %s | %s |\n", k.Name, def, k.Help)
+		fmt.Fprintf(&table, "| `%s` | %s | %s | %s |\n", k.Name, k.Type, def, k.Help)
 	}
 	want := []byte(before + begin + table.String() + end + after)
 	if *update {
