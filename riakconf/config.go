@@ -12,8 +12,7 @@ import (
 // A Config is a configuration that was checked: plain values, no keys. It
 // does not change any more.
 type Config struct {
-	Path     string // of riak.conf, as given to [Load]
-	Settings *Settings
+	Path string // of riak.conf, as given to [Load]
 
 	NodeName string // name@host, where the host is NodeHost
 	NodeHost string // a name, or a numeric address in its canonical form, without brackets
@@ -123,7 +122,7 @@ func newBuilder(s *Settings, overrides []Override) *builder {
 	b := &builder{
 		settings:  s,
 		overrides: make(map[string]Override),
-		config:    &Config{Path: s.main.path, Settings: s},
+		config:    &Config{Path: s.main.path},
 	}
 	for _, o := range overrides {
 		if k, known := row(o.Key); !known || k.field == nil {

@@ -24,7 +24,10 @@ const (
 
 // overlay is the file beside riak.conf that may hold the keys that
 // open-source Riak refuses to read.
-const overlay = "leader-latch.conf"
+const (
+	overlay    = "leader-latch.conf"
+	notOverlay = "leader_latch.conf" // but the keys in it begin so
+)
 
 // A reader turns files into settings.
 type reader struct {
@@ -63,6 +66,14 @@ func (r *reader) settings() *Settings {
 
 // overlay reads leader-latch.conf as if main included it on its last line.
 func (r *reader) overlay(main *source) []setting {
+	misnamed := main.beside(notOverlay)
+	_, read := r.order[misnamed.path] // somebody may include it
+	if _, err := os.Lstat(misnamed.path); err == nil && !read {
+		r.warnings = append(r.warnings, Problem{
+			Position: Position{File: misnamed.path},
+			Text:     fmt.Sprintf("this file is not read; rename it to %s", overlay),
+		})
+	}
 	src := main.beside(overlay)
 	if _, err := os.Lstat(src.path); missing(err) {
 		return nil

@@ -54,6 +54,20 @@ func TestOverlayIsReadLastAndWins(t *testing.T) {
 	}
 }
 
+func TestMisnamedOverlayIsAWarning(t *testing.T) {
+	for added, want := range map[string][]string{
+		"":                            {"leader_latch.conf: this file is not read; rename it to leader-latch.conf$"},
+		"include leader_latch.conf\n": nil,
+	} {
+		path := write(t, "riak.conf", quiet+added, "leader_latch.conf", "a = 1\n")
+		_, warnings, err := Load(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantLines(t, added, messages(path, warnings), want...)
+	}
+}
+
 func TestOverlayAsTheMainFileIsReadOnce(t *testing.T) {
 	path := write(t, "leader-latch.conf", "a\n")
 	path = filepath.Join(filepath.Dir(path), "leader-latch.conf")
