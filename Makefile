@@ -40,7 +40,7 @@ fuzz: ## every fuzz target for FUZZTIME (30s) each
 
 CORPUS ?= testdata/riakconf/real
 corpus: ## read every riak.conf of a folder, CORPUS=..., beside its expected outcome
-	CORPUS=$(abspath $(CORPUS)) go test -count=1 -run 'Real' -v ./riakconf | grep -E '^(---|ok|FAIL|PASS| +[a-z_]+\.go)'
+	CORPUS=$(abspath $(CORPUS)) go test -count=1 -run 'Real|EffectiveValues' -v ./riakconf | grep -E '^(---|ok|FAIL|PASS| +[a-z_]+\.go)'
 
 bench: ## latencies of one node and the benchmarks of the packages
 	go test -run '^$$' -bench . -benchmem ./...

@@ -214,15 +214,18 @@ func TestEffectiveValues(t *testing.T) {
 	if corpus := os.Getenv("CORPUS"); corpus != "" {
 		dirs = append(dirs, corpus)
 	}
-	cases := 0
+	cases, passed := 0, 0
 	for _, dir := range dirs {
 		files, _ := filepath.Glob(dir + "/*.effective.json")
 		for _, file := range files {
 			cases++
 			name := strings.TrimSuffix(filepath.Base(file), ".effective.json")
-			t.Run(name, func(t *testing.T) { testEffective(t, filepath.Join(dir, name)) })
+			if t.Run(name, func(t *testing.T) { testEffective(t, filepath.Join(dir, name)) }) {
+				passed++
+			}
 		}
 	}
+	t.Logf("%d of %d", passed, cases)
 	if cases < 18 {
 		t.Errorf("only %d cases", cases)
 	}
