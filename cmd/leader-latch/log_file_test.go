@@ -279,27 +279,38 @@ func TestALogFileWithoutAPlace(t *testing.T) {
 	f.want(map[string]string{"log": "c"})
 }
 
-// A file that cannot be renamed goes on, whatever its size.
+// A file that cannot be renamed goes on, whatever its size, until another
+// attempt succeeds: a minute later, or at SIGHUP.
 func TestALogFileThatCannotRotate(t *testing.T) {
-	f := newFileTest(t)
-	old := filepath.Join(f.dir, "log.0", "no file") // a folder that is not empty is in the way
-	if err := os.MkdirAll(old, 0o750); err != nil {
-		t.Fatal(err)
+	for _, c := range []struct {
+		name string
+		ask  func(f *fileTest)
+	}{
+		{"a minute later", func(f *fileTest) { f.time = f.time.Add(time.Minute) }},
+		{"at SIGHUP", func(f *fileTest) { f.tend(true) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFileTest(t)
+			old := filepath.Join(f.dir, "log.0", "no file") // a folder that is not empty is in the way
+			if err := os.MkdirAll(old, 0o750); err != nil {
+				t.Fatal(err)
+			}
+			f.keep = 1
+			f.log("a", "b", "c", "d", "e")
+			f.want(map[string]string{"log": "a b c d e"})
+			if len(f.told) != 1 || !strings.HasPrefix(f.told[0], cannotRotate+": rename ") {
+				t.Errorf("told %q", f.told)
+			}
+			if err := os.RemoveAll(filepath.Dir(old)); err != nil {
+				t.Fatal(err)
+			}
+			f.log("f")
+			f.want(map[string]string{"log": "a b c d e f"}) // not tried at every line
+			c.ask(f)
+			f.log("g")
+			f.want(map[string]string{"log": "g", "log.0": "a b c d e f"})
+		})
 	}
-	f.keep = 1
-	f.log("a", "b", "c", "d", "e")
-	f.want(map[string]string{"log": "a b c d e"})
-	if len(f.told) != 1 || !strings.HasPrefix(f.told[0], cannotRotate+": rename ") {
-		t.Errorf("told %q", f.told)
-	}
-	if err := os.RemoveAll(filepath.Dir(old)); err != nil {
-		t.Fatal(err)
-	}
-	f.log("f")
-	f.want(map[string]string{"log": "a b c d e f"}) // not tried at every line
-	f.time = f.time.Add(time.Minute)
-	f.log("g")
-	f.want(map[string]string{"log": "g", "log.0": "a b c d e f"})
 }
 
 // Whatever the umask of the service is, who is in its group may read its logs.

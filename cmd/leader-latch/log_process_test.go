@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -11,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -193,26 +196,51 @@ func TestCrashesAreKept(t *testing.T) {
 	}
 }
 
-// The file of crashes is made anew where it was moved away or removed, and
-// otherwise left alone.
+// The file of crashes is made anew where it was moved away or removed, though
+// nothing is written to it. One that cannot be made is told of once.
 func TestTheFileOfCrashesIsMadeAnew(t *testing.T) {
-	f := &crashFile{name: filepath.Join(t.TempDir(), "crash.log")}
-	if err := f.open(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { debug.SetCrashOutput(nil, debug.CrashOptions{}) })
-	first := f.file
-	if err := f.look(); err != nil || f.file != first {
-		t.Errorf("opened again for nothing, or %v", err)
-	}
-	if err := os.Rename(f.name, f.name+".1"); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.look(); err != nil || os.SameFile(f.file, first) {
-		t.Errorf("the moved file is still in use, %v", err)
-	}
-	if info, err := os.Stat(f.name); err != nil || !os.SameFile(info, f.file) {
-		t.Errorf("not the file under the name: %v", err)
+	name := filepath.Join(t.TempDir(), "crash.log")
+	var told strings.Builder
+	synctest.Test(t, func(t *testing.T) {
+		l := &serviceLog{
+			Logger:  slog.New(slog.NewTextHandler(&told, nil)),
+			crash:   &crashFile{name: name},
+			hangups: make(chan os.Signal),
+		}
+		if err := l.crash.open(); err != nil {
+			t.Fatal(err)
+		}
+		defer debug.SetCrashOutput(nil, debug.CrashOptions{})
+		go l.tend()
+		defer close(l.hangups)
+		after := func(do error) fs.FileInfo {
+			t.Helper()
+			if do != nil {
+				t.Fatal(do)
+			}
+			time.Sleep(logTend)
+			synctest.Wait()
+			info, err := os.Stat(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return info
+		}
+		first := l.crash.file
+		if after(nil); l.crash.file != first {
+			t.Error("opened again for nothing")
+		}
+		if made := after(os.Rename(name, name+".1")); !os.SameFile(made, l.crash.file) || os.SameFile(made, first) {
+			t.Error("the new file is not in use")
+		}
+		after(errors.Join(os.Remove(name), os.Mkdir(name, 0o750)))
+		time.Sleep(10 * logTend)
+		if made := after(os.Remove(name)); !os.SameFile(made, l.crash.file) {
+			t.Error("the newest file is not in use")
+		}
+	})
+	if text := told.String(); strings.Count(text, cannotReopen) != 1 || strings.Count(text, "\n") != 1 {
+		t.Errorf("told\n%s\nwant once: %s", text, cannotReopen)
 	}
 }
 

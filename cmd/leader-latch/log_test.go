@@ -207,6 +207,32 @@ func TestOpenLogNamesKeyAndCure(t *testing.T) {
 	}
 }
 
+// What root would leave in the folder of the service's user, the service could
+// not open.
+func TestRootDoesNotLogInTheFolderOfAnother(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root is refused")
+	}
+	theirs := t.TempDir()
+	if err := os.Chown(theirs, 65534, -1); err != nil {
+		t.Fatal(err)
+	}
+	bad, good := filepath.Join(theirs, "x.log"), filepath.Join(t.TempDir(), "good.log")
+	for key, c := range map[string]riakconf.Log{
+		"log.console.file": {Console: "file", ConsoleLevel: "info", ConsoleFile: bad, ErrorFile: good},
+		"log.error.file":   {Console: "off", ErrorFile: bad},
+		"log.crash.file":   {Console: "off", ErrorFile: good, Crash: true, CrashFile: bad},
+	} {
+		_, err := openLog(&riakconf.Config{Log: c}, logPlaces{console: io.Discard})
+		if want := key + ": " + theirs + " belongs to user 65534 and this process runs as root; "; err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("\n got %v\nwant %s", err, want)
+		}
+		if _, err := os.Stat(bad); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: a file is there: %v", key, err)
+		}
+	}
+}
+
 // Logging does not wait for a place that stalls; what is lost is counted. If
 // it waited, this test would never end.
 func TestAStalledLogHoldsNobodyUp(t *testing.T) {
