@@ -388,6 +388,7 @@ func TestProblemsOfOneSetting(t *testing.T) {
 		{"nodename = riak@127.0.0.1:5324\n", `riak.conf:5: nodename: "riak@127.0.0.1:5324" has a port; the port of this node is set by leader_latch.cluster_listener`},
 		{"nodename = riak@0.0.0.0\n", "riak.conf:5: nodename: 0.0.0.0 is no address that other nodes could reach; put this machine's address behind the @, or set leader_latch.cluster_listener"},
 		{"nodename = riak@::\n", "riak.conf:5: nodename: :: is no address"},
+		{"nodename = riak@::ffff:0:0\n", "riak.conf:5: nodename: ::ffff:0.0.0.0 is no address"},
 		{"nodename = riak@0.0.0.0\nleader_latch.cluster_listener = [::]:1\n", "riak.conf:6: leader_latch.cluster_listener: neither :: nor nodename (riak@0.0.0.0) has an address"},
 		{"listener.leader_latch.b = 0.0.0.0:5323\n", "riak.conf:5: listener.leader_latch.b: 0.0.0.0:5323 is already taken by listener.leader_latch.internal (127.0.0.1:5323, "},
 		{"listener.leader_latch.b = 127.0.0.1:5324\n", "riak.conf:5: listener.leader_latch.b: 127.0.0.1:5324 is already taken by the cluster listener"},

@@ -24,7 +24,7 @@
 //	include.go  files to one list of settings; values from files
 //	expand.go   references
 //	settings.go the settings in order, and where each stands
-//	types.go    text to typed values; address.go for hosts and ports
+//	types.go    text to typed values; address.go and node.go for two of them
 //	schema.go   the keys: type, default, help
 //	config.go   the Config; hints.go for keys that miss it narrowly
 package riakconf
