@@ -198,7 +198,7 @@ func TestSettingsBeforeReferences(t *testing.T) {
 			cases++
 			r := newReader(base + ".conf")
 			src := &source{path: r.path, name: c[0] + ".conf"}
-			s := newSettings(src, r.file(src, nil))
+			s := newSettings(src, r.file(src, nil)).hold()
 			compare(t, s, nil, want)
 		}
 	}

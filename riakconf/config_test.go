@@ -617,7 +617,7 @@ func FuzzConfig(f *testing.F) {
 		list, _ := parse(src, text)
 		s := newSettings(src, slices.DeleteFunc(list, isInclude))
 		problems := s.expand()
-		b := newBuilder(s, nil)
+		b := newBuilder(s.hold(), nil)
 		b.build()
 		problems = append(problems, b.problems...)
 		if s.position(keyNodename).Line == 0 { // there may be a problem with the default

@@ -55,7 +55,7 @@ func (s *Settings) expand() []Problem {
 		value, bad := x.expand(set.key, set.value)
 		switch {
 		case bad == nil:
-			s.replace(i, value)
+			s.list[i].value = value
 			continue
 		case !unread[bad.key]:
 			problems = append(problems, bad.problem(set))
@@ -85,8 +85,8 @@ func (s *Settings) raw(name string) (text string, known bool) {
 	if i, set := s.index[name]; set {
 		return s.list[i].value, true
 	}
-	if i := slices.IndexFunc(schema, func(k Key) bool { return k.Name == name }); i >= 0 && schema[i].Default != "" {
-		return schema[i].Default, true
+	if k, known := rows()[name]; known && k.Default != "" {
+		return k.Default, true
 	}
 	if text, known = foreignDefaults()[name]; known {
 		return text, true
@@ -131,8 +131,8 @@ func (x *expander) expand(name, text string) (string, *badReference) {
 		delete(x.open, name)
 	}()
 
-	var out []byte
-	rest := pile{text}
+	out := make([]byte, 0, 2*len(text))
+	rest := append(make(pile, 0, 4), text)
 	for len(rest) > 0 {
 		before, found := rest.takeUntil("(")
 		out = append(out, before...)
@@ -161,8 +161,11 @@ func (x *expander) expand(name, text string) (string, *badReference) {
 		}
 		rest = append(rest, value)
 	}
-	x.done[name] = string(out)
-	return x.done[name], nil
+	value := string(out)
+	if len(x.path) > 1 { // else it is put in the place of the text
+		x.done[name] = value
+	}
+	return value, nil
 }
 
 // follow resolves a reference to wants that stands in the value of name.
@@ -252,16 +255,20 @@ type pile []string
 // takeUntil takes what stands before the next sep, and sep; or all, if there
 // is none.
 func (p *pile) takeUntil(sep string) (s string, found bool) {
-	var taken strings.Builder
-	for len(*p) > 0 && !found {
+	var further strings.Builder // what follows the first piece
+	for first := true; len(*p) > 0 && !found; first = false {
 		top := len(*p) - 1
 		var before, after string
 		before, after, found = strings.Cut((*p)[top], sep)
-		taken.WriteString(before)
 		*p = (*p)[:top]
 		if after != "" {
 			*p = append(*p, after)
 		}
+		if first {
+			s = before // most often all of it
+		} else {
+			further.WriteString(before)
+		}
 	}
-	return taken.String(), found
+	return s + further.String(), found
 }

@@ -2,6 +2,7 @@ package riakconf
 
 import (
 	"fmt"
+	"math/bits"
 	"strings"
 )
 
@@ -17,15 +18,16 @@ func (b *builder) strays() {
 		if len(b.warnings) == most {
 			return
 		}
-		if set.key[0] != 'l' && set.key[0] != 'L' { // as all that follow; files can have very many settings
-			continue
+		first := set.key[:wordLen(set.key)]
+		listener, own := near(first, "listener"), near(first, "leaderlatch")
+		if !listener && !own {
+			continue // nearly all; files can have very many settings
 		}
-		w := words(set.key)
-		switch {
-		case near(w[0], "listener") && len(w) > 1 && near(w[1], "leader_latch"):
-			b.strayListener(set, w)
-		case near(w[0], "leader_latch"):
+		switch w := words(set.key); {
+		case own:
 			b.strayOwn(set, w)
+		case len(w) > 1 && near(w[1], "leaderlatch"):
+			b.strayListener(set, w)
 		}
 	}
 }
@@ -72,17 +74,32 @@ func nearestOwn(w []string) string {
 	return meant
 }
 
-// near reports whether a word is another one but for case, hyphens,
-// underscores and one or two slips.
+// near reports whether a word is another one, a plain one, but for case,
+// hyphens, underscores and one or two slips.
 func near(word, other string) bool {
-	if d := len(word) - len(other); d < -4 || d > 4 {
+	const most = 2
+	word = plain(word)
+	if d := len(word) - len(other); d < -most || d > most {
 		return false
 	}
-	return distance(plain(word), plain(other)) <= 2
+	if bits.OnesCount32(letters(other)&^letters(word)) > most { // each takes a slip
+		return false
+	}
+	return distance(word, other) <= most
 }
 
-func plain(word string) string {
-	return strings.ToLower(strings.NewReplacer("_", "", "-", "", `\`, "").Replace(word))
+var separators = strings.NewReplacer("_", "", "-", "", `\`, "")
+
+func plain(word string) string { return strings.ToLower(separators.Replace(word)) }
+
+// letters is the set of the letters from a to z in a word.
+func letters(word string) (set uint32) {
+	for i := range len(word) {
+		if c := word[i]; 'a' <= c && c <= 'z' {
+			set |= 1 << (c - 'a')
+		}
+	}
+	return set
 }
 
 // distance is the least number of characters to insert, delete or replace to

@@ -61,7 +61,7 @@ func (r *reader) settings() *Settings {
 	s := newSettings(main, list)
 	r.readValues(s)
 	r.problems = append(r.problems, s.expand()...)
-	return s
+	return s.hold()
 }
 
 // overlay reads leader-latch.conf as if main included it on its last line.
@@ -241,7 +241,7 @@ func (r *reader) readValues(s *Settings) {
 		if line, ended := strings.CutSuffix(text, "\n"); ended {
 			text = strings.TrimSuffix(line, "\r")
 		}
-		s.replace(i, fromLatin1(text))
+		set.value = fromLatin1(text)
 	}
 }
 

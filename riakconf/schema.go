@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -210,9 +211,15 @@ func row(key string) (Key, bool) {
 			name = prefix + "$name"
 		}
 	}
-	i := slices.IndexFunc(schema, func(k Key) bool { return k.Name == name })
-	if i < 0 {
-		return Key{}, false
-	}
-	return schema[i], true
+	k, known := rows()[name]
+	return k, known
 }
+
+// rows are the rows by name.
+var rows = sync.OnceValue(func() map[string]Key {
+	byName := make(map[string]Key, len(schema))
+	for _, k := range schema {
+		byName[k.Name] = k
+	}
+	return byName
+})

@@ -14,8 +14,8 @@ import (
 // resolved, types not judged. They do not change any more, and any goroutine
 // may read them.
 type Settings struct {
-	props    *properties.Properties // key to value, in order
-	list     []setting              // the same, with the line that won
+	props    *properties.Properties // key to value, in order; what readers get, once hold was called
+	list     []setting              // the same, with the line that won; what is worked on
 	index    map[string]int32       // key to place in list
 	broken   map[string]bool        // keys whose value could not be found out
 	defaults map[string]string      // of the schema's keys that are not set
@@ -25,13 +25,11 @@ type Settings struct {
 // newSettings puts the settings of all files in order. It takes list over.
 func newSettings(main *source, list []setting) *Settings {
 	s := &Settings{
-		props:    properties.NewProperties(),
 		index:    make(map[string]int32, len(list)),
 		broken:   make(map[string]bool),
 		defaults: make(map[string]string),
 		main:     main,
 	}
-	s.props.DisableExpansion = true // it would expand ${..}, and from the environment
 	s.list = list[:0]
 	for _, set := range list {
 		if i, again := s.index[set.key]; again {
@@ -41,16 +39,17 @@ func newSettings(main *source, list []setting) *Settings {
 			s.list = append(s.list, set)
 		}
 	}
+	return s
+}
+
+// hold has readers get what the list has come to. It returns s.
+func (s *Settings) hold() *Settings {
+	s.props = properties.NewProperties()
+	s.props.DisableExpansion = true // it would expand ${..}, and from the environment
 	for _, set := range s.list {
 		s.props.Set(set.key, set.value)
 	}
 	return s
-}
-
-// replace gives a setting another value.
-func (s *Settings) replace(i int, value string) {
-	s.list[i].value = value
-	s.props.Set(s.list[i].key, value)
 }
 
 // Get returns the value of a key that the files set.
