@@ -79,6 +79,9 @@ func nearestOwn(w []string) string {
 func near(word, other string) bool {
 	const most = 2
 	word = plain(word)
+	if word == other {
+		return true
+	}
 	if d := len(word) - len(other); d < -most || d > most {
 		return false
 	}
