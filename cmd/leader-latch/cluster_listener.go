@@ -10,27 +10,25 @@ import (
 )
 
 // clusterBind is the address on which to listen for other nodes, for
-// [net.Listen], and if that is not the configured one a note for the log. An
-// address of this machine is taken as it is. A name may stand for another one
+// [net.Listen], and if that is not the configured one the reason. An address
+// of this machine is taken as it is. A name may stand for another one
 // tomorrow, and an address of a NAT is on no interface here, so those stand
 // for all addresses. local is [net.InterfaceAddrs].
-func clusterBind(a riakconf.Address, local func() ([]net.Addr, error)) (address, note string) {
+func clusterBind(a riakconf.Address, local func() ([]net.Addr, error)) (address, why string) {
 	if a.Host == "localhost" {
 		return a.String(), "" // nobody elsewhere dials that, so nobody elsewhere is let in
 	}
-	why := ""
 	if ip, err := netip.ParseAddr(a.Host); err != nil {
-		why = "is a name"
+		why = a.Host + " is a name"
 	} else if here, err := isHere(ip, local); err != nil {
-		why = fmt.Sprintf("may not be an address of this machine (%v)", err)
+		why = fmt.Sprintf("%s may not be an address of this machine (%v)", a.Host, err)
 	} else if !here {
-		why = "is not an address of this machine (NAT?)"
+		why = a.Host + " is not an address of this machine (NAT?)"
 	}
 	if why == "" {
 		return a.String(), ""
 	}
-	return net.JoinHostPort("", strconv.Itoa(a.Port)), fmt.Sprintf("the cluster listener takes connections on all addresses, as %s %s; "+
-		"other nodes dial nodename's host, or this one if that is 0.0.0.0", a.Host, why)
+	return net.JoinHostPort("", strconv.Itoa(a.Port)), why
 }
 
 // isHere reports whether an address can be listened on: one of this machine,

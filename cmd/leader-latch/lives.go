@@ -30,9 +30,9 @@ func (l *lives) now() *ensemble.Node { return l.node.Load() }
 
 // start opens the cluster port and starts a node.
 func (l *lives) start(ctx context.Context) error {
-	bind, note := clusterBind(l.conf.ClusterListener, net.InterfaceAddrs)
-	if note != "" {
-		l.log.Info(note)
+	bind, why := clusterBind(l.conf.ClusterListener, net.InterfaceAddrs)
+	if why != "" {
+		l.log.Info("the cluster listener takes connections on all addresses", "reason", why, "others_dial", l.conf.ClusterAddress())
 	}
 	listener, err := clusterport.Listen(ctx, bind)
 	if err != nil {
