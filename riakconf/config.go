@@ -50,7 +50,7 @@ type Config struct {
 	MaxConnections  int           // 0: to be derived
 	IdleTimeout     time.Duration // above 0
 
-	portMaximum, portMinimum int // of Riak's distribution; 0 is not set
+	portMaximum, portMinimum int // of Riak's distribution; 0 if not set, and any number is possible
 }
 
 // A Listener is an address that clients connect to.
@@ -69,7 +69,7 @@ func (l Listener) Address() string { return l.address().String() }
 func (l Listener) address() Address { return Address{l.Host, l.Port} }
 
 // A Log says what is logged where (riak.conf rules 57 to 61). Files are
-// absolute, sizes in bytes. A level is one of debug, info, notice, warning,
+// absolute, sizes in bytes, those below 0 like 0. A level is one of debug, info, notice, warning,
 // error, critical, alert, emergency and none.
 type Log struct {
 	Console      string // off, file, console or both
@@ -311,7 +311,7 @@ func (b *builder) cluster() {
 				n.Host, keyClusterListener)
 			return
 		}
-		c.ClusterListener = Address{n.Host, cmp.Or(c.portMaximum, c.portMinimum, defaultClusterPort)}
+		c.ClusterListener = Address{n.Host, b.clusterPort()}
 	}
 	for _, l := range c.Listeners {
 		if c.ClusterListener.leavesNoRoomFor(l.address()) {
@@ -324,6 +324,26 @@ func (b *builder) cluster() {
 			c.ClusterListener.Host, c.NodeName)
 	}
 	b.join()
+}
+
+// clusterPort is the default port of the cluster listener. Riak takes any
+// number for its ports, so one that is none here is no error.
+func (b *builder) clusterPort() int {
+	for _, p := range []struct {
+		key  string
+		port int
+	}{
+		{keyPortMaximum, b.config.portMaximum},
+		{keyPortMinimum, b.config.portMinimum},
+	} {
+		switch {
+		case 0 < p.port && p.port <= 65535:
+			return p.port
+		case p.port != 0:
+			b.warn(p.key, "%d is no port from 1 to 65535, and not used for the cluster listener; change it, or set %s", p.port, keyClusterListener)
+		}
+	}
+	return defaultClusterPort
 }
 
 // join gives the nodes to join that are named without a port the port that

@@ -224,6 +224,7 @@ func TestClusterAddresses(t *testing.T) {
 		{"riak@10.0.0.1", minimum, "10.0.0.1:6000", "10.0.0.1:6000"},
 		{"riak@10.0.0.1", maximum, "10.0.0.1:7999", "10.0.0.1:7999"},
 		{"riak@10.0.0.1", minimum + maximum, "10.0.0.1:7999", "10.0.0.1:7999"},
+		{"riak@10.0.0.1", "erlang.distribution.port_range.minimum = 0\n", "10.0.0.1:5324", "10.0.0.1:5324"},
 		{"riak@10.0.0.1", maximum + own + "10.0.0.1:5400\n", "10.0.0.1:5400", "10.0.0.1:5400"},
 
 		{"riak@203.0.113.1", own + "10.0.0.1:5400\n", "10.0.0.1:5400", "203.0.113.1:5400"},
@@ -348,7 +349,7 @@ strong_consistency = true
 log.console = syslog
 log.console.level = warn
 log.crash.size = 1TB
-erlang.distribution.port_range.minimum = 0
+erlang.distribution.port_range.minimum = any
 platform_data_dir = $(nope)
 listener.leader_latch = 127.0.0.1:1
 listener.leader_latch.a.b = 127.0.0.1:1
@@ -368,7 +369,7 @@ listener.leader_latch.d = 0:0:0:0:0:0:0:1:7
 		`riak.conf:7: log.console: "syslog" is not possible here; write `,
 		`riak.conf:8: log.console.level: "warn" is not possible here; write `,
 		`riak.conf:9: log.crash.size: "1TB" is not a size`,
-		`riak.conf:10: erlang.distribution.port_range.minimum: 0 is below 1`,
+		`riak.conf:10: erlang.distribution.port_range.minimum: "any" is not a whole number`,
 		`riak.conf:11: platform_data_dir: nothing sets "nope"`,
 		`riak.conf:12: listener.leader_latch: a listener has a name of exactly one word`,
 		`riak.conf:13: listener.leader_latch.a.b: a listener has a name of exactly one word`,
@@ -465,6 +466,11 @@ func TestWarnings(t *testing.T) {
 			"riak.conf:3: strong_consistency: it is off, so every JOIN is refused; change the line: strong_consistency = on",
 			"riak.conf:4: distributed_cookie: it is riak, the default",
 		}},
+		{quiet + "erlang.distribution.port_range.maximum = 70000\nerlang.distribution.port_range.minimum = -1\n", []string{
+			"riak.conf:5: erlang.distribution.port_range.maximum: 70000 is no port from 1 to 65535, and not used for the cluster listener; change it, or set leader_latch.cluster_listener",
+			"riak.conf:6: erlang.distribution.port_range.minimum: -1 is no port",
+		}},
+		{quiet + "erlang.distribution.port_range.maximum = 70000\nleader_latch.cluster_listener = 127.0.0.1:5324\n", nil},
 		{quiet + "distributed_cookie = 0123456789abcdé\n", []string{
 			"riak.conf:5: distributed_cookie: it has only 15 characters and can be guessed; set it",
 		}},

@@ -46,6 +46,8 @@ const (
 	keyNodename          = "nodename"
 	keyCookie            = "distributed_cookie"
 	keyStrongConsistency = "strong_consistency"
+	keyPortMaximum       = "erlang.distribution.port_range.maximum"
+	keyPortMinimum       = "erlang.distribution.port_range.minimum"
 	keyClusterListener   = "leader_latch.cluster_listener"
 	keyMinimumNodes      = "leader_latch.minimum_nodes"
 	keyJoin              = "leader_latch.join"
@@ -73,10 +75,10 @@ var schema = []Key{
 		field: func(c *Config) any { return &c.StrongConsistency }},
 	{Name: listenerPrefix + "$name", Type: addressType, Note: "none",
 		Help: "where clients connect; one for each name"},
-	{Name: "erlang.distribution.port_range.maximum", Type: integer(1, 65535), Note: "none",
+	{Name: keyPortMaximum, Type: numberType, Note: "none",
 		Help:  "the default port of the cluster listener",
 		field: func(c *Config) any { return &c.portMaximum }},
-	{Name: "erlang.distribution.port_range.minimum", Type: integer(1, 65535), Note: "none",
+	{Name: keyPortMinimum, Type: numberType, Note: "none",
 		Help:  "the same, if no maximum is set",
 		field: func(c *Config) any { return &c.portMinimum }},
 	{Name: "platform_bin_dir", Type: folderType, Default: "/usr/sbin",

@@ -15,7 +15,7 @@ type Type struct {
 	kind     kind
 	words    []string      // of a word: those that it may be
 	unit     time.Duration // of a duration: what it is rounded up to
-	min, max int64         // of an integer or a size
+	min, max int64         // of an integer
 }
 
 type kind int
@@ -38,7 +38,8 @@ const (
 var (
 	textType    = Type{kind: kindText}
 	flagType    = Type{kind: kindFlag}
-	sizeType    = Type{kind: kindSize, max: math.MaxInt64}
+	numberType  = integer(math.MinInt64, math.MaxInt64)
+	sizeType    = Type{kind: kindSize}
 	addressType = Type{kind: kindAddress}
 	fileType    = Type{kind: kindFile}
 	folderType  = Type{kind: kindFolder}
@@ -60,7 +61,10 @@ func (t Type) String() string {
 	case kindWord:
 		return alternatives(t.words)
 	case kindInteger:
-		if t.max == math.MaxInt32 {
+		switch {
+		case t.min == math.MinInt64:
+			return "a number"
+		case t.max == math.MaxInt32:
 			return fmt.Sprintf("a number from %d", t.min)
 		}
 		return fmt.Sprintf("a number from %d to %d", t.min, t.max)
@@ -101,11 +105,7 @@ func (t Type) parse(s string) (any, error) {
 		}
 		return parseRange(s, 0, math.MaxInt32)
 	case kindSize:
-		n, err := parseSize(s)
-		if err == nil && n < t.min {
-			err = fmt.Errorf("%s is below %d", s, t.min)
-		}
-		return n, err
+		return parseSize(s)
 	case kindDuration:
 		n, err := parseDuration(s, t.unit)
 		if err == nil && n > math.MaxInt64/int64(t.unit) {

@@ -141,7 +141,9 @@ func TestParseTypes(t *testing.T) {
 		{Type{kind: kindKeep}, "current", int64(0)},
 		{Type{kind: kindKeep}, "7", int64(7)},
 		{sizeType, "1.3KB", int64(1332)},
-		{sizeType, "-1KB", "-1KB is below 0"},
+		{sizeType, "-1KB", int64(-1024)},
+		{numberType, "-9223372036854775808", int64(math.MinInt64)},
+		{numberType, "9223372036854775808", "9223372036854775808 is above 9223372036854775807"},
 		{sizeType, "9999999999GB", "9999999999GB is too large"},
 		{duration(time.Millisecond), "1.0001ms", 2 * time.Millisecond},
 		{duration(time.Second), "1.0001s", 2 * time.Second},
@@ -264,7 +266,7 @@ func FuzzTypes(f *testing.F) {
 			}
 			switch v := v.(type) {
 			case int64:
-				if v < 0 || k.Type.kind == kindInteger && (v < k.Type.min || v > k.Type.max) {
+				if k.Type.kind == kindInteger && (v < k.Type.min || v > k.Type.max) || k.Type.kind == kindKeep && v < 0 {
 					t.Errorf("%s: %q is %d", k.Type, s, v)
 				}
 			case time.Duration:
