@@ -211,6 +211,7 @@ func TestClusterAddresses(t *testing.T) {
 		three   = "leader_latch.minimum_nodes = 3\n"
 		minimum = "erlang.distribution.port_range.minimum = 6000\n"
 		maximum = "erlang.distribution.port_range.maximum = 7999\n"
+		last    = "erlang.distribution.port_range.maximum = 65535\n"
 		own     = "leader_latch.cluster_listener = "
 	)
 	tests := []struct{ nodename, added, listen, dial string }{
@@ -223,6 +224,7 @@ func TestClusterAddresses(t *testing.T) {
 
 		{"riak@10.0.0.1", minimum, "10.0.0.1:6000", "10.0.0.1:6000"},
 		{"riak@10.0.0.1", maximum, "10.0.0.1:7999", "10.0.0.1:7999"},
+		{"riak@10.0.0.1", last, "10.0.0.1:65535", "10.0.0.1:65535"},
 		{"riak@10.0.0.1", minimum + maximum, "10.0.0.1:7999", "10.0.0.1:7999"},
 		{"riak@10.0.0.1", "erlang.distribution.port_range.minimum = 0\n", "10.0.0.1:5324", "10.0.0.1:5324"},
 		{"riak@10.0.0.1", maximum + own + "10.0.0.1:5400\n", "10.0.0.1:5400", "10.0.0.1:5400"},
@@ -466,8 +468,8 @@ func TestWarnings(t *testing.T) {
 			"riak.conf:3: strong_consistency: it is off, so every JOIN is refused; change the line: strong_consistency = on",
 			"riak.conf:4: distributed_cookie: it is riak, the default",
 		}},
-		{quiet + "erlang.distribution.port_range.maximum = 70000\nerlang.distribution.port_range.minimum = -1\n", []string{
-			"riak.conf:5: erlang.distribution.port_range.maximum: 70000 is no port from 1 to 65535, and not used for the cluster listener; change it, or set leader_latch.cluster_listener",
+		{quiet + "erlang.distribution.port_range.maximum = 65536\nerlang.distribution.port_range.minimum = -1\n", []string{
+			"riak.conf:5: erlang.distribution.port_range.maximum: 65536 is no port from 1 to 65535, and not used for the cluster listener; change it, or set leader_latch.cluster_listener",
 			"riak.conf:6: erlang.distribution.port_range.minimum: -1 is no port",
 		}},
 		{quiet + "erlang.distribution.port_range.maximum = 70000\nleader_latch.cluster_listener = 127.0.0.1:5324\n", nil},
@@ -487,6 +489,8 @@ Leader_Latch.timing = calm
 listener.leaderlatch.x = 127.0.0.1:1
 listener.leader-latch = 127.0.0.1:1
 listeners.leader_latch.x = 127.0.0.1:1
+leader_laxxh.voters = 3
+leader_laxxx.voters = 3
 `, []string{
 			"riak.conf:6: leader_latch.minimum_node: this key is not known and does nothing; did you mean leader_latch.minimum_nodes?",
 			"riak.conf:7: leader_latch.minimumnodes: this key is not known and does nothing; did you mean leader_latch.minimum_nodes?",
@@ -500,6 +504,7 @@ listeners.leader_latch.x = 127.0.0.1:1
 			"riak.conf:15: listener.leaderlatch.x: this key is not known and does nothing; did you mean listener.leader_latch.x?",
 			"riak.conf:16: listener.leader-latch: this key is not known and does nothing; did you mean listener.leader_latch.internal?",
 			"riak.conf:17: listeners.leader_latch.x: this key is not known and does nothing; did you mean listener.leader_latch.x?",
+			"riak.conf:18: leader_laxxh.voters: this key is not known and does nothing; did you mean leader_latch.voters?",
 		}},
 	}
 	for _, tt := range tests {

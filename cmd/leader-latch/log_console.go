@@ -30,7 +30,7 @@ func (s *consoleSink) close()    {}
 // stderr was sent elsewhere still has the variable.
 func isJournal(w io.Writer, stream string) bool {
 	f, ok := w.(*os.File)
-	if !ok || stream == "" {
+	if !ok {
 		return false
 	}
 	info, err := f.Stat()

@@ -80,13 +80,13 @@ func TestLogLines(t *testing.T) {
 	log, stop := runQueue(t, slog.LevelInfo, &consoleSink{w: &b})
 	log.Debug("unseen")
 	log.Info("plain")
-	log.Warn("with facts", "group", "g", "empty", "", "text", `two "words"`, "lines", "a\nb")
+	log.Warn("with facts", "group", "g", "empty", "", "text", `two "words"`, "lines", "a\nb", "pair", "a=b")
 	log.With("listener", "internal").WithGroup("raft").Error("nested", "term", 3, slog.Group("peer", "id", 7))
 	log.Info("not\ntwo records")
 	stop()
 	wantLines(t, b.String(),
 		`[info] plain`,
-		`[warning] with facts group=g empty="" text="two \"words\"" lines="a\nb"`,
+		`[warning] with facts group=g empty="" text="two \"words\"" lines="a\nb" pair="a=b"`,
 		`[error] nested listener=internal raft.term=3 raft.peer.id=7`,
 		`[info] not two records`,
 	)
