@@ -70,6 +70,8 @@ func run(ctx context.Context, e *env, args []string) int {
 		return exitOK
 	case "--version":
 		args = []string{"version"}
+	case documentsCommand.name:
+		return documentsCommand.run(ctx, e, args[1:])
 	}
 	for _, c := range commands() {
 		if c.name == args[0] {
@@ -88,7 +90,7 @@ func (c command) run(ctx context.Context, e *env, args []string) int {
 	if config == "" {
 		config = defaultConfig
 	}
-	fs.StringVarP(&config, "config", "c", config, "the `file` with the settings; riak.conf of a Riak node will do")
+	addConfigFlag(fs, &config)
 	run := c.setup(e, fs)
 	switch err := fs.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
@@ -99,6 +101,11 @@ func (c command) run(ctx context.Context, e *env, args []string) int {
 		return exitUsage
 	}
 	return run(ctx, config, fs.Args())
+}
+
+// addConfigFlag declares the flag that every command has.
+func addConfigFlag(fs *pflag.FlagSet, config *string) {
+	fs.StringVarP(config, "config", "c", *config, "the `file` with the settings; riak.conf of a Riak node will do")
 }
 
 func usage(w io.Writer) {
