@@ -575,31 +575,6 @@ func TestShellClient(t *testing.T) {
 	second.want("LEADER second")
 }
 
-// systemd is told when the service serves and when it stops.
-func TestNotify(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "notify")
-	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	t.Setenv("NOTIFY_SOCKET", name)
-	p := launch(t, t.TempDir())
-	want := func(state string) {
-		t.Helper()
-		b := make([]byte, 100)
-		l.SetReadDeadline(time.Now().Add(patience))
-		n, err := l.Read(b)
-		if err != nil || string(b[:n]) != state {
-			t.Fatalf("told %q, %v; want %q", b[:n], err, state)
-		}
-	}
-	want("READY=1")
-	p.signal(syscall.SIGTERM)
-	want("STOPPING=1")
-	p.wantExit(exitOK)
-}
-
 // DESIGN.md: a process that is paused beyond its deadline is killed by
 // the kernel's timer, and its clients learn of it although it cannot run.
 func TestAPausedProcessIsKilled(t *testing.T) {

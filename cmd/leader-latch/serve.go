@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -173,6 +172,7 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 	}()
 	log.Info("started", "node", conf.NodeName, "version", versionText(), "listeners", addresses(listeners), "data", conf.DataDir())
 	notify("READY=1")
+	defer startWatchdog(func() bool { node.Status(); return true })() // it takes the locks that a hung node holds
 
 	code := exitOK
 	for again := true; again; {
@@ -346,19 +346,4 @@ func exitCode(err error) int {
 		return exitPermanent
 	}
 	return exitFailed
-}
-
-// notify tells systemd how the service is, if it runs under systemd
-// (sd_notify(3)).
-func notify(state string) {
-	name := os.Getenv("NOTIFY_SOCKET")
-	if name == "" {
-		return
-	}
-	if filepath.IsAbs(name) || strings.HasPrefix(name, "@") {
-		if c, err := net.Dial("unixgram", name); err == nil {
-			c.Write([]byte(state))
-			c.Close()
-		}
-	}
 }
