@@ -328,6 +328,19 @@ func (n *Node) run() {
 	}
 }
 
+// Healthy reports whether the node goes on: its loop looks at the clocks, and it
+// has not failed. It waits for the locks that everything waits for; where one of
+// those is held for ever it does not return.
+func (n *Node) Healthy() bool {
+	n.fsm.read(func(*State) {})
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.Err() == nil && n.now().atMost(n.roster.session.looked) < stallsAfter
+}
+
+// stallsAfter is after how long without a look at the clocks a node is not healthy.
+const stallsAfter = 5 * time.Second
+
 func (n *Node) step() {
 	now := n.now()
 	n.yield()

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,9 +31,11 @@ import (
 //	GET /groups?group=G         []ensemble.Group
 //	GET /wait                   answers when a JOIN would succeed
 //	GET /cluster                ensemble.Cluster
-//	POST /cluster/join          ensemble.Place; answers when the node is a member of its cluster
+//	POST /cluster/join?node=N&address=A  answers when the node is a member of the cluster of N
 //	POST /cluster/leave?node=N  answers when the node is no member any more; without N, this one
 //	POST /cluster/force-remove?node=N
+//	GET /ring                   status.Ring
+//	POST /staging/{what}?node=N stagingAnswer, to riak-admin cluster
 const adminSocket = "admin.sock"
 
 // ensembleStatus is Riak's report, and what an operator could do about it.
@@ -58,6 +59,10 @@ func (a *adminServer) handler() http.Handler {
 	mux.HandleFunc("GET /groups", func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, a.node.now().Groups(r.URL.Query().Get("group")))
 	})
+	mux.HandleFunc("GET /ring", func(w http.ResponseWriter, r *http.Request) {
+		writeJSON(w, alone{a}.Ring())
+	})
+	mux.Handle("POST /staging/{what}", &staging{node: a.conf.NodeName, cluster: alone{a}})
 	mux.HandleFunc("GET /wait", func(w http.ResponseWriter, r *http.Request) {
 		if hint := a.hint(); hint != "" {
 			http.Error(w, hint, http.StatusConflict)
@@ -75,12 +80,8 @@ func (a *adminServer) handler() http.Handler {
 		writeJSON(w, a.node.now().Cluster(r.Context()))
 	})
 	mux.HandleFunc("POST /cluster/join", func(w http.ResponseWriter, r *http.Request) {
-		var via ensemble.Place
-		if err := json.NewDecoder(r.Body).Decode(&via); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		writeError(w, a.join(r.Context(), via))
+		q := r.URL.Query()
+		writeError(w, a.join(r.Context(), ensemble.Place{Name: q.Get("node"), Address: q.Get("address")}))
 	})
 	mux.HandleFunc("POST /cluster/leave", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, a.node.now().Leave(r.Context(), r.URL.Query().Get("node")))
@@ -227,21 +228,17 @@ func newAdmin(conf *riakconf.Config) *admin {
 // get asks for a path and reads the answer into v: JSON, or text for a
 // *string. errNodeDown is returned if no node runs.
 func (a *admin) get(ctx context.Context, path string, query url.Values, v any) error {
-	return a.ask(ctx, http.MethodGet, path, query, nil, v)
+	return a.ask(ctx, http.MethodGet, path, query, v)
 }
 
-// post orders something, with a body of JSON unless that is nil.
-func (a *admin) post(ctx context.Context, path string, query url.Values, body any) error {
-	return a.ask(ctx, http.MethodPost, path, query, body, nil)
+// post is get for what changes the node.
+func (a *admin) post(ctx context.Context, path string, query url.Values, v any) error {
+	return a.ask(ctx, http.MethodPost, path, query, v)
 }
 
-func (a *admin) ask(ctx context.Context, method, path string, query url.Values, body, v any) error {
+func (a *admin) ask(ctx context.Context, method, path string, query url.Values, v any) error {
 	u := url.URL{Scheme: "http", Host: "node", Path: path, RawQuery: query.Encode()}
-	content, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(content))
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
 	if err != nil {
 		return err
 	}

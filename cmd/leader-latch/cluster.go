@@ -93,7 +93,7 @@ func (e *env) clusterJoin(ctx context.Context, config, to string) int {
 	if n.Port == 0 {
 		n.Port = conf.ClusterListener.Port
 	}
-	if err := newAdmin(conf).post(ctx, "/cluster/join", nil, placeOf(n)); err != nil {
+	if err := newAdmin(conf).post(ctx, "/cluster/join", url.Values{"node": {n.Name}, "address": {placeOf(n).Address}}, nil); err != nil {
 		return e.orderError(err)
 	}
 	fmt.Fprintf(e.stdout, "Success: %s has joined the cluster of %s\n", conf.NodeName, n.Name)

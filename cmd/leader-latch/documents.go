@@ -42,13 +42,17 @@ func writeDocuments(dir, epoch string) error {
 	if seconds, err := time.ParseDuration(epoch + "s"); err == nil {
 		date = time.Unix(int64(seconds.Seconds()), 0).UTC().Format(time.DateOnly)
 	}
-	for name, write := range map[string]func(w *bytes.Buffer){
+	all := map[string]func(w *bytes.Buffer){
 		"leader-latch.8":      func(w *bytes.Buffer) { manProgram(w, date) },
 		"leader-latch.conf.5": func(w *bytes.Buffer) { manSettings(w, date) },
 		"leader-latch.bash":   func(w *bytes.Buffer) { bashCompletion(w) },
 		"leader-latch.zsh":    func(w *bytes.Buffer) { zshCompletion(w) },
 		"leader-latch.fish":   func(w *bytes.Buffer) { fishCompletion(w) },
-	} {
+	}
+	for _, p := range riakPrograms() {
+		all[p.name+".8"] = func(w *bytes.Buffer) { manRiak(w, p, date) }
+	}
+	for name, write := range all {
 		var b bytes.Buffer
 		write(&b)
 		if err := os.WriteFile(filepath.Join(dir, name), b.Bytes(), 0o644); err != nil {
@@ -88,6 +92,23 @@ Every command takes --config PATH (-c), else LEADER_LATCH_CONFIG, else
 	manItem(w, "/var/lib/riak/leader_latch", "the service's state, and the socket that the commands talk over")
 	manSection(w, "SEE ALSO", "")
 	fmt.Fprintf(w, ".BR leader\\-latch.conf (5)\n")
+}
+
+// manRiak writes the man page of riak or riak-admin.
+func manRiak(w io.Writer, p riakProgram, date string) {
+	manTitle(w, p.name, "8", date, p.short)
+	manSection(w, "SYNOPSIS", "")
+	fmt.Fprintf(w, ".B %s\n.I COMMAND\n[args]\n", roff(p.name))
+	manSection(w, "DESCRIPTION", `The leader election service has those of Riak's commands that make sense for
+it, so that operators' scripts go on working: the texts and exit codes are
+Riak's. Other commands of Riak say what to do instead and exit with 1. The
+configuration is LEADER_LATCH_CONFIG, else `+defaultConfig+`.`)
+	manSection(w, "COMMANDS", "")
+	for _, c := range p.commands {
+		manItem(w, strings.TrimSpace(c.name+" "+c.args), c.short)
+	}
+	manSection(w, "SEE ALSO", "")
+	fmt.Fprintf(w, ".BR leader\\-latch (8)\n")
 }
 
 // manSettings writes the man page of the configuration file.

@@ -51,6 +51,13 @@ func TestDocumentsKnowEveryCommandAndFlag(t *testing.T) {
 			}
 		}
 	}
+	for _, p := range riakPrograms() {
+		for _, c := range p.commands {
+			if !strings.Contains(strings.ReplaceAll(docs[p.name+".8"], `\-`, "-"), ".B "+c.name) {
+				t.Errorf("%s.8 does not have the command %s", p.name, c.name)
+			}
+		}
+	}
 	for _, k := range riakconf.Keys() {
 		if !k.Foreign && !strings.Contains(docs["leader-latch.conf.5"], ".B "+k.Name+"\n") {
 			t.Errorf("leader-latch.conf.5 does not have the setting %s", k.Name)

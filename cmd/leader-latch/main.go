@@ -55,7 +55,7 @@ func commands() []command {
 
 func main() {
 	e := &env{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}
-	os.Exit(run(context.Background(), e, os.Args[1:]))
+	os.Exit(runAs(context.Background(), e, os.Args[0], os.Args[1:]))
 }
 
 // run runs the command line and gives the exit code.

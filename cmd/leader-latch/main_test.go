@@ -27,13 +27,14 @@ func TestMain(m *testing.M) {
 	// Tests of real processes wait more than they work. Said on the command line, it counts.
 	flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))
 	remove := func() {}
-	if filepath.Base(os.Args[0]) != "leader-latch" { // not the program in a script
+	programs := map[string]func(){"leader-latch": main, "riak-admin": main, "riak": main}
+	if programs[filepath.Base(os.Args[0])] == nil { // not the program in a script
 		var err error
 		if remove, err = copyForAnybody(); err != nil {
 			panic(err)
 		}
 	}
-	testscript.Main(runner{m, remove}, map[string]func(){"leader-latch": main})
+	testscript.Main(runner{m, remove}, programs)
 }
 
 // runner tidies up after the tests.
@@ -63,6 +64,7 @@ func TestCommandLine(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("TMPDIR", e.WorkDir)
+			e.Defer(func() { killLeft(filepath.Join(e.WorkDir, "riak", "data", "leader_latch", "lock")) })
 			// For asnobody: the scripts' folder is the test's own otherwise.
 			return errors.Join(os.Chmod(filepath.Dir(e.WorkDir), 0o755), os.Chmod(e.WorkDir, 0o755))
 		},
@@ -76,6 +78,22 @@ func TestCommandLine(t *testing.T) {
 			"running":  running,
 		},
 	})
+}
+
+// killLeft kills the node that a script has started in the background, by riak
+// start, and not stopped.
+func killLeft(lock string) {
+	b, err := os.ReadFile(lock)
+	if err != nil {
+		return
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return
+	}
+	if cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && strings.Contains(string(cmdline), filepath.Dir(filepath.Dir(filepath.Dir(lock)))) {
+		syscall.Kill(pid, syscall.SIGKILL)
+	}
 }
 
 func exits(ts *testscript.TestScript, neg bool, args []string) {
@@ -124,7 +142,7 @@ func asNobody(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	cmd := exec.Command(path, args[2:]...)
 	cmd.Dir = ts.MkAbs(".")
-	cmd.Env = []string{"PATH=" + ts.Getenv("PATH")}
+	cmd.Env = []string{"PATH=" + ts.Getenv("PATH"), "LEADER_LATCH_CONFIG=" + ts.Getenv("LEADER_LATCH_CONFIG")}
 	if os.Geteuid() == 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 		cmd.Path = anybodys

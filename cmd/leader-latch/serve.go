@@ -172,7 +172,7 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 	}()
 	log.Info("started", "node", conf.NodeName, "version", versionText(), "listeners", addresses(listeners), "data", conf.DataDir())
 	notify("READY=1")
-	defer startWatchdog(func() bool { node.Status(); return true })() // it takes the locks that a hung node holds
+	defer startWatchdog(func() bool { return node.now().Healthy() })() // it takes the locks that a hung node holds
 
 	code := exitOK
 	for again := true; again; {
