@@ -1,18 +1,21 @@
 # Everything here needs Go and make only, unless its line says more.
 
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION := $(shell git describe --tags --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 GO_LDFLAGS := -s -w -X main.version=$(VERSION)
 TOOL := go tool -modfile=packaging/tools.mod
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build run test race lint fuzz corpus bench clean
+# Where "build" puts the binary.
+BIN ?= bin/leader-latch
+
+.PHONY: help build run test race lint fuzz corpus bench packages clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## one static binary, bin/leader-latch
-	go build -trimpath -ldflags '$(GO_LDFLAGS)' -o bin/leader-latch ./cmd/leader-latch
+	go build -trimpath -buildvcs=false -ldflags '$(GO_LDFLAGS)' -o $(BIN) ./cmd/leader-latch
 
 run: build ## serve one node on 127.0.0.1:5323, data under ./run
 	@mkdir -p run/etc run/log
@@ -44,6 +47,9 @@ corpus: ## read every riak.conf of a folder, CORPUS=..., beside its expected out
 
 bench: ## latencies of one node and the benchmarks of the packages
 	go test -run '^$$' -bench . -benchmem ./...
+
+packages: ## deb and rpm for amd64 and arm64, in dist/
+	packaging/build.sh
 
 clean: ## remove what the other targets made
 	rm -rf bin run dist
