@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 # Where "build" puts the binary.
 BIN ?= bin/leader-latch
 
-.PHONY: help build run test race lint fuzz corpus bench packages clean
+.PHONY: help build run test race lint fuzz corpus bench packages test-packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ bench: ## latencies of one node and the benchmarks of the packages
 
 packages: ## deb and rpm for amd64 and arm64, in dist/
 	packaging/build.sh
+
+test-packages: ## check and install them in roots of their own (needs root and Debian)
+	packaging/test.sh
 
 clean: ## remove what the other targets made
 	rm -rf bin run dist

@@ -1,0 +1,99 @@
+#!/bin/bash
+# Tests the packages: checks them by the tools of Debian and of rpm, and installs,
+# upgrades and removes them in roots of their own, never on this machine. Needs
+# root on a Debian; installs the tools by apt-get. What it makes is in dist/ and in
+# a temporary folder that goes at the end.
+#
+#   DEBIAN_MIRROR  where debootstrap takes packages from, if not from where apt does
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+none() { if "$@"; then return 1; fi; } # "!" alone does not end the script
+step() { printf '== %s (%ss)\n' "$*" "$SECONDS"; }
+
+step tools
+packages=
+while read -r tool package; do
+  command -v "$tool" >/dev/null || packages="$packages $package"
+done <<END
+lintian lintian
+rpm rpm
+rpmlint rpmlint
+debootstrap debootstrap
+systemd-analyze systemd
+ip iproute2
+unshare util-linux
+END
+if [ -n "$packages" ]; then
+  apt-get update -qq
+  # shellcheck disable=SC2086 # one word for each package
+  DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $packages >/dev/null
+fi
+
+tmp=$(mktemp -d)
+trap 'rm -rf --one-file-system "$tmp"' EXIT
+arch=$(dpkg --print-architecture)
+
+step "a root of Debian, meanwhile"
+codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
+mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(LABEL) $(CODENAME) $(REPO_URI)' |
+  awk -v codename="$codename" '$1 == "Debian" && $2 == codename {print $3; exit}')}
+debootstrap --variant=minbase "$codename" "$tmp/root" "$mirror" >"$tmp/debootstrap.log" 2>&1 &
+debootstrap=$!
+
+step "packages of the version before"
+PACKAGE_VERSION=0.0.0+0 ARCHS=$arch packaging/build.sh >/dev/null
+rm -rf dist/previous
+mkdir dist/previous
+mv dist/*.deb dist/*.rpm dist/previous/
+
+step packages
+packaging/build.sh
+
+step "the same commit gives the same bytes, in another folder under another umask"
+mkdir "$tmp/copy"
+tar -c --exclude=./dist --exclude=./bin --exclude=./run . | (umask 077 && tar -x --no-same-permissions -C "$tmp/copy")
+(umask 077 && "$tmp/copy/packaging/build.sh" >/dev/null)
+for file in dist/*.deb dist/*.rpm; do cmp "$file" "$tmp/copy/$file"; done
+rm -rf "$tmp/copy"
+
+step lintian
+lintian --allow-root --fail-on error,warning dist/*.deb
+
+step rpmlint
+# It ends with an error where it has filtered one.
+rpmlint -c packaging/rpmlint.toml dist/*.rpm >"$tmp/rpmlint" 2>&1 || true
+none grep -E ': [EW]: ' "$tmp/rpmlint"
+grep -q ' 3 packages and 0 specfiles checked; ' "$tmp/rpmlint"
+
+step "rpm -qp"
+for file in dist/*.rpm; do
+  case $file in
+    *noarch.rpm) needs="leader-latch" scripts=0 ;;
+    *) needs="/bin/sh /usr/sbin/groupadd /usr/sbin/useradd" scripts=4 ;;
+  esac
+  diff <(echo "$needs") <(rpm -qp --requires "$file" 2>/dev/null | grep -v '^rpmlib' | sort | xargs)
+  test "$(rpm -qp --scripts "$file" 2>/dev/null | grep -c 'scriptlet (using /bin/sh)')" = "$scripts"
+  rpm -qp --filecaps "$file" | none grep -v '	$' # a name, a tab, and no capability
+  rpm -qp --changelog "$file" | grep -q '^- First version'
+done
+for script in dist/stage/scripts/*; do sh -n "$script"; done
+
+step "the unit"
+wait $debootstrap || { cat "$tmp/debootstrap.log"; exit 1; }
+cp -a "$tmp/root" "$tmp/unit"
+dpkg-deb -x dist/leader-latch_*_"$arch".deb "$tmp/unit"
+cp -a /usr/lib/systemd/system/*.target "$tmp/unit/usr/lib/systemd/system/"
+systemd-analyze verify --root="$tmp/unit" --man=no leader-latch.service 2>&1 | none grep . # it succeeds with warnings
+systemd-analyze security --offline=true --threshold=20 packaging/leader-latch.service | tail -n 1
+rm -rf "$tmp/unit"
+
+step "the names and texts of Riak"
+go test -count=1 -run 'TestRiakCases$' -v ./cmd/leader-latch | grep ' cases print '
+
+# Processes, mounts and the network, with loopback alone, end with the shell.
+for kind in deb rpm; do
+  step "installed: $kind"
+  unshare --mount --net --pid --fork --kill-child packaging/test-install.sh "$kind" "$tmp"
+done
+step "all passed"
