@@ -1,10 +1,12 @@
 #!/bin/bash
-# Installs, upgrades and removes the packages of one kind in copies of a root.
+# Installs, upgrades and removes the packages of one kind in copies of a root,
+# which are in memory.
 # test.sh calls it, in namespaces of its own.
 #
 #   test-install.sh deb|rpm FOLDER   FOLDER/root is the root to copy
 set -euo pipefail
-kind=$1 tmp=$2 root=$2/installed
+kind=$1 tmp=$2 root=$2/copy/root
+mkdir -p "$tmp/copy"
 ip link set lo up
 mount -t proc proc /proc
 
@@ -13,9 +15,10 @@ trap 'echo "test-install.sh: line $LINENO failed; the last output:" >&2; cat "$t
 
 # new_root gives an empty machine.
 new_root() {
-  if mountpoint -q "$root/proc"; then umount "$root/proc"; fi
-  rm -rf --one-file-system "$root"
-  cp -a "$tmp/root" "$root"
+  if mountpoint -q "$tmp/copy"; then umount "$root/proc" "$root" "$tmp/copy"; fi
+  mount -t tmpfs copy "$tmp/copy"
+  mkdir "$root" "$tmp/copy/upper" "$tmp/copy/work"
+  mount -t overlay copy -o "lowerdir=$tmp/root,upperdir=$tmp/copy/upper,workdir=$tmp/copy/work" "$root"
   mount -t proc proc "$root/proc"
   if [ "$kind" = rpm ]; then
     rpm --root "$root" --initdb
@@ -237,4 +240,3 @@ try-restart leader-latch.service
 --no-reload disable --now leader-latch.service
 daemon-reload
 END
-umount "$root/proc"
