@@ -4,7 +4,7 @@
 # test.sh calls it, in namespaces of its own.
 #
 #   test-install.sh deb|rpm FOLDER   FOLDER/root is the root to copy
-set -euo pipefail
+set -Eeuo pipefail
 kind=$1 tmp=$2 root=$2/copy/root
 mkdir -p "$tmp/copy"
 ip link set lo up

@@ -3,7 +3,7 @@
 # own, and plays testdata/systemd.sh in it. test.sh calls it.
 #
 #   test-systemd.sh FOLDER   FOLDER/root is the root to copy
-set -euo pipefail
+set -Eeuo pipefail
 
 if [ "$1" = boot ]; then # as the first process in the namespaces
   root=$2

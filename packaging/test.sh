@@ -5,7 +5,7 @@
 # a temporary folder that goes at the end.
 #
 #   DEBIAN_MIRROR  where debootstrap takes packages from, if not from where apt does
-set -euo pipefail
+set -Eeuo pipefail
 cd "$(dirname "$0")/.."
 
 none() { if "$@"; then return 1; fi; } # "!" alone does not end the script

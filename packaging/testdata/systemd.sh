@@ -1,5 +1,5 @@
 # Played inside a machine that systemd has booted, by test-systemd.sh.
-set -euo pipefail
+set -Eeuo pipefail
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 conf=/etc/riak/riak.conf
 
