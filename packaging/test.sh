@@ -31,13 +31,21 @@ if [ -n "$packages" ]; then
 fi
 
 tmp=$(mktemp -d)
-trap 'rm -rf --one-file-system "$tmp"' EXIT
+debootstrap=
+trap 'test -z "$debootstrap" || wait $debootstrap; rm -rf --one-file-system "$tmp"' EXIT
 arch=$(dpkg --print-architecture)
 
 step "a root of Debian, meanwhile"
 codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
-mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(LABEL) $(CODENAME) $(REPO_URI)' |
-  awk -v codename="$codename" '$1 == "Debian" && $2 == codename {print $3; exit}')}
+mirror() {
+  apt-get indextargets --format '$(LABEL) $(CODENAME) $(REPO_URI)' |
+    awk -v codename="$codename" '$1 == "Debian" && $2 == codename {print $3; exit}'
+}
+mirror=${DEBIAN_MIRROR:-$(mirror)}
+if [ -z "$mirror" ]; then # apt knows it when it has been there
+  apt-get update -qq
+  mirror=$(mirror)
+fi
 debootstrap --variant=minbase --include=systemd "$codename" "$tmp/root" "$mirror" >"$tmp/debootstrap.log" 2>&1 &
 debootstrap=$!
 
@@ -80,7 +88,8 @@ done
 for script in dist/stage/scripts/*; do sh -n "$script"; done
 
 step "the unit"
-wait $debootstrap || { cat "$tmp/debootstrap.log"; exit 1; }
+wait $debootstrap || { debootstrap=; cat "$tmp/debootstrap.log"; exit 1; }
+debootstrap=
 cp -a "$tmp/root" "$tmp/unit"
 dpkg-deb -x dist/leader-latch_*_"$arch".deb "$tmp/unit"
 systemd-analyze verify --root="$tmp/unit" --man=no leader-latch.service 2>&1 | none grep . # it succeeds with warnings
