@@ -280,20 +280,9 @@ func (n *Node) invite(_ context.Context, _ clusterport.Hello, with json.RawMessa
 // with [ErrAnew], and the next one on the folder is added, or goes on asking to
 // be.
 func (n *Node) JoinCluster(ctx context.Context, via Place) error {
-	if err := n.hasOthers(); err != nil {
+	peer, _, err := n.joinable(ctx, via)
+	if err != nil {
 		return err
-	}
-	var in invitation
-	peer, err := n.ask(ctx, clusterport.Join, via.Address, "", askCluster, inquiry{}, &in)
-	switch {
-	case err != nil:
-		return fmt.Errorf("%s: %w", via, err)
-	case NodeID(peer.Node) == n.self:
-		return &refusal{"a node cannot join itself"}
-	case in.Cluster == "":
-		return &refusal{fmt.Sprintf("%s has no cluster itself yet", via)}
-	case slices.Contains(in.Nodes, n.cfg.Name):
-		return &refusal{fmt.Sprintf("the cluster of %s has a live node of the name %s; give this one another nodename", via, n.cfg.Name)}
 	}
 	// Nobody is let in from here on: it would be a member of what is given up.
 	n.changing.Lock()
@@ -301,11 +290,44 @@ func (n *Node) JoinCluster(ctx context.Context, via Place) error {
 	if err := n.hasOthers(); err != nil {
 		return err
 	}
-	begun, err := n.beginAnew(string(raftAddress(peer.Name, via.Address)))
+	begun, err := n.beginAnew(string(raftAddress(peer, via.Address)))
 	if err == nil && !begun {
 		return &refusal{fmt.Sprintf("%s is already about to leave its cluster or to join another", n.cfg.Name)}
 	}
 	return err
+}
+
+// ErrUnreachable is wrapped by errors about a node that could not be asked.
+var ErrUnreachable = errors.New("cannot be reached")
+
+// Joinable reports an error unless this node could join the cluster of another
+// one, and gives the names of the nodes that live there.
+func (n *Node) Joinable(ctx context.Context, via Place) (nodes []string, err error) {
+	_, nodes, err = n.joinable(ctx, via)
+	return nodes, err
+}
+
+func (n *Node) joinable(ctx context.Context, via Place) (peer string, nodes []string, err error) {
+	if err := n.hasOthers(); err != nil {
+		return "", nil, err
+	}
+	var in invitation
+	hello, err := n.ask(ctx, clusterport.Join, via.Address, "", askCluster, inquiry{}, &in)
+	_, refused := errors.AsType[*refusal](err)
+	_, again := errors.AsType[laterError](err)
+	switch {
+	case refused || again:
+		err = fmt.Errorf("%s: %w", via, err)
+	case err != nil:
+		err = fmt.Errorf("%s %w: %w", via, ErrUnreachable, err)
+	case NodeID(hello.Node) == n.self:
+		err = &refusal{"a node cannot join itself"}
+	case in.Cluster == "":
+		err = &refusal{fmt.Sprintf("%s has no cluster itself yet", via)}
+	case slices.Contains(in.Nodes, n.cfg.Name):
+		err = &refusal{fmt.Sprintf("the cluster of %s has a live node of the name %s; give this one another nodename", via, n.cfg.Name)}
+	}
+	return hello.Name, in.Nodes, err
 }
 
 func (n *Node) hasOthers() error {

@@ -60,9 +60,9 @@ func (a *adminServer) handler() http.Handler {
 		writeJSON(w, a.node.now().Groups(r.URL.Query().Get("group")))
 	})
 	mux.HandleFunc("GET /ring", func(w http.ResponseWriter, r *http.Request) {
-		writeJSON(w, alone{a}.Ring())
+		writeJSON(w, realCluster{a}.Ring())
 	})
-	mux.Handle("POST /staging/{what}", &staging{node: a.conf.NodeName, cluster: alone{a}})
+	mux.Handle("POST /staging/{what}", &staging{node: a.conf.NodeName, cluster: realCluster{a}})
 	mux.HandleFunc("GET /wait", func(w http.ResponseWriter, r *http.Request) {
 		if hint := a.hint(); hint != "" {
 			http.Error(w, hint, http.StatusConflict)

@@ -212,3 +212,47 @@ func TestAWipedNodeComesBackWhenItsOldSessionHasExpired(t *testing.T) {
 	}
 	s.victim.join(s.other, "guest", "own")
 }
+
+// riakAdmin runs a command beside the node under Riak's name for it.
+func (m *member) riakAdmin(args ...string) (string, error) {
+	m.t.Helper()
+	cmd := m.program(args...)
+	cmd.Args[0] = "riak-admin"
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// As with Riak, a change is staged, shown and committed.
+func TestRiakAdminStagesWhatItDoesToACluster(t *testing.T) {
+	t.Parallel()
+	all := []*member{newMember(t).run(), newMember(t).run(), newMember(t).run()}
+	want := func(m *member, text string, args ...string) {
+		t.Helper()
+		if out, err := m.riakAdmin(args...); err != nil || !strings.Contains(out, text) {
+			t.Fatalf("riak-admin %q: %v\n%swant %q", args, err, out, text)
+		}
+	}
+	for _, m := range all[1:] {
+		m.until("it has a cluster of its own", func() bool { return len(m.cluster().Members) == 1 })
+		all[0].until("so has the other", func() bool { return all[0].cluster().Majority })
+		want(m, "Success: staged join request for '"+m.name+"' to '"+all[0].name+"'\n", "cluster", "join", all[0].name)
+		if len(m.cluster().Members) != 1 {
+			t.Fatal("it joined before it was told to")
+		}
+		want(m, m.name, "cluster", "plan")
+		want(m, "Cluster changes committed\n", "cluster", "commit")
+	}
+	for _, m := range all {
+		m.until("all vote", func() bool { return whole(m.cluster(), 3) })
+	}
+	want(all[2], "Valid:3 / Leaving:0 / Exiting:0 / Joining:0 / Down:0\n", "member-status")
+	if out, err := all[1].riakAdmin("cluster", "join", all[0].name); err == nil || out != "Failed: This node is already a member of a cluster\n" {
+		t.Errorf("join of a member: %v %s", err, out)
+	}
+
+	want(all[0], "Success: staged leave request for '"+all[2].name+"'\n", "cluster", "leave", all[2].name)
+	want(all[0], all[2].name, "cluster", "plan")
+	want(all[0], "Cluster changes committed\n", "cluster", "commit")
+	all[0].until("it has left", func() bool { return whole(all[0].cluster(), 2) })
+	want(all[0], "Valid:2 / ", "member-status")
+}

@@ -9,7 +9,9 @@ import (
 	"strings"
 	"sync"
 
+	"leaderlatch/ensemble"
 	"leaderlatch/ensemble/status"
+	"leaderlatch/riakconf"
 )
 
 // clusterOperator is what staged changes need of the node.
@@ -212,30 +214,66 @@ func (s *staging) commit(ctx context.Context) stagingAnswer {
 	return say(exitOK, "Cluster changes committed")
 }
 
-// alone is the cluster of this version: one node.
-type alone struct{ *adminServer }
+// realCluster is the cluster of the node that runs.
+type realCluster struct{ *adminServer }
 
-func (a alone) Ring() status.Ring { return ringOf(a.status(context.Background()).Report) }
-
-func (a alone) Joinable(context.Context, string) (status.Ring, error) {
-	return status.Ring{}, errAlone
+// Ring implements clusterOperator.
+func (c realCluster) Ring() status.Ring {
+	ctx := context.Background() // the questions have limits of their own
+	return ringOf(c.node.now().Cluster(ctx), c.status(ctx).Report.RingReady)
 }
 
-func (a alone) Apply(context.Context, status.Change) error { return errAlone }
-
-var errAlone = errors.New("this version runs one node, and joins no others")
-
-// ringOf is the membership that a report on the ensembles knows of.
-func ringOf(r *status.Report) status.Ring {
-	ring := status.Ring{Ready: &r.RingReady}
-	for _, name := range r.ReadyMembers {
-		ring.Members = append(ring.Members, status.Member{
-			Name: name, Status: "valid", Up: slices.Contains(r.OnlineNodes, name), Share: 1000 / len(r.ReadyMembers),
-		})
+// Joinable implements clusterOperator.
+func (c realCluster) Joinable(ctx context.Context, node string) (status.Ring, error) {
+	via, err := c.place(node)
+	if err != nil {
+		return status.Ring{}, err
 	}
-	for _, e := range r.Ensembles {
-		if e.ID == "root" && e.Ping.Leader != nil {
-			ring.Claimant = e.Ping.Leader.Node
+	names, err := c.node.now().Joinable(ctx, via)
+	if errors.Is(err, ensemble.ErrUnreachable) {
+		err = fmt.Errorf("%w: %w", errUnreachable, err)
+	}
+	ready := true
+	ring := status.Ring{Ready: &ready}
+	for _, name := range names {
+		ring.Members = append(ring.Members, status.Member{Name: name, Status: "valid", Up: true, Share: 1000 / len(names)})
+	}
+	return ring, err
+}
+
+// Apply implements clusterOperator.
+func (c realCluster) Apply(ctx context.Context, change status.Change) error {
+	switch change.Action {
+	case "join":
+		via, err := c.place(change.To)
+		if err != nil {
+			return err
+		}
+		return c.join(ctx, via)
+	case "leave":
+		return c.node.now().Leave(ctx, change.Node)
+	default:
+		return c.node.now().ForceRemove(ctx, change.Node)
+	}
+}
+
+// place is a node as an operator names it; without a port it has this one's.
+func (c realCluster) place(node string) (ensemble.Place, error) {
+	n, err := riakconf.ParseNode(node)
+	if n.Port == 0 {
+		n.Port = c.conf.ClusterListener.Port
+	}
+	return placeOf(n), err
+}
+
+// ringOf is a cluster as Riak would print it: every member has an equal share of
+// a ring that there is not, and the raft leader is the claimant.
+func ringOf(c ensemble.Cluster, ready bool) status.Ring {
+	ring := status.Ring{Ready: &ready}
+	for _, m := range c.Members {
+		ring.Members = append(ring.Members, status.Member{Name: m.Name, Status: "valid", Up: m.Up, Share: 1000 / len(c.Members)})
+		if m.RaftLeader {
+			ring.Claimant = m.Name
 		}
 	}
 	return ring
