@@ -97,7 +97,7 @@ func (n *Node) startRaft() error {
 	c.HeartbeatTimeout = n.cfg.Timing.Heartbeat
 	c.ElectionTimeout = n.cfg.Timing.Heartbeat
 	c.LeaderLeaseTimeout = n.cfg.Timing.Heartbeat / 2
-	c.CommitTimeout = 10 * time.Millisecond
+	c.CommitTimeout = 50 * time.Millisecond
 	c.MaxAppendEntries = 64
 	c.BatchApplyCh = true
 	c.SnapshotInterval = 30 * time.Second
