@@ -19,14 +19,13 @@ func TestKeyOfCookie(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = "bed840be56ab9886aa8ae94b3f0290ee82683d28c5af3a5c5be5078a5f6b424f"
+	const want = "ce6794830272363e71c2129959a502ea1edb60d1fb86602fed79ead53396e2d0"
 	if got := hex.EncodeToString(key.signer.Public().(ed25519.PublicKey)); got != want {
 		t.Errorf("public key of the cookie %q is %s, want %s", "riak", got, want)
 	}
 }
 
-// derived is made once, however often the test runs: the race detector makes
-// it thirty times as expensive.
+// derived is made once, however often the test runs.
 var derived = sync.OnceValues(func() (*Key, error) { return DeriveKey("riak") })
 
 // TestValidityIsNotTheClocks: a certificate counts by a fixed date. This one
