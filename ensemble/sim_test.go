@@ -19,7 +19,7 @@ import (
 // that are open at running nodes. A failure prints its seed and its last
 // steps; -sim.seed plays it again.
 var (
-	simSchedules = flag.Int("sim.schedules", 400, "how many schedules to play")
+	simSchedules = flag.Int("sim.schedules", 2000, "how many schedules to play")
 	simSeed      = flag.Uint64("sim.seed", 0, "play this schedule alone")
 )
 
@@ -98,7 +98,7 @@ func TestSimulationFindsEveryMissingRule(t *testing.T) {
 // Without the dead-man's switch a process that was stopped goes on with open
 // connections. The gate still keeps it from writing anything stale.
 func TestSimulationWithoutTheSwitchWritesNothingStale(t *testing.T) {
-	for seed := uint64(1); seed <= uint64(*simSchedules)/2; seed++ {
+	for seed := uint64(1); seed <= uint64(*simSchedules)/4; seed++ {
 		if err := newSim(seed, mutateNoSwitchGate).play(); err != nil {
 			t.Fatal(err)
 		}
