@@ -59,6 +59,7 @@ func (n *Node) ask(ctx context.Context, p clusterport.Purpose, address string, n
 	if err != nil {
 		return peer, err
 	}
+	n.meet(peer)
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	defer c.Close()
 	a, err := func() (a answer, err error) {
@@ -149,7 +150,7 @@ func (n *Node) askLeader(ctx context.Context, ask string, with any, own func(con
 				err = later("the raft leader %s is not known here yet", leader)
 				break
 			}
-			if _, err = n.ask(ctx, clusterport.Admin, s.address, leader, ask, with, nil); err != nil {
+			if _, err = n.ask(ctx, clusterport.Admin, n.addressOf(s), leader, ask, with, nil); err != nil {
 				if _, refused := errors.AsType[*refusal](err); !refused {
 					err = laterError{err}
 				}

@@ -144,7 +144,7 @@ func (n *Node) answersAt(ctx context.Context, s server) bool {
 	ctx, cancel := context.WithTimeout(ctx, viewTime)
 	defer cancel()
 	var v view
-	_, err := n.ask(ctx, clusterport.Admin, s.address, s.id, askView, nil, &v)
+	_, err := n.ask(ctx, clusterport.Admin, n.addressOf(s), s.id, askView, nil, &v)
 	return err == nil
 }
 
@@ -251,7 +251,7 @@ func (n *Node) Leave(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	_, err = n.ask(ctx, clusterport.Admin, s.address, s.id, askLeave, nil, nil)
+	_, err = n.ask(ctx, clusterport.Admin, n.addressOf(s), s.id, askLeave, nil, nil)
 	if _, refused := errors.AsType[*refusal](err); err == nil || refused {
 		return err
 	}

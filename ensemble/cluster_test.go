@@ -281,7 +281,7 @@ func TestNobodyFoundsBesideTheFirst(t *testing.T) {
 func TestJoiningIsTakenUpWhereItStopped(t *testing.T) {
 	a := newMachine(t, "a@127.0.0.1", nil).start()
 	poll(t, "a cluster", a.founded.Load)
-	in, _, err := a.inquire(a.place())
+	in, _, err := a.inquire(t.Context(), a.place())
 	if err != nil || in.Cluster != a.dir.id().Cluster || in.TokenBase == 0 {
 		t.Fatalf("invited to %+v, %v", in, err)
 	}
@@ -537,7 +537,7 @@ func TestLeavingAndBeingRemoved(t *testing.T) {
 
 	// It left: it is alone, and no cluster for those who look for one.
 	poll(t, "alone", m.founded.Load)
-	in, _, err := m.inquire(m.place()) // asks with its list
+	in, _, err := m.inquire(t.Context(), m.place()) // asks with its list
 	if err != nil || !in.Left || in.Cluster != "" {
 		t.Errorf("invited to %+v, %v", in, err)
 	}
@@ -604,5 +604,36 @@ func TestLeavingIsRefusedWhereNoMajorityWouldBeLeft(t *testing.T) {
 	}
 	if err := others[0].Leave(ctx, ""); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Where all nodes have moved at once, nobody is where the others look for it. The
+// new places in leader_latch.join bring them together.
+func TestAllNodesMayMoveAtOnce(t *testing.T) {
+	all := founders(t, 3)
+	for _, m := range all {
+		kill(m.Node)
+	}
+	var list []Place
+	for _, m := range all {
+		m.address = anAddress()
+		list = append(list, m.place())
+	}
+	for _, m := range all {
+		m.change = func(c *Config) { c.Join = list }
+		m.start()
+	}
+	for _, m := range all {
+		m.ready()
+	}
+	for _, m := range all {
+		poll(t, "the new addresses are in the configuration", func() bool {
+			for _, other := range all {
+				if s, ok := m.server(other.self); !ok || s.address != other.address {
+					return false
+				}
+			}
+			return true
+		})
 	}
 }

@@ -175,7 +175,7 @@ func placeOf(s string) Place {
 // none either. An error says what it waits for.
 func (n *Node) seekCluster() error {
 	if via := n.dir.id().Join; via != "" {
-		in, _, err := n.inquire(placeOf(via))
+		in, _, err := n.inquire(n.life, placeOf(via))
 		if err != nil {
 			return err
 		}
@@ -190,7 +190,7 @@ func (n *Node) seekCluster() error {
 	var through Place
 	var cluster invitation
 	for i, p := range n.cfg.Join {
-		in, peer, err := n.inquire(p)
+		in, peer, err := n.inquire(n.life, p)
 		switch {
 		case err != nil:
 			waits = errors.Join(waits, err)
@@ -229,8 +229,8 @@ func (n *Node) founders() (all []string) {
 	return all
 }
 
-func (n *Node) inquire(p Place) (in invitation, peer clusterport.Hello, err error) {
-	peer, err = n.ask(n.life, clusterport.Join, p.Address, "", askCluster, inquiry{n.founders()}, &in)
+func (n *Node) inquire(ctx context.Context, p Place) (in invitation, peer clusterport.Hello, err error) {
+	peer, err = n.ask(ctx, clusterport.Join, p.Address, "", askCluster, inquiry{n.founders()}, &in)
 	if err != nil {
 		err = fmt.Errorf("%s: %w", p, err)
 	}
@@ -247,7 +247,10 @@ func (n *Node) accept(via Place, in invitation) error {
 }
 
 // invite answers askCluster.
-func (n *Node) invite(_ context.Context, _ clusterport.Hello, with json.RawMessage) (any, error) {
+func (n *Node) invite(_ context.Context, peer clusterport.Hello, with json.RawMessage) (any, error) {
+	if peer.Cluster != "" && peer.Cluster == n.dir.id().Cluster {
+		n.meet(peer)
+	}
 	var of inquiry
 	if err := json.Unmarshal(with, &of); err != nil {
 		return nil, err

@@ -104,6 +104,8 @@ type Node struct {
 	awaySince map[NodeID]reading // guarded by changing: when a member was first seen without a session
 	awayTerm  uint64             // guarded by changing: Raft's, when awaySince was begun
 
+	met sync.Map // NodeID to string: where members said that they are, unless the configuration says so too
+
 	anew      sync.Mutex // guards begunAnew
 	begunAnew bool
 
@@ -438,7 +440,7 @@ func (n *Node) vet() {
 			return
 		}
 		var counter uint64
-		if _, err := n.ask(n.life, clusterport.Admin, s.address, leader, askCounter, nil, &counter); err != nil {
+		if _, err := n.ask(n.life, clusterport.Admin, n.addressOf(s), leader, askCounter, nil, &counter); err != nil {
 			return // asked again at the next look
 		}
 		n.checkCounter(counter)

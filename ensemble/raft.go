@@ -81,7 +81,7 @@ func (n *Node) startRaft() error {
 		case n.yields.Load():
 			return "", errYields
 		}
-		return s.address, nil
+		return n.addressOf(s), nil
 	})
 	n.transport = &transport{NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:                layer,
@@ -216,6 +216,7 @@ func (n *Node) admit(peer clusterport.Hello, p clusterport.Purpose) error {
 		return nil
 	}
 	id := NodeID(peer.Node)
+	n.meet(peer)
 	removed := false
 	n.fsm.read(func(s *State) { removed = s.nodes[id] != nil && s.nodes[id].removed })
 	_, member := n.server(id)
@@ -265,7 +266,7 @@ func (n *Node) dialMember(ctx context.Context, to NodeID) (net.Conn, error) {
 	if !ok {
 		return nil, fmt.Errorf("node %s is not a member", to)
 	}
-	c, _, err := n.port.Dial(ctx, clusterport.Forward, s.address, string(to))
+	c, _, err := n.port.Dial(ctx, clusterport.Forward, n.addressOf(s), string(to))
 	return c, err
 }
 
@@ -359,7 +360,8 @@ func (n *Node) watchRaft(leading <-chan bool, changes <-chan raft.Observation) {
 
 // seekRaftLeader asks the other members who leads while this node does not know:
 // it may have moved, so that the raft leader looks for it at an old address; and
-// it may have been removed, which only the others can tell.
+// it may have been removed, which only the others can tell. Those of
+// leader_latch.join are asked too, so that nodes meet that have all moved.
 func (n *Node) seekRaftLeader() {
 	every := max(2*n.cfg.Timing.Heartbeat, 500*time.Millisecond)
 	tick := time.NewTicker(every)
@@ -392,6 +394,11 @@ func (n *Node) seekRaftLeader() {
 			}
 		}
 		cancel()
+		for _, p := range n.cfg.Join { // where all have moved, these are where they are now
+			ctx, cancel := context.WithTimeout(n.life, viewTime)
+			n.inquire(ctx, p)
+			cancel()
+		}
 		if alone == 2 {
 			n.log.Warn("no raft leader: without a majority of the nodes nobody is elected", "others_answering", answering, "others", len(n.others()))
 		}

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/raft"
+
+	"leaderlatch/ensemble/clusterport"
 )
 
 // server is a member of the cluster. Raft's configuration is the list of them,
@@ -52,6 +54,28 @@ func (n *Node) server(id NodeID) (server, bool) {
 		return server{}, false
 	}
 	return all[i], true
+}
+
+// addressOf is where to dial a member: where it said that it is when it last
+// talked to this node, else where the configuration says. So nodes find each other
+// again though all have moved.
+func (n *Node) addressOf(s server) string {
+	if a, ok := n.met.Load(s.id); ok {
+		return a.(string)
+	}
+	return s.address
+}
+
+// meet notes where a node says that it is.
+func (n *Node) meet(peer clusterport.Hello) {
+	id := NodeID(peer.Node)
+	if s, member := n.server(id); member && peer.Address != "" && id != n.self {
+		if s.address == peer.Address {
+			n.met.Delete(id)
+		} else {
+			n.met.Store(id, peer.Address)
+		}
+	}
 }
 
 // others gives the members but this node.

@@ -52,7 +52,7 @@ func (n *Node) views(ctx context.Context) map[NodeID]view {
 	for _, s := range n.others() {
 		all.Go(func() {
 			var v view
-			if _, err := n.ask(ctx, clusterport.Admin, s.address, s.id, askView, nil, &v); err == nil {
+			if _, err := n.ask(ctx, clusterport.Admin, n.addressOf(s), s.id, askView, nil, &v); err == nil {
 				mu.Lock()
 				defer mu.Unlock()
 				views[s.id] = v
