@@ -106,6 +106,13 @@ func OpenDir(ctx context.Context, path string) (*Dir, error) {
 	if err := os.Chmod(path, 0o750); err != nil { // whatever the umask is
 		return nil, permanent("data folder: %w; give it to the user that the service runs as", err)
 	}
+	kind, err := fileSystemOf(path)
+	if err == nil {
+		err = checkFileSystem(path, kind)
+	}
+	if err != nil {
+		return nil, err
+	}
 	lock, err := lockDir(ctx, path)
 	if err != nil {
 		return nil, err

@@ -25,7 +25,7 @@ var ErrUnavailable = errors.New("elections are unavailable")
 // ErrAnew is why a node fails that has left its cluster or is about to join
 // another: its life is over in order, and the folder is that of a new node,
 // which [Start] starts when this one is stopped.
-var ErrAnew = errors.New("the node begins anew")
+var ErrAnew error = &orderlyError{errors.New("the node begins anew")}
 
 // Config is what a node needs to know beside its data folder.
 type Config struct {
@@ -44,6 +44,10 @@ type Config struct {
 	// must be set.
 	Key func() (*clusterport.Key, error)
 
+	// MinimumFree is how many bytes have to be free on the file system of the
+	// data folder. With less a node does not start, or ends, in order.
+	MinimumFree uint64
+
 	// DeadManSwitch has the kernel kill the process if it is stopped, or
 	// stalls, for longer than it may speak for its members.
 	DeadManSwitch bool
@@ -53,6 +57,7 @@ type Config struct {
 	// Seams of tests.
 	beforeCommit func()
 	stallLimit   time.Duration
+	freeSpace    func(path string) (uint64, error)
 	now          func() reading
 	bootID       string
 }
@@ -130,6 +135,9 @@ type Node struct {
 func Start(dir *Dir, cfg Config) (*Node, error) {
 	if cfg.now == nil {
 		cfg.now = readClocks
+	}
+	if cfg.freeSpace == nil {
+		cfg.freeSpace = freeSpace
 	}
 	if cfg.bootID == "" {
 		id, err := bootID()
@@ -347,7 +355,7 @@ func (n *Node) step() {
 	now := n.now()
 	n.yield()
 	n.mu.Lock()
-	if err := n.Err(); err != nil && err != ErrAnew && n.roster.session.phase == phaseOpen {
+	if err := n.Err(); err != nil && !inOrder(err) && n.roster.session.phase == phaseOpen {
 		n.roster.session.lease.end() // of a life that ends in order, Stop sees to the connections
 	}
 	what, closing := n.roster.step(now)
@@ -556,7 +564,7 @@ func (n *Node) retire(ctx context.Context) error {
 // release hands over raft leadership and ends the node's goroutines, Raft, the
 // cluster port and the store.
 func (n *Node) release() error {
-	if err := n.Err(); err == nil || err == ErrAnew {
+	if err := n.Err(); err == nil || inOrder(err) {
 		n.handOver() // else the others have to see at once that this node is gone
 	}
 	n.end()
@@ -581,7 +589,7 @@ func (n *Node) wait(ctx context.Context, cond func(*roster) bool) error {
 		case <-changed:
 		case <-time.After(50 * time.Millisecond): // a lease ends without notice
 		case <-failing:
-			if failing = nil; n.failure != ErrAnew {
+			if failing = nil; !inOrder(n.failure) {
 				return n.failure
 			}
 		case <-ctx.Done():

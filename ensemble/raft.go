@@ -27,6 +27,9 @@ func (n *Node) startRaft() error {
 			return err
 		}
 	}
+	if err := n.checkSpace(); err != nil {
+		return err
+	}
 	store, err := boltstore.Open(n.dir.raftPath(), boltstore.Options{
 		OnError:      func(err error) { n.failed(fmt.Errorf("disk: %w", err)) },
 		BeforeCommit: n.cfg.beforeCommit,
@@ -150,6 +153,7 @@ func (n *Node) startRaft() error {
 	n.running.Go(func() { n.watchRaft(leading, changes) })
 	n.running.Go(n.seekRaftLeader)
 	n.running.Go(n.runHints)
+	n.running.Go(n.watchSpace)
 	n.running.Go(n.run)
 	n.running.Go(n.runProposer)
 	n.running.Go(func() { n.dispatch.run(n.done, n.allJoined) })

@@ -49,6 +49,7 @@ type Config struct {
 	DeadManSwitch   bool
 	MaxConnections  int           // 0: to be derived
 	IdleTimeout     time.Duration // above 0
+	MinimumFree     int64         // bytes
 
 	portMaximum, portMinimum int // of Riak's distribution; 0 if not set, and any number is possible
 }

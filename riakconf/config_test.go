@@ -73,6 +73,7 @@ func TestDefaults(t *testing.T) {
 		Voters:          5,
 		DeadManSwitch:   true,
 		IdleTimeout:     time.Minute,
+		MinimumFree:     64 << 20,
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -125,6 +126,7 @@ leader_latch.fencing.rack\.2 = on
 leader_latch.fencing.a = off
 leader_latch.max_connections = 1000
 leader_latch.idle_timeout = 5m
+leader_latch.minimum_free_space = 1GB
 `
 
 func TestEverySettingArrives(t *testing.T) {
@@ -168,6 +170,7 @@ func TestEverySettingArrives(t *testing.T) {
 		Voters:          3,
 		MaxConnections:  1000,
 		IdleTimeout:     5 * time.Minute,
+		MinimumFree:     1 << 30,
 		portMaximum:     7999,
 		portMinimum:     6000,
 	}

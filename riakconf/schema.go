@@ -199,6 +199,9 @@ var schema = []Key{
 	{Name: "leader_latch.idle_timeout", Type: duration(time.Millisecond), Default: "60s",
 		Help:  "a connection that has not joined within this is closed",
 		field: func(c *Config) any { return &c.IdleTimeout }},
+	{Name: "leader_latch.minimum_free_space", Type: sizeType, Default: "64MB",
+		Help:  "with less on the disk of the data the node does not start, or stops in order",
+		field: func(c *Config) any { return &c.MinimumFree }},
 }
 
 func foreign(name, value string) Key {

@@ -55,6 +55,7 @@ func (l *lives) start(ctx context.Context) error {
 		MinimumNodes:  l.conf.MinimumNodes,
 		Voters:        l.conf.Voters,
 		Join:          join,
+		MinimumFree:   uint64(l.conf.MinimumFree),
 		DeadManSwitch: l.conf.DeadManSwitch,
 		Logger:        l.log,
 	})
