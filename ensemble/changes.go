@@ -42,6 +42,9 @@ func (n *Node) letIn(ctx context.Context, peer clusterport.Hello, _ json.RawMess
 	if id.Cluster != peer.Cluster || id.Cluster == "" || id.Join != "" {
 		return nil, later("%s is not of the cluster that is asked for", n.cfg.Name)
 	}
+	if id.Recovery != recoveryNone {
+		return nil, later("%s: %w", n.cfg.Name, errRecovering) // a new node would not know that it has to be silent
+	}
 	a := applicant{NodeID(peer.Node), peer.Name, peer.Address}
 	return nil, n.askLeader(ctx, askAdd, a, func(ctx context.Context) error { return n.add(ctx, a) })
 }

@@ -89,6 +89,9 @@ type identity struct {
 	// Aside says that what Raft has in the folder is of the life before, and
 	// has to be set aside.
 	Aside bool `json:"aside,omitempty"`
+
+	// Recovery is how far a recovery has come, empty if there is none.
+	Recovery recoveryState `json:"recovery,omitempty"`
 }
 
 // OpenDir locks the data folder, making it when it is missing, and reads who

@@ -116,6 +116,9 @@ type Node struct {
 
 	handedOver atomic.Pointer[time.Time] // when it tried to hand over last
 
+	born      reading // when it was started
+	recovered sync.Once
+
 	stopOnce sync.Once
 	stopErr  error
 
@@ -166,6 +169,7 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 		started:      make(chan struct{}),
 		changed:      make(chan struct{}),
 	}
+	n.born = n.now()
 	n.dirLife = dir.begin()
 	n.self = dir.id().Node
 	n.life, n.end = context.WithCancel(context.Background())
@@ -376,7 +380,7 @@ func (n *Node) step() {
 	if what == needClose {
 		n.deadMan.disarm() // all closed, in time
 	}
-	if what == needOpen && !stopping && n.Err() == nil && n.mayOpen() {
+	if what == needOpen && !stopping && n.Err() == nil && n.mayOpen(now) {
 		if n.vetted.Load() {
 			n.open()
 		} else if n.vetting.CompareAndSwap(false, true) {
@@ -411,8 +415,8 @@ func (n *Node) rearm() {
 
 // mayOpen reports whether the node may ask for a session: it is a member, and
 // its folder says so.
-func (n *Node) mayOpen() bool {
-	if !n.dir.id().Settled {
+func (n *Node) mayOpen(now reading) bool {
+	if !n.dir.id().Settled || n.recovering(now) {
 		return false
 	}
 	_, member := n.server(n.self)
@@ -498,6 +502,8 @@ func (n *Node) missing() error {
 		return fmt.Errorf("%w: the node is stopping", ErrUnavailable)
 	case !n.dir.id().Settled:
 		return fmt.Errorf("%w: this node is in no cluster yet", ErrUnavailable)
+	case n.dir.id().Recovery != recoveryNone:
+		return fmt.Errorf("%w: %w", ErrUnavailable, errRecovering)
 	case n.inactive():
 		return fmt.Errorf("%w: the cluster has never had %d nodes (leader_latch.minimum_nodes)", ErrUnavailable, n.cfg.MinimumNodes)
 	case !n.active.Load() || n.roster.session.phase != phaseOpen || !n.roster.session.lease.live():

@@ -17,6 +17,9 @@ import (
 // startRaft starts Raft on the folder and the cluster port, and what drives
 // them.
 func (n *Node) startRaft() error {
+	if err := n.checkRecovery(); err != nil {
+		return err
+	}
 	if !n.dir.id().Settled {
 		if err := n.dir.clear(n.dirLife); err != nil {
 			return err

@@ -15,7 +15,7 @@ import (
 // inProcess runs a command line without a process.
 func inProcess(args ...string) (code int, stdout, stderr string) {
 	var o, e bytes.Buffer
-	code = run(context.Background(), &env{&o, &e, func(string) string { return "" }}, args)
+	code = run(context.Background(), &env{stdout: &o, stderr: &e, getenv: func(string) string { return "" }}, args)
 	return code, o.String(), e.String()
 }
 

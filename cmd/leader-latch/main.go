@@ -33,6 +33,7 @@ const defaultConfig = "/etc/riak/riak.conf"
 type env struct {
 	stdout, stderr io.Writer
 	getenv         func(string) string
+	stdin          io.Reader
 }
 
 // command is one of the words after leader-latch.
@@ -49,12 +50,12 @@ type command struct {
 func commands() []command {
 	return []command{
 		serveCommand, chkconfigCommand, configCommand, pingCommand,
-		ensembleStatusCommand, clusterCommand, memberStatusCommand, groupsCommand, waitCommand, versionCommand,
+		ensembleStatusCommand, clusterCommand, memberStatusCommand, groupsCommand, waitCommand, recoverCommand, versionCommand,
 	}
 }
 
 func main() {
-	e := &env{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}
+	e := &env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}
 	os.Exit(runAs(context.Background(), e, os.Args[0], os.Args[1:]))
 }
 

@@ -1,0 +1,178 @@
+package ensemble
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/raft"
+
+	"leaderlatch/ensemble/boltstore"
+)
+
+// Recovery makes a node that has lost the majority of its cluster for good the
+// only member of a new one. It has whatever the node's own log has; what a
+// majority without this node decided is lost.
+//
+//   - The new cluster has an id of its own: nodes of the old one, should they come
+//     back, are strangers to it.
+//   - Tokens go on rising, above any that the old cluster can have given.
+//   - The sessions of the lost nodes are kept until they expire. Since some of
+//     their members may be in no log that is left, the node tells nobody anything
+//     before the longest lease of the old cluster has passed.
+type Recovery struct {
+	dir  *Dir
+	cfg  Config
+	self server
+	lost []server
+}
+
+// recoverTokens is how many entries the lost nodes may have had beyond this one's
+// log, for tokens to go on rising: two years of a hundred a second.
+const recoverTokens = 1 << 32
+
+// PlanRecovery looks at a folder, which no node runs on, and finds out what a
+// recovery would do. Of the configuration it needs Name, Address and Logger. The
+// error is a [PermanentError] if there is nothing to recover.
+func PlanRecovery(dir *Dir, cfg Config) (*Recovery, error) {
+	id := dir.id()
+	if !id.Settled || id.Join != "" {
+		return nil, permanent("%s: this node is in no cluster yet, so there is none to recover", dir.path)
+	}
+	r := &Recovery{dir: dir, cfg: cfg}
+	err := r.withState(func(c *raft.Config, store *boltstore.Store, snapshots raft.SnapshotStore, t raft.Transport) error {
+		configuration, err := raft.GetConfiguration(c, newFSM(nobody{}), store, store, snapshots, t)
+		if err != nil {
+			return permanent("data folder: %w; %s", err, cureFolder)
+		}
+		for _, s := range configuration.Servers {
+			name, address := splitRaftAddress(s.Address)
+			if NodeID(s.ID) == id.Node {
+				r.self = server{id: id.Node, name: name, address: address}
+			} else {
+				r.lost = append(r.lost, server{id: NodeID(s.ID), name: name, address: address})
+			}
+		}
+		return nil
+	})
+	slices.SortFunc(r.lost, func(a, b server) int { return strings.Compare(a.name, b.name) })
+	if err == nil && len(r.lost) == 0 {
+		err = permanent("this node is the only member of its cluster already; there is nothing to recover")
+	}
+	return r, err
+}
+
+// Lost gives the names of the nodes that the new cluster will not have.
+func (r *Recovery) Lost() (names []string) {
+	for _, s := range r.lost {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+// Do carries the recovery out. Should it be interrupted, the node does not start
+// before it was done once more.
+func (r *Recovery) Do() error {
+	life := r.dir.begin()
+	if err := r.dir.change(life, func(id *identity) { id.Recovery = recoveryBegun }); err != nil {
+		return err
+	}
+	cluster := identity{}
+	err := r.withState(func(c *raft.Config, store *boltstore.Store, snapshots raft.SnapshotStore, t raft.Transport) error {
+		f := &recoveryFSM{fsm: newFSM(nobody{}), found: &cluster}
+		return raft.RecoverCluster(c, f, store, store, snapshots, t, raft.Configuration{Servers: []raft.Server{
+			{ID: raft.ServerID(r.dir.id().Node), Address: raftAddress(r.cfg.Name, r.cfg.Address)},
+		}})
+	})
+	if err != nil {
+		return fmt.Errorf("recover: %w", err)
+	}
+	return r.dir.change(life, func(id *identity) {
+		id.Cluster, id.TokenBase, id.Recovery = cluster.Cluster, cluster.TokenBase, recoveryWaits
+	})
+}
+
+// withState opens what Raft has in the folder.
+func (r *Recovery) withState(f func(*raft.Config, *boltstore.Store, raft.SnapshotStore, raft.Transport) error) error {
+	store, err := boltstore.Open(r.dir.raftPath(), boltstore.Options{})
+	if err != nil {
+		return permanent("data folder: %w; %s", err, cureFolder)
+	}
+	defer store.Close()
+	logger := raftLogger(r.cfg.Logger)
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(r.dir.path, 2, logger)
+	if err != nil {
+		return permanent("data folder: %w", err)
+	}
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(r.dir.id().Node)
+	c.Logger = logger
+	_, t := raft.NewInmemTransport("")
+	return f(c, store, snapshots, t)
+}
+
+// recoveryFSM is the state machine with a new cluster's identity in its snapshot.
+type recoveryFSM struct {
+	*fsm
+	found *identity
+}
+
+// Snapshot implements [raft.FSM].
+func (f *recoveryFSM) Snapshot() (raft.FSMSnapshot, error) {
+	f.mu.Lock()
+	s := f.state
+	f.found.found()
+	f.found.TokenBase = max(f.found.TokenBase, s.tokenBase+(s.index+recoverTokens)<<positionBits)
+	s.cluster, s.tokenBase = f.found.Cluster, f.found.TokenBase
+	f.mu.Unlock()
+	return f.fsm.Snapshot()
+}
+
+// nobody observes nothing.
+type nobody struct{}
+
+func (nobody) applied(*State, []Effect, uint64) {}
+func (nobody) restored(*State)                  {}
+func (nobody) failed(error)                     {}
+
+// recoveryState is how far a recovery has come.
+type recoveryState string
+
+const (
+	recoveryNone  recoveryState = ""
+	recoveryBegun recoveryState = "begun" // Raft's state may be either cluster's
+	recoveryWaits recoveryState = "waits" // for the leases of the old cluster to end
+)
+
+// checkRecovery refuses to start where a recovery was interrupted.
+func (n *Node) checkRecovery() error {
+	if n.dir.id().Recovery == recoveryBegun {
+		return permanent("%s: a recovery was begun and not finished; run leader-latch recover again", n.dir.path)
+	}
+	return nil
+}
+
+// recovering reports whether this node still has to be silent after a recovery:
+// nodes that it has lost may speak for members of whom it knows nothing, for as
+// long as the longest lease lasts.
+func (n *Node) recovering(now reading) bool {
+	if n.dir.id().Recovery == recoveryNone {
+		return false
+	}
+	longest := Calm.Expiry
+	n.fsm.read(func(s *State) {
+		for _, ses := range s.sessions {
+			longest = max(longest, ses.expiry)
+		}
+	})
+	if now.atLeast(n.born) < longest {
+		return true
+	}
+	n.recovered.Do(func() {
+		go n.change(func(id *identity) { id.Recovery = recoveryNone })
+	})
+	return false
+}
+
+var errRecovering = errors.New("it was recovered just now, and waits until the leases of the lost nodes have ended")
