@@ -55,6 +55,7 @@ type Config struct {
 	Logger *slog.Logger
 
 	// Seams of tests.
+	dial         func(ctx context.Context, network, address string) (net.Conn, error)
 	beforeCommit func()
 	stallLimit   time.Duration
 	freeSpace    func(path string) (uint64, error)

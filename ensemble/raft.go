@@ -60,10 +60,11 @@ func (n *Node) startRaft() error {
 	}
 
 	n.port, err = clusterport.New(clusterport.Config{
-		Key:    n.cfg.Key,
-		Self:   n.hello,
-		Admit:  n.admit,
-		Logger: n.log,
+		Key:         n.cfg.Key,
+		Self:        n.hello,
+		Admit:       n.admit,
+		Logger:      n.log,
+		DialContext: n.cfg.dial,
 		Refused: func(err *clusterport.RefusedError) {
 			if errors.Is(err, clusterport.ErrRemoved) {
 				go n.removed(err.Peer.String())
@@ -93,8 +94,12 @@ func (n *Node) startRaft() error {
 		Stream:                layer,
 		ServerAddressProvider: layer,
 		MaxPool:               3,
-		Timeout:               max(2*time.Second, 2*n.cfg.Timing.Heartbeat),
-		Logger:                logger,
+		// One at a time: with a pipeline, raft 1.8.0 waits for ever to hand over a
+		// request when an answer before it was a refusal. The follower then gets
+		// heartbeats and nothing else, and Shutdown never returns.
+		MaxRPCsInFlight: 1,
+		Timeout:         max(2*time.Second, 2*n.cfg.Timing.Heartbeat),
+		Logger:          logger,
 	})}
 
 	leading := make(chan bool, 1)
