@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/anishathalye/porcupine"
 )
 
 // The real stack in virtual time: three nodes with Raft, the cluster port and its
@@ -38,7 +41,10 @@ func TestRealStackInVirtualTime(t *testing.T) {
 			seed = *virtualSeed
 		}
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { playVirtual(t, seed) })
+			var histories map[string][]porcupine.Operation
+			synctest.Test(t, func(t *testing.T) { histories = playVirtual(t, seed) })
+			checked, open := checkLinear(t, histories) // in real time
+			t.Logf("%d groups in order, %d not decided", checked, open)
 		})
 	}
 }
@@ -54,9 +60,11 @@ type world struct {
 
 	mu      sync.Mutex // guards what follows; taken last
 	history []string
-	clients []*virtualClient
-	leaders map[string]string // by group and token: there is one order of leaders, by their tokens
-	bad     string
+	clients []*virtualClient // connected, as of the last JOIN
+
+	everybody []*virtualClient  // who ever joined
+	leaders   map[string]string // by group and token: there is one order of leaders, by their tokens
+	bad       string
 }
 
 type host struct {
@@ -68,7 +76,7 @@ type host struct {
 	dir     *Dir
 }
 
-func playVirtual(t *testing.T, seed uint64) {
+func playVirtual(t *testing.T, seed uint64) map[string][]porcupine.Operation {
 	base := t.TempDir()
 	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
 		if dir, err := os.MkdirTemp("/dev/shm", "leader-latch-test"); err == nil { // time is virtual, the disk is not
@@ -121,6 +129,25 @@ func playVirtual(t *testing.T, seed uint64) {
 	if bad := w.violation(); bad != "" {
 		t.Errorf("seed %d: %s\n%s", seed, bad, strings.Join(w.history, "\n"))
 	}
+	return w.orders()
+}
+
+// orders is what clients saw of joining and leaving, by group.
+func (w *world) orders() map[string][]porcupine.Operation {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	histories := make(map[string][]porcupine.Operation)
+	for i, c := range w.everybody {
+		join := porcupine.Operation{Input: joinOp{i, c.name}, Output: c.answer, Call: int64(c.asked), Return: math.MaxInt64}
+		if c.answer != "" {
+			join.Return = int64(c.answered)
+		}
+		histories[c.group] = append(histories[c.group], join)
+		if c.closed {
+			histories[c.group] = append(histories[c.group], porcupine.Operation{Input: leaveOp{i}, Output: "", Call: int64(c.ended), Return: math.MaxInt64})
+		}
+	}
+	return histories
 }
 
 func (w *world) note(format string, args ...any) {
@@ -256,7 +283,7 @@ func (h *host) crash() {
 	h.w.mu.Lock()
 	for _, c := range h.w.clients {
 		if c.host == h {
-			c.closed = true
+			c.end()
 		}
 	}
 	h.w.mu.Unlock()
@@ -288,6 +315,16 @@ type virtualClient struct {
 	told   string
 	token  uint64
 	closed bool
+
+	asked, answered, ended time.Duration
+	answer                 string // the first leader it was told
+}
+
+// end closes the connection. The world's mutex is held.
+func (c *virtualClient) end() {
+	if !c.closed {
+		c.closed, c.ended = true, time.Since(c.w.began)
+	}
 }
 
 func (w *world) join(h *host) {
@@ -301,7 +338,8 @@ func (w *world) join(h *host) {
 	if err != nil {
 		return
 	}
-	c.membership = m
+	c.membership, c.asked = m, time.Since(w.began)
+	w.everybody = append(w.everybody, c)
 	w.clients = append(slices.DeleteFunc(w.clients, func(c *virtualClient) bool { return c.closed }), c)
 }
 
@@ -320,6 +358,9 @@ func (c *virtualClient) Leader(name string, token uint64) {
 		c.w.bad = fmt.Sprintf("%s has two leaders of token %d: %s and %s", c.group, token, before, name)
 	}
 	c.w.leaders[term] = name
+	if c.told == "" {
+		c.answer, c.answered = name, time.Since(c.w.began)
+	}
 	c.told, c.token = name, token
 	c.w.history = append(c.w.history, fmt.Sprintf("%8.3f %s tells %s %s: LEADER %s", time.Since(c.w.began).Seconds(), c.host.name, c.group, c.name, name))
 	if name != c.name {
@@ -340,7 +381,7 @@ func (c *virtualClient) Close() {
 		c.w.mu.Unlock()
 		return
 	}
-	c.closed = true
+	c.end()
 	knows := c.w.rng.Float64() < 0.9
 	c.w.mu.Unlock()
 	go func() {
@@ -357,7 +398,7 @@ func (c *virtualClient) Close() {
 func (c *virtualClient) hangUp() {
 	c.w.mu.Lock()
 	was := c.closed
-	c.closed = true
+	c.end()
 	c.w.mu.Unlock()
 	if !was {
 		c.membership.Closed(true)
