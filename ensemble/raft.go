@@ -109,8 +109,7 @@ func (n *Node) startRaft() error {
 	c.ElectionTimeout = n.cfg.Timing.Heartbeat
 	c.LeaderLeaseTimeout = n.cfg.Timing.Heartbeat / 2
 	c.CommitTimeout = 50 * time.Millisecond
-	c.MaxAppendEntries = 64
-	c.BatchApplyCh = true
+	c.MaxAppendEntries = 64 // without BatchApplyCh: what waits in that has no answer when Raft shuts down
 	c.SnapshotInterval = 30 * time.Second
 	c.SnapshotThreshold = 8192
 	c.TrailingLogs = 16384
