@@ -215,6 +215,9 @@ func (n *Node) Join(group, client string, m Member) (*Membership, error) {
 	if n.roster.stopping || n.Err() != nil || n.inactive() {
 		return nil, n.missing()
 	}
+	if most := n.cfg.Timing.MaxMembers(); n.roster.members.Len() >= most {
+		return nil, fmt.Errorf("%w: this node has %d clients, as many as it could close in time with leader_latch.timing = %s", ErrUnavailable, most, n.cfg.Timing.Name)
+	}
 	ms := &Membership{node: n, member: m, group: group, client: client}
 	n.roster.join(ms)
 	return ms, nil
@@ -406,11 +409,12 @@ func (n *Node) step() {
 	signal(n.wakeProposer) // a Renew may be due
 }
 
-// rearm moves the dead-man's switch on to the end of the lease and a part of
-// the time that closing may take: who closes in time is not killed.
+// rearm moves the dead-man's switch on: who closes in time is not killed, and the
+// sockets of who does not are closed in time. With members that join in between
+// it comes a little late for them, until the next renewal.
 func (n *Node) rearm() {
 	if l := n.roster.session.lease; l.left() > 0 {
-		n.deadMan.arm(l.sent.Load().boot + l.length + n.cfg.Timing.Close/2)
+		n.deadMan.arm(l.sent.Load().boot + n.cfg.Timing.killAfter(n.roster.members.Len()))
 	}
 }
 

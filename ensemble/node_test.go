@@ -598,3 +598,25 @@ func poll(t *testing.T, what string, cond func() bool) {
 		time.Sleep(2 * time.Millisecond)
 	}
 }
+
+// A node takes no more clients than it could close before its lease is over.
+func TestANodeHoldsNoMoreThanItCanClose(t *testing.T) {
+	n := startNodeUnready(t, t.TempDir(), func(c *Config) {
+		c.Timing = Timing{"tiny", 10 * time.Millisecond, 5 * time.Millisecond, 40 * time.Millisecond, 10 * time.Millisecond, 60 * time.Millisecond}
+		c.MinimumNodes = 1
+	})
+	poll(t, "no more", func() bool {
+		_, err := n.Join("g", "a", &recorder{leaderFunc(func(string) {}), func() {}})
+		if err == nil {
+			return false
+		}
+		if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "800 clients") {
+			t.Fatal(err)
+		}
+		return true
+	})
+	kill(n) // its members would never be closed
+	if have := n.roster.members.Len(); have != 800 {
+		t.Errorf("%d members", have)
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"time"
 )
 
 // roster is a node's book of its own session and of its clients' memberships:
@@ -285,16 +284,11 @@ func (r *roster) joined(s *State) (index uint64, all []delivery) {
 	return s.index, all
 }
 
-// closingPace is how long closing one connection takes: measured as 18 us on
-// two cores, rounded up.
-const closingPace = 25 * time.Microsecond
-
 // step says what has to be done at this time, and which connections have to be
 // closed for it, in this order.
 func (r *roster) step(now reading) (what need, closing []*Membership) {
 	closing, r.doomed = r.doomed, nil
-	early := min(time.Duration(r.members.Len())*closingPace, r.session.timing.Lease/4)
-	if what = r.session.check(now, early); what == needClose {
+	if what = r.session.check(now, r.session.timing.early(r.members.Len())); what == needClose {
 		closing = r.leadersFirst(func(m *Membership) bool {
 			return m.lease.Load() == r.session.lease && (m.state == memberProposed || m.state == memberJoined)
 		})

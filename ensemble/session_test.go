@@ -444,3 +444,29 @@ func TestTimings(t *testing.T) {
 		t.Error("there is no timing fast")
 	}
 }
+
+// Whatever a node holds is closed by L + C: by itself, for it begins early enough,
+// or by the kernel, for the switch comes early enough. And what is left of the lease
+// is enough to renew it over an election.
+func TestAllIsClosedInTimeHoweverManyThereAre(t *testing.T) {
+	for _, timing := range []Timing{Quick, Normal, Calm} {
+		most := timing.MaxMembers()
+		for _, members := range []int{0, 1, 1000, most / 2, most} {
+			closing := time.Duration(members) * closingPace
+			if end := timing.Lease - timing.early(members) + closing; end > timing.Lease {
+				t.Errorf("%s: %d members are closed after %v, the lease lasts %v", timing.Name, members, end, timing.Lease)
+			}
+			killed := timing.killAfter(members)
+			if end := killed + closing; end > timing.Lease+timing.Close {
+				t.Errorf("%s: killed with %d members, all is closed after %v, lease and closing time end at %v", timing.Name, members, end, timing.Lease+timing.Close)
+			}
+			if begins := timing.Lease - timing.early(members); killed <= begins {
+				t.Errorf("%s: %d members are killed after %v, before they are closed in order from %v on", timing.Name, members, killed, begins)
+			}
+			if left := timing.Lease - timing.early(members); left < timing.Renew+2*timing.Heartbeat/2 {
+				t.Errorf("%s: with %d members only %v are left to renew in", timing.Name, members, left)
+			}
+		}
+		t.Logf("%s: at most %d members", timing.Name, most)
+	}
+}

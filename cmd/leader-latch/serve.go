@@ -285,7 +285,7 @@ func serveLatch(conf *riakconf.Config, node *lives, timing ensemble.Timing, list
 	if !conf.StrongConsistency {
 		elect = switchedOff{}
 	}
-	limit := latch.NewLimit(maxConnections(conf), surplus)
+	limit := latch.NewLimit(min(maxConnections(conf), timing.MaxMembers()), surplus)
 	var servers []*latch.Server
 	for i, l := range conf.Listeners {
 		s := latch.NewServer(latch.Config{
