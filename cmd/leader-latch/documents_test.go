@@ -96,7 +96,7 @@ func TestBashCompletes(t *testing.T) {
 		"ensem":        "ensemble-status",
 		"config eff":   "effective",
 		"groups --j":   "--json",
-		"serve --mini": "--minimum-nodes",
+		"serve --minimum-n": "--minimum-nodes",
 	} {
 		words := append([]string{"leader-latch"}, strings.Fields(typed)...)
 		script := `source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _leader_latch; echo "${COMPREPLY[*]}"`
