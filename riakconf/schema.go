@@ -194,7 +194,7 @@ var schema = []Key{
 	{Name: fencingPrefix + "$name", Type: flagType, Default: "off",
 		Help: "on: the listener of that name answers LEADER <name> <token>"},
 	{Name: "leader_latch.max_connections", Type: integer(0, math.MaxInt32), Default: "0",
-		Help:  "the most client connections; 0: as many as the limit of open files allows",
+		Help:  "the most client connections; 0: as many as the limit of open files and the timing allow",
 		field: func(c *Config) any { return &c.MaxConnections }},
 	{Name: "leader_latch.idle_timeout", Type: duration(time.Millisecond), Default: "60s",
 		Help:  "a connection that has not joined within this is closed",

@@ -93,9 +93,9 @@ func TestBashCompletes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for typed, want := range map[string]string{
-		"ensem":        "ensemble-status",
-		"config eff":   "effective",
-		"groups --j":   "--json",
+		"ensem":             "ensemble-status",
+		"config eff":        "effective",
+		"groups --j":        "--json",
 		"serve --minimum-n": "--minimum-nodes",
 	} {
 		words := append([]string{"leader-latch"}, strings.Fields(typed)...)

@@ -22,6 +22,11 @@ import (
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
+		if files, err := strconv.ParseUint(os.Getenv(openFilesOfProgram), 10, 64); err == nil {
+			if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: files, Max: files}); err != nil {
+				panic(err)
+			}
+		}
 		main()
 	}
 	// Tests of real processes wait more than they work. Said on the command line, it counts.
@@ -210,6 +215,9 @@ func modes(ts *testscript.TestScript, _ bool, args []string) {
 
 // asProgram makes the test binary be the program.
 const asProgram = "LEADER_LATCH_TEST_AS_PROGRAM"
+
+// openFilesOfProgram is the limit of open files that it then has.
+const openFilesOfProgram = "LEADER_LATCH_TEST_OPEN_FILES"
 
 // proc is a real process of the service.
 type proc struct {

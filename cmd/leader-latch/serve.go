@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"net"
 	"net/http"
 	"os"
@@ -87,11 +86,6 @@ const (
 	// stopPatience bounds the graceful stop. Connections whose clients do not
 	// answer take as long as S - L; the rest is a commit.
 	stopPatience = 15 * time.Second
-
-	// reserve is how many descriptors are kept for disk, peers and the admin
-	// socket; surplus connections wait to be refused (PROTOCOL.md, rule 15).
-	reserve = 256
-	surplus = 1000
 )
 
 // serve runs the node from its configuration to its end. What it starts it
@@ -285,7 +279,11 @@ func serveLatch(conf *riakconf.Config, node *lives, timing ensemble.Timing, list
 	if !conf.StrongConsistency {
 		elect = switchedOff{}
 	}
-	limit := latch.NewLimit(min(maxConnections(conf), timing.MaxMembers()), surplus)
+	served, surplus := connectionLimits(conf.MaxConnections, openFiles(), timing.MaxMembers())
+	if served < conf.MaxConnections {
+		log.Warn("fewer connections are served than leader_latch.max_connections says: the limit of open files, or leader_latch.timing, allows no more", "served", served)
+	}
+	limit := latch.NewLimit(served, surplus)
 	var servers []*latch.Server
 	for i, l := range conf.Listeners {
 		s := latch.NewServer(latch.Config{
@@ -307,17 +305,18 @@ func serveLatch(conf *riakconf.Config, node *lives, timing ensemble.Timing, list
 	return servers
 }
 
-// maxConnections is the limit that is set, or as many as there are
-// descriptors for.
-func maxConnections(conf *riakconf.Config) int {
-	if conf.MaxConnections > 0 {
-		return conf.MaxConnections
+// connectionLimits are how many connections are served, and how many more are
+// held to be refused in words (PROTOCOL.md, rule 15): as many as the limit of open
+// files leaves, when some are kept for disk, peers and the admin socket, and as
+// members the timing allows. A lower limit that is set counts; 0: none is.
+func connectionLimits(set, files, members int) (served, surplus int) {
+	reserve := min(256, files/4)
+	surplus = min(1000, files/8)
+	served = min(files-reserve-surplus, members)
+	if set > 0 {
+		served = min(served, set)
 	}
-	var files syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil || files.Cur > math.MaxInt32 {
-		return math.MaxInt32
-	}
-	return max(64, int(files.Cur)-reserve-surplus)
+	return served, surplus
 }
 
 // elections is the node as a latch.Server wants it: the same methods, by the

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"math"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"leaderlatch/ensemble"
+)
+
+func TestConnectionLimits(t *testing.T) {
+	for _, c := range []struct{ set, files, members, served, surplus int }{
+		{0, 1024, 40000, 640, 128},
+		{0, 20000, 40000, 18744, 1000},
+		{0, 1 << 20, 40000, 40000, 1000}, // no more than are closed in time
+		{0, math.MaxInt32, 120000, 120000, 1000},
+		{100, 1024, 40000, 100, 128},
+		{5000, 1024, 40000, 640, 128}, // what is set does not make descriptors
+		{0, 64, 40000, 40, 8},
+	} {
+		served, surplus := connectionLimits(c.set, c.files, c.members)
+		if served != c.served || surplus != c.surplus {
+			t.Errorf("%+v: got %d and %d", c, served, surplus)
+		}
+	}
+}
+
+// However many clients come, there are descriptors for the disk, the peers and the
+// operator: what is over the limit is refused, and the node goes on.
+func TestClientsDoNotUseUpTheDescriptors(t *testing.T) {
+	const files = 200
+	t.Setenv(openFilesOfProgram, strconv.Itoa(files)) // so it is no parallel test
+	p := start(t, t.TempDir())
+	served, _ := connectionLimits(0, files, ensemble.Calm.MaxMembers())
+	var all []*conn
+	for range 2 * files { // more than there are descriptors
+		all = append(all, p.dial())
+	}
+	joined, refused := 0, 0
+	for i, c := range all {
+		c.send("JOIN g%d a\n", i)
+		c.SetReadDeadline(time.Now().Add(patience))
+		switch line, err := c.r.ReadString('\n'); {
+		case line == "LEADER a\n":
+			joined++
+		case line == "JOIN_FAILED SERVICE_UNAVAILABLE\n" || line == "" && !isTimeout(err):
+			refused++
+			c.Close()
+		default:
+			t.Fatalf("read %q, %v", line, err)
+		}
+	}
+	if joined != served || refused == 0 {
+		t.Errorf("%d joined and %d refused, want %d joined", joined, refused, served)
+	}
+	if groups := p.groups(); len(groups) != served {
+		t.Errorf("%d groups, want %d", len(groups), served)
+	}
+	all[0].Close()
+	p.until("there is room again", func() bool {
+		c := p.dial()
+		defer c.Close()
+		c.send("JOIN new a\n")
+		line, _ := c.r.ReadString('\n')
+		return line == "LEADER a\n"
+	})
+	if strings.Contains(p.logText(), "session lost") {
+		t.Error("the node lost its session")
+	}
+}
