@@ -362,6 +362,9 @@ func (n *Node) upkeep(now reading) {
 		clear(n.awaySince) // what was noted as an earlier raft leader is old
 	}
 	n.noteAway(nodes, now)
+	if who := n.timingsDiffer(now); who != "" {
+		n.log.Warn("nodes have different leader_latch.timing; make it the same on all", "nodes", who)
+	}
 	c := nextChange(n.servers(), nodes, n.away(now), n.cfg.Voters)
 	if c.text == "" {
 		return
@@ -400,6 +403,32 @@ func (n *Node) noteAway(nodes map[NodeID]known, now reading) {
 			n.awaySince[s.id] = now
 		}
 	}
+}
+
+// timingsDiffer gives, once, the sessions whose timings have differed for a while:
+// an operator changes it node by node, and may have forgotten one. changing is held.
+func (n *Node) timingsDiffer(now reading) string {
+	expiries := map[time.Duration]NodeID{}
+	n.fsm.read(func(s *State) {
+		for _, ses := range s.sessions {
+			expiries[ses.expiry] = ses.node.id
+		}
+	})
+	switch {
+	case len(expiries) < 2:
+		n.differ, n.toldDiffer = nil, false
+	case n.differ == nil:
+		n.differ = &now
+	case !n.toldDiffer && now.atLeast(*n.differ) >= awayTime:
+		n.toldDiffer = true
+		var who []string
+		for expiry, id := range expiries {
+			who = append(who, fmt.Sprintf("%s (replaced after %v)", n.nameOf(id), expiry))
+		}
+		slices.Sort(who)
+		return strings.Join(who, ", ")
+	}
+	return ""
 }
 
 func (n *Node) away(now reading) map[NodeID]bool {

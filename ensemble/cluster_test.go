@@ -637,3 +637,33 @@ func TestAllNodesMayMoveAtOnce(t *testing.T) {
 		})
 	}
 }
+
+// An operator changes the timing node by node: while it differs each session goes
+// by its own, and if it stays so, he is told.
+func TestTimingsMayDifferForAWhile(t *testing.T) {
+	longer := func(i int, c *Config) {
+		if i == 0 {
+			c.Timing.Lease, c.Timing.Expiry = 30*time.Second, 31*time.Second
+		}
+	}
+	all := foundersWith(t, 3, longer)
+	for i, m := range all {
+		join(t, m.Node, "g", fmt.Sprint(i)).wantTold("0")
+	}
+	leader, _ := raftLeaderOf(t, all)
+	leader.fsm.read(func(s *State) {
+		if node := s.nodes[all[0].self]; node.session.lease != 30*time.Second || node.session.expiry != 31*time.Second {
+			t.Errorf("its session has %v and %v", node.session.lease, node.session.expiry)
+		}
+	})
+	leader.changing.Lock()
+	defer leader.changing.Unlock()
+	now := leader.now()
+	leader.differ, leader.toldDiffer = nil, false
+	for after, want := range []bool{false, false, true, false} { // once
+		who := leader.timingsDiffer(now.later(time.Duration(after) * awayTime / 2))
+		if (who != "") != want || want && !strings.Contains(who, all[0].name+" (replaced after 31s)") {
+			t.Errorf("after %d halves of the time: %q", after, who)
+		}
+	}
+}

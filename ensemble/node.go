@@ -106,9 +106,11 @@ type Node struct {
 	onDuty  atomic.Bool   // duties are being proposed
 	keepsUp atomic.Bool   // the configuration is being looked after
 
-	changing  sync.Mutex         // held by the raft leader over a change of the configuration; taken first
-	awaySince map[NodeID]reading // guarded by changing: when a member was first seen without a session
-	awayTerm  uint64             // guarded by changing: Raft's, when awaySince was begun
+	changing   sync.Mutex         // held by the raft leader over a change of the configuration; taken first
+	awaySince  map[NodeID]reading // guarded by changing: when a member was first seen without a session
+	awayTerm   uint64             // guarded by changing: Raft's, when awaySince was begun
+	differ     *reading           // guarded by changing: since when sessions have different timings; nil: they have not
+	toldDiffer bool               // guarded by changing
 
 	met sync.Map // NodeID to string: where members said that they are, unless the configuration says so too
 
