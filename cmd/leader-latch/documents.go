@@ -131,7 +131,7 @@ too.`)
 		if k.Default != "" {
 			def = k.Default
 		}
-		manItem(w, k.Name, k.Help+" (default: "+def+")")
+		manItem(w, k.Name, fmt.Sprintf("%s (%v; default: %s)", k.Help, k.Type, def))
 	}
 	manSection(w, "SEE ALSO", "")
 	fmt.Fprintf(w, ".BR leader\\-latch (8)\n")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,8 +60,8 @@ func TestDocumentsKnowEveryCommandAndFlag(t *testing.T) {
 		}
 	}
 	for _, k := range riakconf.Keys() {
-		if !k.Foreign && !strings.Contains(docs["leader-latch.conf.5"], ".B "+k.Name+"\n") {
-			t.Errorf("leader-latch.conf.5 does not have the setting %s", k.Name)
+		if want := fmt.Sprintf(".B %s\n%s", k.Name, roff(fmt.Sprintf("%s (%v; default: ", k.Help, k.Type))); !k.Foreign && !strings.Contains(docs["leader-latch.conf.5"], want) {
+			t.Errorf("leader-latch.conf.5 does not have %q", want)
 		}
 	}
 	if !strings.Contains(docs["leader-latch.8"], "2023-11-14") {
@@ -83,26 +84,73 @@ func TestRoff(t *testing.T) {
 	}
 }
 
-func TestBashCompletes(t *testing.T) {
-	bash, err := exec.LookPath("bash")
-	if err != nil {
-		t.Skip("no bash here")
-	}
-	name := filepath.Join(t.TempDir(), "completion")
-	if err := os.WriteFile(name, []byte(documents(t)["leader-latch.bash"]), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	for typed, want := range map[string]string{
-		"ensem":             "ensemble-status",
-		"config eff":        "effective",
-		"groups --j":        "--json",
-		"serve --minimum-n": "--minimum-nodes",
-	} {
-		words := append([]string{"leader-latch"}, strings.Fields(typed)...)
+// A shell's way to answer how a line, typed up to here, goes on. completion is the
+// file that the package installs for the shell.
+var shells = []struct {
+	name, completion string
+	complete         func(shell, file string, words []string) (string, error)
+}{
+	{"bash", "leader-latch.bash", func(shell, file string, words []string) (string, error) {
 		script := `source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _leader_latch; echo "${COMPREPLY[*]}"`
-		out, err := exec.Command(bash, append([]string{"-c", script, "bash", name}, words...)...).CombinedOutput()
-		if got := strings.TrimSpace(string(out)); err != nil || got != want {
-			t.Errorf("%q completes to %q, %v; want %q", typed, got, err, want)
-		}
+		return output(exec.Command(shell, append([]string{"-c", script, "bash", file}, words...)...))
+	}},
+	{"fish", "leader-latch.fish", func(shell, file string, words []string) (string, error) {
+		cmd := exec.Command(shell, "--no-config", "-c", `source $argv[1]; complete -C $argv[2]`, file, strings.Join(words, " "))
+		cmd.Env = append(os.Environ(), "HOME="+filepath.Dir(file))
+		out, err := output(cmd)
+		word, _, _ := strings.Cut(out, "\t") // and the description
+		return word, err
+	}},
+	// zsh completes for who types only, here at a terminal of its own: the first
+	// key completes, the second one shows the line as it is then.
+	{"zsh", "_leader-latch", func(shell, file string, words []string) (string, error) {
+		const script = `zmodload zsh/zpty; zpty z $ZSH_NAME -f -i
+zpty -w z "PS1=; fpath=(${(q)1} \$fpath); autoload -U compinit; compinit -u -D; bindkey '^I' complete-word"
+zpty -w z "show() { print -r -- \"<<\$BUFFER>>\"; BUFFER=; zle accept-line }; zle -N show; bindkey '^X' show; print rea''dy"
+zpty -r -m z line '*ready*' && zpty -w -n z "$2"$'\t\x18' && zpty -r -m z line '*>>*' && print -r -- ${${line##*<<}%%>>*}`
+		line, err := output(exec.Command(shell, "-f", "-c", script, "zsh", filepath.Dir(file), strings.Join(words, " ")))
+		return line[strings.LastIndex(line, " ")+1:], err
+	}},
+}
+
+func output(cmd *exec.Cmd) (string, error) {
+	out, err := cmd.Output()
+	return strings.TrimSpace(string(out)), err
+}
+
+// The real shells complete commands, their words and their flags. With
+// LEADER_LATCH_TEST_SHELLS=required all shells have to be there.
+func TestShellsComplete(t *testing.T) {
+	docs := documents(t)
+	docs["_leader-latch"] = docs["leader-latch.zsh"] // as it is installed
+	for _, s := range shells {
+		t.Run(s.name, func(t *testing.T) {
+			shell, err := exec.LookPath(s.name)
+			if err != nil {
+				if os.Getenv("LEADER_LATCH_TEST_SHELLS") == "required" {
+					t.Fatal(err)
+				}
+				t.Skip(err)
+			}
+			file := filepath.Join(t.TempDir(), s.completion)
+			if err := os.WriteFile(file, []byte(docs[s.completion]), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := exec.Command(shell, "-n", file).CombinedOutput(); err != nil || len(out) > 0 {
+				t.Errorf("%s -n: %v\n%s", s.name, err, out)
+			}
+			for typed, want := range map[string]string{
+				"ensem":        "ensemble-status",
+				"config eff":   "effective",
+				"cluster forc": "force-remove",
+				"groups --j":   "--json",
+				"serve --minimum-n": "--minimum-nodes",
+			} {
+				got, err := s.complete(shell, file, append([]string{"leader-latch"}, strings.Fields(typed)...))
+				if err != nil || got != want {
+					t.Errorf("%q completes to %q, %v; want %q", typed, got, err, want)
+				}
+			}
+		})
 	}
 }
