@@ -315,7 +315,7 @@ func (n *Node) joinable(ctx context.Context, via Place) (peer string, nodes []st
 		return "", nil, err
 	}
 	var in invitation
-	hello, err := n.ask(ctx, clusterport.Join, via.Address, "", askCluster, inquiry{}, &in)
+	hello, err := n.askUntilNow(ctx, via, &in)
 	_, refused := errors.AsType[*refusal](err)
 	_, again := errors.AsType[laterError](err)
 	switch {
@@ -331,6 +331,26 @@ func (n *Node) joinable(ctx context.Context, via Place) (peer string, nodes []st
 		err = &refusal{fmt.Sprintf("the cluster of %s has a live node of the name %s; give this one another nodename", via, n.cfg.Name)}
 	}
 	return hello.Name, in.Nodes, err
+}
+
+// askUntilNow asks a node for its cluster, again while that is just being founded:
+// nodes are told to join others that have just been started.
+func (n *Node) askUntilNow(ctx context.Context, via Place, in *invitation) (clusterport.Hello, error) {
+	for {
+		hello, err := n.ask(ctx, clusterport.Join, via.Address, "", askCluster, inquiry{}, in)
+		if _, again := errors.AsType[laterError](err); !again {
+			return hello, err
+		}
+		select {
+		case <-time.After(askAnew):
+		case <-n.failing:
+			return hello, err
+		case <-n.life.Done():
+			return hello, err
+		case <-ctx.Done():
+			return hello, err
+		}
+	}
 }
 
 func (n *Node) hasOthers() error {
