@@ -23,6 +23,7 @@ mkdir "$root"
 mount -t tmpfs booted "$root"
 cp -a "$tmp/root/." "$root"
 cp dist/leader-latch_*_"$(dpkg --print-architecture)".deb "$root/leader-latch.deb"
+cp dist/previous/leader-latch_*.deb "$root/previous.deb"
 cp dist/leader-latch-riak-admin_*.deb "$root/leader-latch-riak-admin.deb"
 cp packaging/testdata/systemd.sh "$root/test.sh"
 cat >"$root/etc/systemd/system/test.service" <<END
@@ -39,8 +40,8 @@ mkdir "$group"
 code=0
 (
   echo $BASHPID >"$group/cgroup.procs"
-  # 120 s are far more than it takes.
-  exec timeout -s KILL 120 unshare --mount --net --pid --uts --ipc --cgroup --fork --kill-child "$0" boot "$root" </dev/null
+  # 180 s are far more than it takes.
+  exec timeout -s KILL 180 unshare --mount --net --pid --uts --ipc --cgroup --fork --kill-child "$0" boot "$root" </dev/null
 ) || code=$?
 for _ in $(seq 100); do # the control groups are gone a little later than their processes
   find "$group" -depth -type d -exec rmdir {} + 2>/dev/null && break

@@ -9,6 +9,7 @@ set -Eeuo pipefail
 cd "$(dirname "$0")/.."
 
 none() { if "$@"; then return 1; fi; } # "!" alone does not end the script
+fail() { echo "test.sh: $*" >&2; return 1; }
 step() { printf '== %s (%ss)\n' "$*" "$SECONDS"; }
 
 step tools
@@ -23,6 +24,9 @@ debootstrap debootstrap
 systemd-analyze systemd
 ip iproute2
 unshare util-linux
+zsh zsh
+fish fish
+qemu-aarch64-static qemu-user-static
 END
 if [ -n "$packages" ]; then
   apt-get update -qq
@@ -65,6 +69,26 @@ tar -c --exclude=./dist --exclude=./bin --exclude=./run . | (umask 077 && tar -x
 for file in dist/*.deb dist/*.rpm; do cmp "$file" "$tmp/copy/$file"; done
 rm -rf "$tmp/copy"
 
+step "the program for arm64, by an emulator"
+none cmp dist/stage/amd64/leader-latch dist/stage/arm64/leader-latch
+qemu-aarch64-static dist/stage/arm64/leader-latch version
+qemu-aarch64-static dist/stage/arm64/leader-latch chkconfig --config packaging/riak.conf 2>/dev/null
+
+step "licences of all that is linked"
+# By what the programs themselves say, each with a text of its own.
+for program in dist/stage/*/leader-latch; do
+  modules=$(go version -m "$program" | awk '$1 == "dep" {print $2, $3}')
+  grep -q '^github.com/hashicorp/raft v' <<<"$modules"
+  while read -r module; do
+    awk -v module="$module" '
+      $0 == module {here = 1; next}
+      here && /^-+$/ && ++rules == 2 {exit}
+      here && rules == 1 && /[Cc]opyright|^Mozilla Public License/ {found = 1; exit}
+      END {exit !found}' dist/stage/doc/third-party-notices || fail "no licence of $module"
+  done <<<"$modules"
+  echo "$(wc -l <<<"$modules") modules in $program"
+done
+
 step lintian
 lintian --allow-root --fail-on error,warning dist/*.deb
 
@@ -96,8 +120,9 @@ systemd-analyze verify --root="$tmp/unit" --man=no leader-latch.service 2>&1 | n
 systemd-analyze security --offline=true --threshold=20 packaging/leader-latch.service | tail -n 1
 rm -rf "$tmp/unit"
 
-step "the names and texts of Riak"
-go test -count=1 -run 'TestRiakCases$' -v ./cmd/leader-latch | grep ' cases print '
+step "the names and texts of Riak; completion in the shells themselves"
+LEADER_LATCH_TEST_SHELLS=required go test -count=1 -run '^(TestRiakCases|TestShellsComplete)$' -v ./cmd/leader-latch >"$tmp/out" || { cat "$tmp/out"; exit 1; }
+grep ' cases print ' "$tmp/out"
 
 # Processes, mounts and the network, with loopback alone, end with the shell.
 for kind in deb rpm; do

@@ -1,6 +1,6 @@
 # Played inside a machine that systemd has booted, by test-systemd.sh.
 set -Eeuo pipefail
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin
 conf=/etc/riak/riak.conf
 
 trap 'echo "testdata/systemd.sh: line $LINENO failed"; systemctl status leader-latch || true; journalctl --no-pager -u leader-latch -n 50' ERR
@@ -27,7 +27,7 @@ hung_up() {
 }
 
 echo "-- the package starts nothing; systemctl does, and returns when it serves"
-dpkg -i /leader-latch.deb
+dpkg -i /previous.deb
 is ActiveState inactive
 sed -i 's/^## \(listener.leader_latch.internal\)/\1/' $conf
 systemctl start leader-latch
@@ -38,14 +38,99 @@ grep -q '^CapBnd:	0000000000000000$' <<<"$status"
 grep -q '^NoNewPrivs:	1$' <<<"$status"
 grep -q '^Seccomp:	2$' <<<"$status"
 test "$(stat -c %U "/proc/$(property MainPID)")" = riak
-
-echo "-- an upgrade restarts it in order"
-before=$(property MainPID)
-dpkg -i /leader-latch.deb
+systemctl stop leader-latch
 hung_up
-is ActiveState active
-is NRestarts 0
-test "$before" != "$(property MainPID)"
+
+echo "-- with two other nodes it is a cluster of three"
+# calm, so that a stall of a busy machine is no fault.
+printf '%s\n' 'leader_latch.minimum_nodes = 3' 'leader_latch.timing = calm' >>$conf
+systemctl start leader-latch
+cp /usr/sbin/leader-latch /usr/local/sbin/other-node # which no package upgrades
+for n in 2 3; do
+  install -d -o riak -g riak /srv/node$n /srv/node$n/etc
+  sed "s/127\.0\.0\.1/127.0.0.$n/; s|/var/l[io][bg]/riak|/srv/node$n|" $conf >/srv/node$n/etc/riak.conf
+  systemd-run --quiet --unit=node$n --property=Type=notify --uid=riak --gid=riak other-node serve --config /srv/node$n/etc/riak.conf
+  other-node cluster join riak@127.0.0.1 --config /srv/node$n/etc/riak.conf
+done
+# whole waits until all three are up and vote.
+whole() {
+  for _ in $(seq 600); do
+    leader-latch cluster status >/cluster
+    if [ "$(grep -cE '^riak@127\.0\.0\.[123] +up +yes ' /cluster)" = 3 ] && leader-latch wait; then return; fi
+    sleep 0.1
+  done
+  cat /cluster
+  fail "it is not a cluster of three"
+}
+# The members of the other nodes have descriptors of their own. Each can be asked
+# for one answer, behind whatever it has been sent.
+declare -A member
+join_at() { # NODE GROUP NAME LEADER
+  local answer fd
+  exec {fd}<>"/dev/tcp/127.0.0.$1/5323"
+  member[$3]=$fd
+  echo "JOIN $2 $3" >&"$fd"
+  told "$3" "LEADER $4"
+}
+told() { # NAME LINE
+  local answer
+  read -r -t 30 answer <&"${member[$1]}"
+  test "$answer" = "$2" || fail "$1 got $answer, not $2"
+}
+nothing_more() { # GROUP NAME
+  echo "JOIN again again" >&"${member[$2]}"
+  told "$2" "ALREADY_JOINED $1 $2"
+}
+gone() { # NAME
+  local answer
+  if read -r -t 30 answer <&"${member[$1]}"; then fail "$1 got $answer"; fi
+}
+whole
+for i in $(seq 20); do # a leader at each of the other nodes, with members everywhere
+  join_at $((2 + i % 2)) kept$i kept$i-lead kept$i-lead
+  join_at $((3 - i % 2)) kept$i kept$i-next kept$i-lead
+done
+
+upgrade() { # DEB: led has its leader at the node, and kept1 a member
+  local before
+  before=$(property MainPID)
+  join_at 1 kept1 visitor kept1-lead
+  join_at 1 led led-lead led-lead
+  join_at 2 led led-next led-lead
+  join_at 3 led led-last led-lead
+  grep ' raft leader ' /cluster
+  dpkg -i "$1"
+  is ActiveState active
+  is NRestarts 0
+  test "$before" != "$(property MainPID)"
+  whole
+  gone visitor
+  gone led-lead
+  for name in led-next led-last; do
+    told $name "LEADER led-next"
+    nothing_more led $name
+  done
+  for i in $(seq 20); do
+    nothing_more kept$i kept$i-lead
+    nothing_more kept$i kept$i-next
+  done
+  join_at 1 led led-lead led-next # it comes back, as the last one
+  for name in led-next led-last; do nothing_more led $name; done
+  for name in led-last led-next led-lead; do exec {member[$name]}>&-; done
+}
+echo "-- an upgrade restarts it in order: members of other nodes notice nothing"
+upgrade /leader-latch.deb
+echo "-- and once more, where another node is the raft leader"
+upgrade /leader-latch.deb
+
+echo "-- the other nodes leave"
+for n in 2 3; do
+  other-node cluster leave --config /srv/node$n/etc/riak.conf
+  systemctl stop node$n
+done
+gone kept1-lead
+test "$(leader-latch cluster status | wc -l)" = 2
+sed -i '/^leader_latch\.minimum_nodes/d' $conf
 join a
 
 echo "-- killed, it starts again"
