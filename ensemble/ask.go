@@ -33,6 +33,7 @@ const (
 	askLeave   = "leave"   // of a member: that it leaves
 	askCounter = "counter" // of the raft leader: the asking node's last open counter
 	askCluster = "cluster" // of any node: what cluster it has; an inquiry, an invitation
+	askOrder   = "order"   // of any node: what its cluster's raft leader answers; see Order
 )
 
 // questionTime bounds a question from the dialling on where the context has no
@@ -136,7 +137,7 @@ const askAnew = 100 * time.Millisecond
 
 // askLeader has the raft leader answer a question, whoever that is, and asks
 // again until it does or ctx is done.
-func (n *Node) askLeader(ctx context.Context, ask string, with any, own func(context.Context) error) error {
+func (n *Node) askLeader(ctx context.Context, ask string, with, is any, own func(context.Context) error) error {
 	for {
 		var err error
 		switch leader := n.raftLeader(); leader {
@@ -150,7 +151,7 @@ func (n *Node) askLeader(ctx context.Context, ask string, with any, own func(con
 				err = later("the raft leader %s is not known here yet", leader)
 				break
 			}
-			if _, err = n.ask(ctx, clusterport.Admin, n.addressOf(s), leader, ask, with, nil); err != nil {
+			if _, err = n.ask(ctx, clusterport.Admin, n.addressOf(s), leader, ask, with, is); err != nil {
 				if _, refused := errors.AsType[*refusal](err); !refused {
 					err = laterError{err}
 				}

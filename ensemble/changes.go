@@ -46,7 +46,7 @@ func (n *Node) letIn(ctx context.Context, peer clusterport.Hello, _ json.RawMess
 		return nil, later("%s: %w", n.cfg.Name, errRecovering) // a new node would not know that it has to be silent
 	}
 	a := applicant{NodeID(peer.Node), peer.Name, peer.Address}
-	return nil, n.askLeader(ctx, askAdd, a, func(ctx context.Context) error { return n.add(ctx, a) })
+	return nil, n.askLeader(ctx, askAdd, a, nil, func(ctx context.Context) error { return n.add(ctx, a) })
 }
 
 // await gives the outcome of something that Raft was asked for. Raft leaves some
@@ -230,7 +230,7 @@ func (n *Node) ForceRemove(ctx context.Context, name string) error {
 }
 
 func (n *Node) askRemoval(ctx context.Context, r removal) error {
-	return n.askLeader(ctx, askRemove, r, func(ctx context.Context) error { return n.remove(ctx, r) })
+	return n.askLeader(ctx, askRemove, r, nil, func(ctx context.Context) error { return n.remove(ctx, r) })
 }
 
 // named gives the member of a name.

@@ -3,6 +3,7 @@ package ensemble
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -51,6 +52,11 @@ type Config struct {
 	// DeadManSwitch has the kernel kill the process if it is stopped, or
 	// stalls, for longer than it may speak for its members.
 	DeadManSwitch bool
+
+	// Order answers what [Node.Order] has passed to this node, which is the raft
+	// leader of that term; the answer goes back as JSON. It may be called at any
+	// time, and several times at once. nil: this node takes no orders.
+	Order func(ctx context.Context, term uint64, with json.RawMessage) (any, error)
 
 	Logger *slog.Logger
 

@@ -145,10 +145,12 @@ func (n *Node) startRaft() error {
 		askRemove:  n.answerRemove,
 		askLeave:   n.answerLeave,
 		askCounter: n.answerCounter,
+		askOrder:   n.answerOrder,
 	}))
 	n.port.Handle(clusterport.Join, n.answers(map[string]answerer{
 		askCluster: n.invite,
 		askAdd:     n.letIn,
+		askOrder:   n.passOrder,
 	}))
 	if n.cfg.Listener != nil {
 		n.running.Go(func() {

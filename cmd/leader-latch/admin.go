@@ -46,8 +46,15 @@ type ensembleStatus struct {
 
 // adminServer answers the commands that run beside the node.
 type adminServer struct {
-	conf *riakconf.Config
-	node *lives
+	conf    *riakconf.Config
+	node    *lives
+	staging *staging
+}
+
+func newAdminServer(conf *riakconf.Config, node *lives) *adminServer {
+	a := &adminServer{conf: conf, node: node}
+	a.staging = &staging{node: conf.NodeName, cluster: realCluster{a}}
+	return a
 }
 
 func (a *adminServer) handler() http.Handler {
@@ -62,7 +69,7 @@ func (a *adminServer) handler() http.Handler {
 	mux.HandleFunc("GET /ring", func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, realCluster{a}.Ring())
 	})
-	mux.Handle("POST /staging/{what}", &staging{node: a.conf.NodeName, cluster: realCluster{a}})
+	mux.Handle("POST /staging/{what}", a.staging)
 	mux.HandleFunc("GET /wait", func(w http.ResponseWriter, r *http.Request) {
 		if hint := a.hint(); hint != "" {
 			http.Error(w, hint, http.StatusConflict)

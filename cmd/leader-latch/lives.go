@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
@@ -21,6 +22,7 @@ type lives struct {
 	timing ensemble.Timing
 	key    func() (*clusterport.Key, error)
 	log    *slog.Logger
+	order  func(ctx context.Context, term uint64, with json.RawMessage) (any, error) // see [ensemble.Config]
 
 	node atomic.Pointer[ensemble.Node]
 }
@@ -57,6 +59,7 @@ func (l *lives) start(ctx context.Context) error {
 		Join:          join,
 		MinimumFree:   uint64(l.conf.MinimumFree),
 		DeadManSwitch: l.conf.DeadManSwitch,
+		Order:         l.answer,
 		Logger:        l.log,
 	})
 	if err != nil {
@@ -65,6 +68,14 @@ func (l *lives) start(ctx context.Context) error {
 	}
 	l.node.Store(node)
 	return nil
+}
+
+// answer answers orders, also those that come before there is a node here.
+func (l *lives) answer(ctx context.Context, term uint64, with json.RawMessage) (any, error) {
+	if l.now() == nil {
+		return nil, fmt.Errorf("%s is just starting", l.conf.NodeName)
+	}
+	return l.order(ctx, term, with)
 }
 
 // anew stops the present node and starts the next.

@@ -93,7 +93,7 @@ func printRing(print func(*status.Ring, io.Writer) error) func(*riak, context.Co
 	}
 }
 
-// stage is a command that the node answers from what is staged there.
+// stage is a command that the node answers, with the one that keeps what is staged.
 func stage(what string) func(*riak, context.Context, []string) int {
 	return func(r *riak, ctx context.Context, args []string) int {
 		query := url.Values{}

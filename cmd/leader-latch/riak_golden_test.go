@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"leaderlatch/ensemble"
 	"leaderlatch/ensemble/status"
 	"leaderlatch/riakconf"
 )
@@ -92,25 +93,36 @@ func (n *stubNode) start(context.Context, time.Duration, func(context.Context) b
 }
 func (n *stubNode) stop(context.Context) error { return nil }
 
-// stubCluster is the cluster that staged changes are made to.
+// stubCluster is the cluster that staged changes are made to, with its claimant.
 type stubCluster struct {
 	ring     status.Ring
-	others   map[string]status.Ring
+	claimant *staging
+	others   map[string]*stubCluster
 	applyErr error
 	applied  []status.Change
 }
 
+func (c *stubCluster) Here() ensemble.Place { return ensemble.Place{} }
+
 func (c *stubCluster) Ring() status.Ring { return c.ring }
 
-func (c *stubCluster) Joinable(_ context.Context, node string) (status.Ring, error) {
-	ring, ok := c.others[node]
-	if !ok {
-		return ring, errUnreachable
+func (c *stubCluster) Joinable(_ context.Context, other string) error {
+	if c.others[other] == nil {
+		return errUnreachable
 	}
-	return ring, nil
+	return nil
 }
 
-func (c *stubCluster) Apply(_ context.Context, ch status.Change) error {
+func (c *stubCluster) Pass(ctx context.Context, via string, o order) (stagingAnswer, error) {
+	if via != "" {
+		c = c.others[via]
+	}
+	return c.claimant.answer(ctx, 1, o)
+}
+
+func (c *stubCluster) Enter(context.Context, ensemble.Place) error { return nil }
+
+func (c *stubCluster) Apply(_ context.Context, ch status.Change, _ string) error {
 	if c.applyErr == nil {
 		c.applied = append(c.applied, ch)
 	}
@@ -161,12 +173,20 @@ var (
 
 // at gives a node in this cluster.
 func at(r status.Ring) *stubNode {
-	return staged(n1, &stubCluster{ring: r, others: map[string]status.Ring{"ok@10.0.0.1": ring(valid("ok@10.0.0.1", 1000))}})
+	return staged(n1, &stubCluster{ring: r, others: others("ok@10.0.0.1", ring(valid("ok@10.0.0.1", 1000)))})
+}
+
+// others is another cluster, of this node.
+func others(node string, r status.Ring) map[string]*stubCluster {
+	c := &stubCluster{ring: r}
+	c.claimant = &staging{node: node, cluster: c}
+	return map[string]*stubCluster{node: c}
 }
 
 // staged gives a node where these commands of riak-admin cluster were given.
 func staged(node string, c *stubCluster, before ...string) *stubNode {
-	return &stubNode{ring: c.ring, staging: &staging{node: node, cluster: c}, before: before, limit: enoughFiles}
+	c.claimant = &staging{node: node, cluster: c}
+	return &stubNode{ring: c.ring, staging: c.claimant, before: before, limit: enoughFiles}
 }
 
 var down = &stubNode{down: true, limit: enoughFiles}
@@ -195,7 +215,7 @@ var sameText = map[string]*stubNode{
 	"admin-cluster-leave-only-member":      at(one),
 	"admin-cluster-leave-usage":            nil,
 	"admin-cluster-plan-down":              down,
-	"admin-cluster-plan-join-one":          staged(n2, &stubCluster{ring: ring(valid(n2, 1000)), others: map[string]status.Ring{n1: one}}, "join?node="+n1),
+	"admin-cluster-plan-join-one":          staged(n2, &stubCluster{ring: ring(valid(n2, 1000)), others: others(n1, one)}, "join?node="+n1),
 	"admin-cluster-plan-nothing":           at(two),
 	"admin-cluster-plan-ring-not-ready":    staged(n1, &stubCluster{ring: notReady}, "leave"),
 	"admin-cluster-status-down":            down,
@@ -467,6 +487,28 @@ func TestCommitMakesTheChanges(t *testing.T) {
 	node.before = nil
 	if _, out, _ := runRiak(t, []string{"riak-admin", "cluster", "plan"}, n1, node); out != "There are no staged changes\n" {
 		t.Error(out)
+	}
+}
+
+// A claimant that was none for a while does not know what was committed meanwhile.
+func TestAnotherTermDropsWhatIsStaged(t *testing.T) {
+	c := &stubCluster{ring: three}
+	staged(n1, c)
+	leave := order{What: "stage", Change: status.Change{Action: "leave", Node: n2}}
+	for _, step := range []struct {
+		term uint64
+		o    order
+		want string
+	}{
+		{1, leave, "Success: staged leave request for 'riak@10.0.0.2'\n"},
+		{1, order{What: "plan"}, "=============================== Staged Changes"},
+		{3, order{What: "commit"}, "You must verify the plan"},
+		{3, order{What: "plan"}, "There are no staged changes\n"},
+	} {
+		a, err := c.claimant.answer(t.Context(), step.term, step.o)
+		if err != nil || !strings.HasPrefix(a.Text, step.want) {
+			t.Errorf("%s in term %d: %q, %v; want %q", step.o.What, step.term, a.Text, err, step.want)
+		}
 	}
 }
 

@@ -2,51 +2,77 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"leaderlatch/ensemble"
 	"leaderlatch/ensemble/status"
 	"leaderlatch/riakconf"
 )
 
+// The changes of the membership that riak-admin cluster stages are kept by the
+// process of the raft leader, Riak's claimant, until they are committed or
+// cleared, or another node leads: so join may be typed on every new node, and
+// plan and commit on any one. Commands are passed to it as orders. A node that is
+// to join passes its own to the cluster that it will join. Riak shows a plan
+// before it lets anybody commit it; so does this. The texts are Riak's.
+
 // clusterOperator is what staged changes need of the node.
 type clusterOperator interface {
+	// Here is this node.
+	Here() ensemble.Place
 	// Ring is the cluster as it is now.
 	Ring() status.Ring
-	// Joinable gives the cluster of another node, if this node could join it.
-	// The error wraps errUnreachable if that node does not answer.
-	Joinable(ctx context.Context, node string) (status.Ring, error)
-	// Apply carries a change out and returns when it is committed.
-	Apply(ctx context.Context, c status.Change) error
+	// Joinable reports an error unless this node could join the cluster of
+	// another. It wraps errUnreachable if that node does not answer.
+	Joinable(ctx context.Context, other string) error
+	// Pass has the claimant answer an order: this cluster's, or, with via, that
+	// of the cluster of that node.
+	Pass(ctx context.Context, via string, o order) (stagingAnswer, error)
+	// Enter has this node join the cluster of another, and returns when that is
+	// certain to happen.
+	Enter(ctx context.Context, via ensemble.Place) error
+	// Apply carries a change out and returns when it is committed. With via,
+	// the change is that this node joins the cluster of that one.
+	Apply(ctx context.Context, c status.Change, via string) error
 }
 
 // errUnreachable is that another node does not answer.
 var errUnreachable = errors.New("not reachable")
 
-// staging keeps the changes of the membership that riak-admin cluster has
-// staged on this node, until they are committed, cleared, or the node ends.
-// Riak shows a plan before it lets anybody commit it; so does this. The texts
-// are Riak's.
+// order is what nodes pass on.
+type order struct {
+	// What is stage, plan, commit or clear, for the claimant, or enter, for a
+	// node whose staged join is committed elsewhere.
+	What   string         `json:"what"`
+	Change status.Change  `json:"change"` // stage
+	Via    ensemble.Place `json:"via"`    // enter: the node through which it joins
+}
+
+// staging answers riak-admin cluster, and the orders that come of it.
 type staging struct {
-	node    string
+	node    string // this one's name
 	cluster clusterOperator
 
-	mu      sync.Mutex // held by one command at a time
-	changes []status.Change
-	joining status.Ring // the cluster that a staged join leads to
-	planned string      // what the last plan showed
+	mu      sync.Mutex
+	joining string          // the node to whose cluster a join of this one is staged
+	changes []status.Change // kept here: of the cluster whose raft leader this is
+	planned string          // what the last plan showed
+	term    uint64          // in which that was
 }
 
 // stagingAnswer is what the command prints and exits with.
 type stagingAnswer struct {
-	Text   string `json:"text"`
-	Code   int    `json:"code"`
-	Reason string `json:"reason"` // for stderr, where Riak's text has none
+	Text    string          `json:"text"`
+	Code    int             `json:"code"`
+	Reason  string          `json:"reason"`            // for stderr, where Riak's text has none
+	Changes []status.Change `json:"changes,omitempty"` // to be made now, by who asked
 }
 
 func say(code int, format string, args ...any) stagingAnswer {
@@ -55,24 +81,23 @@ func say(code int, format string, args ...any) stagingAnswer {
 
 // ServeHTTP answers POST /staging/{what}?node=N.
 func (s *staging) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	node := r.FormValue("node")
+	if node == "" {
+		node = s.node
+	}
 	var a stagingAnswer
-	switch r.PathValue("what") {
+	switch what := r.PathValue("what"); what {
 	case "join":
 		a = s.join(r.Context(), node)
-	case "leave":
-		a = s.leave(node)
-	case "force-remove":
-		a = s.remove(node)
+	case "leave", "force-remove":
+		a = s.pass(r.Context(), order{What: "stage", Change: status.Change{Action: what, Node: node}})
 	case "plan":
-		a = s.plan()
+		a = s.pass(r.Context(), order{What: what})
 	case "commit":
 		a = s.commit(r.Context())
 	case "clear":
-		s.clear()
-		a = say(exitOK, "Cleared staged cluster changes")
+		a = s.pass(r.Context(), order{What: what})
+		s.setJoins("")
 	default:
 		http.NotFound(w, r)
 		return
@@ -80,59 +105,110 @@ func (s *staging) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, a)
 }
 
-func (s *staging) join(ctx context.Context, other string) stagingAnswer {
+// order answers what another node, or this one, has passed on.
+func (s *staging) order(ctx context.Context, term uint64, with json.RawMessage) (any, error) {
+	var o order
+	if err := json.Unmarshal(with, &o); err != nil {
+		return nil, err
+	}
+	return s.answer(ctx, term, o)
+}
+
+func (s *staging) answer(ctx context.Context, term uint64, o order) (stagingAnswer, error) {
+	if o.What == "enter" {
+		return s.enter(ctx, o.Via)
+	}
 	ring := s.cluster.Ring()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.term != term { // there may have been another claimant since
+		s.clear()
+		s.term = term
+	}
+	switch o.What {
+	case "stage":
+		return s.stage(ring, o.Change), nil
+	case "plan":
+		return s.plan(ring), nil
+	case "commit":
+		return s.release(ring), nil
+	case "clear":
+		s.clear()
+		return say(exitOK, "Cleared staged cluster changes"), nil
+	}
+	return stagingAnswer{}, fmt.Errorf("%s does not know the order %q; it is of another version", s.node, o.What)
+}
+
+// joins is the node to whose cluster a join of this one is staged, "" if none is.
+func (s *staging) joins() string {
+	if len(s.cluster.Ring().Members) > 1 {
+		s.setJoins("") // it has joined, by whatever command
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.joining
+}
+
+func (s *staging) setJoins(via string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.joining = via
+}
+
+func (s *staging) pass(ctx context.Context, o order) stagingAnswer {
+	a, err := s.cluster.Pass(ctx, s.joins(), o)
+	if err == nil {
+		return a
+	}
+	switch o.What {
+	case "plan", "commit":
+		a = say(exitOK, "Cannot %s %s", o.What, notConverged)
+	default:
+		a = say(exitFailed, "Failed: the raft leader keeps the staged changes, and does not answer")
+	}
+	a.Reason = err.Error()
+	return a
+}
+
+func (s *staging) join(ctx context.Context, other string) stagingAnswer {
 	switch {
 	case other == s.node:
 		return say(exitFailed, "Failed: This node cannot join itself in a cluster")
-	case len(ring.Members) > 1:
+	case len(s.cluster.Ring().Members) > 1:
 		return say(exitFailed, "Failed: This node is already a member of a cluster")
 	}
-	joining, err := s.cluster.Joinable(ctx, other)
+	var a stagingAnswer
+	err := s.cluster.Joinable(ctx, other)
+	if err == nil {
+		a, err = s.cluster.Pass(ctx, other, order{What: "stage", Change: status.Change{Action: "join", Node: s.node, Address: s.cluster.Here().Address}})
+	}
 	switch {
 	case errors.Is(err, errUnreachable):
 		return say(exitFailed, "Node %s is not reachable!", other)
 	case err != nil:
 		return say(exitFailed, "Failed: %v", err)
+	case a.Code != exitOK:
+		return a
 	}
-	s.joining = joining
-	s.add(status.Change{Action: "join", Node: s.node, To: other})
+	s.setJoins(other)
 	return say(exitOK, "Success: staged join request for %s to %s", status.Atom(s.node), status.Atom(other))
 }
 
-func (s *staging) leave(node string) stagingAnswer {
-	if node == "" {
-		node = s.node
-	}
-	ring := s.cluster.Ring()
-	switch m := ring.Member(node); {
-	case m == nil:
-		return say(exitFailed, "Failed: %s is not a member of the cluster.", status.Atom(node))
-	case len(ring.Members) == 1:
-		return say(exitFailed, "Failed: %s is the only member.", status.Atom(node))
-	case m.Status == "leaving":
-		return say(exitOK, "%s is already in the process of leaving the cluster.", status.Atom(node))
-	}
-	s.add(status.Change{Action: "leave", Node: node})
-	return say(exitOK, "Success: staged leave request for %s", status.Atom(node))
-}
-
-func (s *staging) remove(node string) stagingAnswer {
-	ring := s.cluster.Ring()
+// stage keeps a change, in place of what was staged for that node.
+func (s *staging) stage(ring status.Ring, c status.Change) stagingAnswer {
+	name, m := status.Atom(c.Node), ring.Member(c.Node)
 	switch {
-	case ring.Member(node) == nil:
-		return say(exitFailed, "Failed: %s is not a member of the cluster.", status.Atom(node))
+	case c.Action == "join":
+	case m == nil:
+		return say(exitFailed, "Failed: %s is not a member of the cluster.", name)
 	case len(ring.Members) == 1:
-		return say(exitFailed, "Failed: %s is the only member.", status.Atom(node))
+		return say(exitFailed, "Failed: %s is the only member.", name)
+	case c.Action == "leave" && m.Status == "leaving":
+		return say(exitOK, "%s is already in the process of leaving the cluster.", name)
 	}
-	s.add(status.Change{Action: "force-remove", Node: node})
-	return say(exitOK, "Success: staged remove request for %s", status.Atom(node))
-}
-
-// add stages a change in place of what was staged for that node.
-func (s *staging) add(c status.Change) {
 	s.changes = slices.DeleteFunc(s.changes, func(old status.Change) bool { return old.Node == c.Node })
 	s.changes = append(s.changes, c)
+	return say(exitOK, "Success: staged %s request for %s", strings.TrimPrefix(c.Action, "force-"), name)
 }
 
 func (s *staging) clear() { s.changes, s.planned = nil, "" }
@@ -140,31 +216,25 @@ func (s *staging) clear() { s.changes, s.planned = nil, "" }
 const notConverged = `until cluster state has converged.
 Check 'Ring Ready' in 'riak-admin ring_status'`
 
-func (s *staging) plan() stagingAnswer {
-	if len(s.changes) == 0 {
+func (s *staging) plan(ring status.Ring) stagingAnswer {
+	switch {
+	case len(s.changes) == 0:
 		return say(exitOK, "There are no staged changes")
-	}
-	text, ready := s.planText()
-	if !ready {
+	case !ready(ring):
 		return say(exitOK, "Cannot plan %s", notConverged)
 	}
-	s.planned = text
-	return stagingAnswer{Text: text, Code: exitOK}
+	s.planned = s.planText(ring)
+	return stagingAnswer{Text: s.planned, Code: exitOK}
 }
 
-// planText is what plan prints, and whether the cluster is fit for a plan.
-func (s *staging) planText() (text string, ready bool) {
-	ring := s.cluster.Ring()
-	if ring.Ready == nil || !*ring.Ready {
-		return "", false
-	}
-	if slices.ContainsFunc(s.changes, func(c status.Change) bool { return c.Action == "join" }) {
-		ring = s.joining
-	}
+// ready reports whether the cluster is fit for a plan.
+func ready(ring status.Ring) bool { return ring.Ready != nil && *ring.Ready }
+
+func (s *staging) planText(ring status.Ring) string {
 	var b strings.Builder
 	p := status.Plan{Changes: s.changes, After: []status.Ring{after(ring, s.changes)}}
 	p.Print(&b) // a Builder does not fail
-	return b.String(), true
+	return b.String()
 }
 
 // after is a cluster with the changes made: who leaves is gone; who joins has
@@ -190,32 +260,74 @@ func after(ring status.Ring, changes []status.Change) status.Ring {
 	return ring
 }
 
-func (s *staging) commit(ctx context.Context) stagingAnswer {
-	if s.planned == "" {
-		return say(exitOK, "You must verify the plan with 'riak-admin cluster plan' before committing")
-	}
-	text, ready := s.planText()
+// release gives the changes that were planned, once, to who commits them.
+func (s *staging) release(ring status.Ring) stagingAnswer {
 	switch {
-	case !ready:
+	case s.planned == "":
+		return say(exitOK, "You must verify the plan with 'riak-admin cluster plan' before committing")
+	case !ready(ring):
 		return say(exitOK, "Cannot commit %s", notConverged)
-	case text != s.planned:
+	case s.planText(ring) != s.planned:
 		return say(exitOK, "The plan has changed. Verify with 'riak-admin cluster plan' before committing")
 	}
-	for len(s.changes) > 0 {
-		if err := s.cluster.Apply(ctx, s.changes[0]); err != nil {
-			s.planned = ""
-			a := say(exitOK, "Unable to commit cluster changes. Plan may have changed, please verify the\nplan and try to commit again")
-			a.Reason = fmt.Sprintf("%s %s: %v", s.changes[0].Action, s.changes[0].Node, err)
-			return a
-		}
-		s.changes = s.changes[1:]
-	}
+	a := say(exitOK, "Cluster changes committed")
+	a.Changes = s.changes
 	s.clear()
-	return say(exitOK, "Cluster changes committed")
+	return a
+}
+
+// commit makes the changes from here, one after the other: that this node joins
+// first, as the others take a member, and that it leaves last. What could not be
+// made is staged again.
+func (s *staging) commit(ctx context.Context) stagingAnswer {
+	a := s.pass(ctx, order{What: "commit"})
+	via := s.joins()
+	own := func(c status.Change) int {
+		switch {
+		case c.Node != s.node:
+			return 0
+		case c.Action == "join":
+			return -1
+		}
+		return 1
+	}
+	slices.SortStableFunc(a.Changes, func(b, c status.Change) int { return own(b) - own(c) })
+	for i, c := range a.Changes {
+		through := ""
+		if own(c) < 0 {
+			through = via
+		}
+		err := s.cluster.Apply(ctx, c, through)
+		if err == nil {
+			continue
+		}
+		for _, c := range a.Changes[i:] {
+			s.cluster.Pass(context.WithoutCancel(ctx), s.joins(), order{What: "stage", Change: c})
+		}
+		a = say(exitOK, "Unable to commit cluster changes. Plan may have changed, please verify the\nplan and try to commit again")
+		a.Reason = fmt.Sprintf("%s %s: %v", c.Action, c.Node, err)
+		return a
+	}
+	return a
+}
+
+// enter has this node join a cluster, if that was asked for here.
+func (s *staging) enter(ctx context.Context, via ensemble.Place) (stagingAnswer, error) {
+	if s.joins() == "" {
+		return stagingAnswer{}, fmt.Errorf("no join is staged on %s any more; type riak-admin cluster join there again", s.node)
+	}
+	if err := s.cluster.Enter(ctx, via); err != nil {
+		return stagingAnswer{}, err
+	}
+	s.setJoins("")
+	return stagingAnswer{}, nil
 }
 
 // realCluster is the cluster of the node that runs.
 type realCluster struct{ *adminServer }
+
+// Here implements clusterOperator.
+func (c realCluster) Here() ensemble.Place { return c.node.now().Here() }
 
 // Ring implements clusterOperator.
 func (c realCluster) Ring() status.Ring {
@@ -224,36 +336,85 @@ func (c realCluster) Ring() status.Ring {
 }
 
 // Joinable implements clusterOperator.
-func (c realCluster) Joinable(ctx context.Context, node string) (status.Ring, error) {
-	via, err := c.place(node)
+func (c realCluster) Joinable(ctx context.Context, other string) error {
+	via, err := c.place(other)
 	if err != nil {
-		return status.Ring{}, err
+		return err
 	}
-	names, err := c.node.now().Joinable(ctx, via)
+	_, err = c.node.now().Joinable(ctx, via)
+	return unreachable(err)
+}
+
+func unreachable(err error) error {
 	if errors.Is(err, ensemble.ErrUnreachable) {
-		err = fmt.Errorf("%w: %w", errUnreachable, err)
+		return fmt.Errorf("%w: %w", errUnreachable, err)
 	}
-	ready := true
-	ring := status.Ring{Ready: &ready}
-	for _, name := range names {
-		ring.Members = append(ring.Members, status.Member{Name: name, Status: "valid", Up: true, Share: 1000 / len(names)})
+	return err
+}
+
+// passTime bounds the wait for the claimant: as long as an election may take.
+const passTime = 5 * time.Second
+
+// Pass implements clusterOperator.
+func (c realCluster) Pass(ctx context.Context, via string, o order) (a stagingAnswer, err error) {
+	ctx, cancel := context.WithTimeout(ctx, passTime)
+	defer cancel()
+	if via == "" {
+		return a, c.node.now().Order(ctx, o, &a)
 	}
-	return ring, err
+	place, err := c.place(via)
+	if err != nil {
+		return a, err
+	}
+	err = c.node.now().OrderAt(ctx, place, o, &a)
+	return a, unreachable(err)
+}
+
+// Enter implements clusterOperator.
+func (c realCluster) Enter(ctx context.Context, via ensemble.Place) error {
+	return c.node.now().JoinCluster(ctx, via)
 }
 
 // Apply implements clusterOperator.
-func (c realCluster) Apply(ctx context.Context, change status.Change) error {
-	switch change.Action {
-	case "join":
-		via, err := c.place(change.To)
-		if err != nil {
-			return err
-		}
-		return c.join(ctx, via)
-	case "leave":
+func (c realCluster) Apply(ctx context.Context, change status.Change, via string) error {
+	switch {
+	case change.Action == "leave":
 		return c.node.now().Leave(ctx, change.Node)
-	default:
+	case change.Action == "force-remove":
 		return c.node.now().ForceRemove(ctx, change.Node)
+	case via == "":
+		return c.letIn(ctx, change)
+	}
+	place, err := c.place(via)
+	if err != nil {
+		return err
+	}
+	return c.join(ctx, place)
+}
+
+// letInTime bounds the wait for a node to begin anew and be added.
+const letInTime = 30 * time.Second
+
+// letIn has another node join this one's cluster, and returns when it is a member.
+func (c realCluster) letIn(ctx context.Context, change status.Change) error {
+	ctx, cancel := context.WithTimeout(ctx, letInTime)
+	defer cancel()
+	err := c.node.now().OrderAt(ctx, ensemble.Place{Name: change.Node, Address: change.Address}, order{What: "enter", Via: c.Here()}, nil)
+	if err != nil && !errors.Is(err, ensemble.ErrUnreachable) {
+		return err
+	}
+	// Its answer may be lost, as it begins a new life.
+	for {
+		for _, m := range c.node.now().Cluster(ctx).Members {
+			if m.Name == change.Node && m.Session {
+				return nil
+			}
+		}
+		select {
+		case <-time.After(retryAsking):
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		}
 	}
 }
 

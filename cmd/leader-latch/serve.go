@@ -146,13 +146,15 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 	node := &lives{conf: conf, dir: dir, timing: timing, log: log, key: sync.OnceValues(func() (*clusterport.Key, error) {
 		return clusterport.DeriveKey(conf.Cookie)
 	})}
+	commands := newAdminServer(conf, node)
+	node.order = commands.staging.order
 	if err := node.start(ctx); err != nil {
 		return fail(exitCode(err), err)
 	}
 
 	ended := make(chan error, len(listeners)+1)
 	servers := serveLatch(conf, node, timing, listeners, log, ended)
-	admin := &http.Server{Handler: (&adminServer{conf, node}).handler(), ReadHeaderTimeout: 10 * time.Second}
+	admin := &http.Server{Handler: commands.handler(), ReadHeaderTimeout: 10 * time.Second}
 	go func() { ended <- fmt.Errorf("admin socket: %w", admin.Serve(adminListener)) }()
 
 	signals := make(chan os.Signal, 2)

@@ -9,9 +9,9 @@ import (
 // A Change is a change of the membership that has been staged and not
 // committed.
 type Change struct {
-	Action string `json:"action"` // join, leave or force-remove
-	Node   string `json:"node"`   // the node that joins, leaves or is removed
-	To     string `json:"to"`     // join: a node of the cluster that it joins
+	Action  string `json:"action"`            // join, leave or force-remove
+	Node    string `json:"node"`              // the node that joins, leaves or is removed
+	Address string `json:"address,omitempty"` // join: where other nodes reach its cluster port
 }
 
 // A Plan is what staged changes will do.
