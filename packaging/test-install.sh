@@ -35,6 +35,7 @@ if [ "$kind" = deb ]; then
   previous=$(echo dist/previous/leader-latch_*.deb)
   names=$(echo dist/leader-latch-riak-admin_*.deb)
   put() { cp "$@" "$root/tmp/" && run chroot "$root" dpkg -i "${@/#*\//\/tmp\/}"; }
+  get() { cp "$1" "$root/tmp/" && run chroot "$root" apt install "/tmp/${1##*/}"; }
   upgrade() { put "$@"; }
   downgrade() { put "$@"; }
   remove() { run chroot "$root" dpkg -r "$@"; }
@@ -45,6 +46,7 @@ else
   previous=$(echo dist/previous/leader-latch-0*.rpm)
   names=$(echo dist/leader-latch-riak-admin-*.rpm)
   put() { run rpm --root "$root" -i "$@"; }
+  get() { run dnf --assumeyes --installroot="$root" --releasever=1 --disablerepo='*' install "./$1"; }
   upgrade() { run rpm --root "$root" -U --replacepkgs "$@"; }
   downgrade() { run rpm --root "$root" -U --oldpackage "$@"; }
   remove() { run rpm --root "$root" -e "$@"; }
@@ -68,7 +70,7 @@ account() {
 
 # The service, as user riak and with no systemd, and one client on descriptor 5.
 serve() {
-  chroot --userspec=riak:riak "$root" /usr/sbin/leader-latch serve >"$tmp/serve" 2>&1 &
+  chroot "$root" setpriv --reuid=riak --regid=riak --init-groups leader-latch serve >"$tmp/serve" 2>&1 &
   service=$!
   within leader-latch wait --timeout 60s || { cat "$tmp/serve"; fail "does not serve"; }
 }
@@ -170,7 +172,7 @@ within install -d -m 0700 -o riak -g riak /data/riak /data/riak/ring
 within chown riak:riak /etc/riak/riak.conf
 within chmod 0640 /etc/riak/riak.conf
 before=$(unchanged)
-put "$current"
+get "$current" # by apt or dnf, as an operator does
 installed
 test "$before" = "$(unchanged)" || fail "/etc/riak is not what it was"
 serve

@@ -26,6 +26,9 @@ cp dist/leader-latch_*_"$(dpkg --print-architecture)".deb "$root/leader-latch.de
 cp dist/previous/leader-latch_*.deb "$root/previous.deb"
 cp dist/leader-latch-riak-admin_*.deb "$root/leader-latch-riak-admin.deb"
 cp packaging/testdata/systemd.sh "$root/test.sh"
+cp README.md "$root"
+mkdir "$root/packages"
+cp dist/*_"$(dpkg --print-architecture)".deb dist/*_all.deb "$tmp"/riak_*.deb "$root/packages"
 cat >"$root/etc/systemd/system/test.service" <<END
 [Unit]
 SuccessAction=exit

@@ -20,6 +20,7 @@ done <<END
 lintian lintian
 rpm rpm
 rpmlint rpmlint
+dnf dnf
 debootstrap debootstrap
 systemd-analyze systemd
 ip iproute2
@@ -62,15 +63,15 @@ mv dist/*.deb dist/*.rpm dist/previous/
 step packages
 packaging/build.sh
 
-step "the same commit gives the same bytes, in another folder under another umask"
+step "the same commit gives the same bytes, in another, untidy folder under another umask"
 mkdir "$tmp/copy"
 tar -c --exclude=./dist --exclude=./bin --exclude=./run . | (umask 077 && tar -x --no-same-permissions -C "$tmp/copy")
-(umask 077 && "$tmp/copy/packaging/build.sh" >/dev/null)
+(umask 077 && touch "$tmp/copy/leader-latch" && "$tmp/copy/packaging/build.sh" >/dev/null)
 for file in dist/*.deb dist/*.rpm; do cmp "$file" "$tmp/copy/$file"; done
 rm -rf "$tmp/copy"
 
 step "the program for arm64, by an emulator"
-none cmp dist/stage/amd64/leader-latch dist/stage/arm64/leader-latch
+none cmp -s dist/stage/amd64/leader-latch dist/stage/arm64/leader-latch
 qemu-aarch64-static dist/stage/arm64/leader-latch version
 qemu-aarch64-static dist/stage/arm64/leader-latch chkconfig --config packaging/riak.conf 2>/dev/null
 
@@ -116,9 +117,13 @@ wait $debootstrap || { debootstrap=; cat "$tmp/debootstrap.log"; exit 1; }
 debootstrap=
 cp -a "$tmp/root" "$tmp/unit"
 dpkg-deb -x dist/leader-latch_*_"$arch".deb "$tmp/unit"
+systemd-sysusers --root="$tmp/unit" 2>/dev/null
+grep -q '^riak:x:[0-9]*:[0-9]*:Riak user:/var/lib/riak:/bin/bash$' "$tmp/unit/etc/passwd"
+grep -q '^riak:x:[0-9]*:$' "$tmp/unit/etc/group"
 systemd-analyze verify --root="$tmp/unit" --man=no leader-latch.service 2>&1 | none grep . # it succeeds with warnings
 systemd-analyze security --offline=true --threshold=20 packaging/leader-latch.service | tail -n 1
 rm -rf "$tmp/unit"
+grep -o '^[^#= ]*' packaging/sysctl.conf | while read -r key; do test -e "/proc/sys/${key//./\/}"; done
 
 step "the names and texts of Riak; completion in the shells themselves"
 LEADER_LATCH_TEST_SHELLS=required go test -count=1 -run '^(TestRiakCases|TestShellsComplete)$' -v ./cmd/leader-latch >"$tmp/out" || { cat "$tmp/out"; exit 1; }

@@ -37,6 +37,7 @@ status=$(cat "/proc/$(property MainPID)/status")
 grep -q '^CapBnd:	0000000000000000$' <<<"$status"
 grep -q '^NoNewPrivs:	1$' <<<"$status"
 grep -q '^Seccomp:	2$' <<<"$status"
+is LimitNOFILE 1048576 # where the machine lets the unit have it
 test "$(stat -c %U "/proc/$(property MainPID)")" = riak
 systemctl stop leader-latch
 hung_up
@@ -185,6 +186,7 @@ eventually ActiveState active
 journalctl --no-pager -u leader-latch -o cat >/journal
 grep -q 'Watchdog timeout (limit 2s)!' /journal
 grep -q 'Main process exited, code=killed, status=9/KILL' /journal
+grep -q '^config is OK$' /journal
 
 echo "-- what no restart cures is not started again"
 cp -p $conf /good.conf
@@ -193,6 +195,7 @@ if systemctl restart leader-latch; then fail "it starts on a bad file"; fi
 is ActiveState failed
 is ExecMainStatus 3
 is NRestarts 0
+journalctl --no-pager -u leader-latch -o cat | grep -q "^$conf:[0-9]*: listener.leader_latch.other: " # from chkconfig
 cp -p /good.conf $conf
 
 echo "-- purge stops it and removes its state"
@@ -203,3 +206,59 @@ hung_up
 test ! -e /data/riak/leader_latch
 cmp $conf /good.conf
 if systemctl is-enabled leader-latch 2>/dev/null; then fail "it is enabled"; fi
+
+# README prints the first or a later block of code of a section, as it is.
+README() { # HEADING [NUMBER]
+  awk -v heading="## $1" -v number="${2:-1}" '
+    /^## / {here = $0 == heading}
+    here && /^    / {if (!block) count++; block = 1; if (count == number) print substr($0, 5)}
+    here && !/^    / && !/^$/ {block = 0}' /README.md | grep .
+}
+read_as_written() { (cd /packages && DEBIAN_FRONTEND=noninteractive bash -ex /commands </dev/null); }
+echo 'APT::Get::Assume-Yes "true"; quiet "2"; Dpkg::Use-Pty "0";' >/etc/apt/apt.conf.d/yes
+
+echo "-- as README says: beside Riak, then after it"
+rm -rf /etc/riak /var/log/riak
+dpkg -i /packages/riak_*.deb # a stand-in
+README Installed | sed -n '/^apt/s/ # .*//p' | sed "s|dist/||; s|_amd64|_$(dpkg --print-architecture)|" >/commands
+read_as_written
+README "Beside a running Riak" >/etc/riak/leader-latch.conf
+sed -n 's/^  `\(install .*\)`\.$/\1/p' /README.md >/commands
+README Installed 2 >>/commands
+read_as_written
+is ActiveState active
+join a
+test -s /var/log/leader-latch/console.log
+test ! -e /var/log/riak/console.log
+README "After Riak" >/commands
+grep -q '^apt purge riak' /commands
+read_as_written
+hung_up
+is ActiveState active
+test "$(riak ping)" = pong
+join a
+test -e /var/lib/riak/leader_latch/node.json
+
+echo "-- a port below 1024"
+mkdir -p /etc/systemd/system/leader-latch.service.d
+README Installed 3 >/etc/systemd/system/leader-latch.service.d/port.conf
+sed -i 's/:5323$/:523/' /etc/riak/leader-latch.conf
+systemctl daemon-reload
+systemctl restart leader-latch
+hung_up
+leader-latch wait --timeout 60s
+exec 5<>/dev/tcp/127.0.0.1/523
+echo "JOIN test_group a" >&5
+read -r -t 30 answer <&5
+test "$answer" = "LEADER a"
+
+echo "-- the environment files"
+cp -r /etc/riak /srv/riak
+sed -i 's/:523$/:5323/' /srv/riak/leader-latch.conf
+echo 'LEADER_LATCH_CONFIG=/srv/riak/riak.conf' >>/etc/default/leader-latch
+mkdir -p /etc/sysconfig
+echo 'LEADER_LATCH_OPTIONS=--timing=quick' >/etc/sysconfig/leader-latch
+systemctl restart leader-latch
+hung_up
+join a
+leader-latch cluster status --json | grep -q '"timing": "quick"'
