@@ -99,6 +99,11 @@ rpmlint -c packaging/rpmlint.toml dist/*.rpm >"$tmp/rpmlint" 2>&1 || true
 none grep -E ': [EW]: ' "$tmp/rpmlint"
 grep -q ' 3 packages and 0 specfiles checked; ' "$tmp/rpmlint"
 
+step "conflicts with Riak"
+test "$(dpkg-deb -f dist/leader-latch-riak-admin_*.deb Conflicts)" = "riak, riak-ee, riak-ts"
+test "$(rpm -qp --conflicts dist/leader-latch-riak-admin-*.rpm 2>/dev/null | sort | xargs)" = "riak riak-ee riak-ts"
+for file in dist/leader-latch_*.deb; do test -z "$(dpkg-deb -f "$file" Conflicts)"; done
+
 step "rpm -qp"
 for file in dist/*.rpm; do
   case $file in

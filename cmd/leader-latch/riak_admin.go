@@ -48,6 +48,7 @@ func riakAdmin() riakProgram {
 			"force-remove":          "use riak-admin cluster force-remove",
 			"cluster replace":       "let the new node join and the old one leave; there are no data to move",
 			"cluster force-replace": "let the new node join, and force-remove the old one",
+			"down":                  "a dead node needs no mark; it is removed by riak-admin cluster force-remove",
 			"status":                "use riak-admin ensemble-status, or leader-latch groups",
 		}),
 	}
