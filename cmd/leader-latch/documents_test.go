@@ -140,10 +140,10 @@ func TestShellsComplete(t *testing.T) {
 				t.Errorf("%s -n: %v\n%s", s.name, err, out)
 			}
 			for typed, want := range map[string]string{
-				"ensem":        "ensemble-status",
-				"config eff":   "effective",
-				"cluster forc": "force-remove",
-				"groups --j":   "--json",
+				"ensem":             "ensemble-status",
+				"config eff":        "effective",
+				"cluster forc":      "force-remove",
+				"groups --j":        "--json",
 				"serve --minimum-n": "--minimum-nodes",
 			} {
 				got, err := s.complete(shell, file, append([]string{"leader-latch"}, strings.Fields(typed)...))
