@@ -1,0 +1,219 @@
+package latchtest
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"time"
+)
+
+// A View is what one connection of a client saw of its group. All times of a
+// history are readings of one clock.
+type View struct {
+	Group, Client string
+	Where         string        // for people: from where, through which node
+	Told          []Told        // in the order of reading
+	End           time.Duration // when the client closed the connection, or knew that it had ended; 0: it is open
+	Trouble       []Trouble
+}
+
+// Told is a line LEADER with a fencing token, from the moment in which the client
+// could know it.
+type Told struct {
+	At     time.Duration
+	Leader string
+	Token  uint64
+}
+
+// Trouble is a time in which what a client knows may be older than what the
+// service has done about it, as no rule of the service can prevent: it is cut off
+// from its node, or paused. What it takes to be true too long must begin and end in
+// this time, and last no longer than Limit.
+type Trouble struct {
+	Kind     string
+	From, To time.Duration // To 0: it lasts
+	Limit    time.Duration // 0: none but To
+}
+
+func (t Trouble) covers(from, to time.Duration) bool {
+	return t.From <= from && (t.To == 0 || to <= t.To) && (t.Limit == 0 || to-from <= t.Limit)
+}
+
+// Verdict is what Check finds.
+type Verdict struct {
+	Leaderships int // intervals in which a client took itself for the leader
+	Violations  []string
+	Excused     map[string][]time.Duration // by kind of trouble: how long two of a group took themselves for the leader
+}
+
+// interval is a time in which a client takes itself for the leader.
+type interval struct {
+	*View
+	from, to time.Duration
+	token    uint64
+}
+
+func (i interval) String() string {
+	return fmt.Sprintf("%s (%s) with token %d from %v to %v", i.Client, i.Where, i.token, i.from, i.to)
+}
+
+// Check holds the views of all clients, in any order, against what is promised:
+//
+//   - no two clients of a group take themselves for its leader at the same time, but
+//     for those whose trouble covers it;
+//   - a token has one leader, and tokens rise on every connection, so that all
+//     members see leaders in one order, and miss some at most;
+//   - tokens of a group rise from one leader to the next.
+func Check(views []*View) Verdict {
+	v := Verdict{Excused: map[string][]time.Duration{}}
+	groups := map[string][]*View{}
+	for _, view := range views {
+		groups[view.Group] = append(groups[view.Group], view)
+	}
+	for _, name := range slices.Sorted(maps.Keys(groups)) {
+		v.order(name, groups[name])
+		v.overlaps(name, leaderships(groups[name]))
+	}
+	return v
+}
+
+func (v *Verdict) violation(group, format string, args ...any) {
+	v.Violations = append(v.Violations, "group "+group+": "+fmt.Sprintf(format, args...))
+}
+
+// order checks what each connection was told against the others.
+func (v *Verdict) order(group string, views []*View) {
+	leaders := map[uint64]string{}
+	for _, view := range views {
+		var last Told
+		for _, t := range view.Told {
+			if known, ok := leaders[t.Token]; ok && known != t.Leader {
+				v.violation(group, "token %d has the leaders %s and %s", t.Token, known, t.Leader)
+			}
+			leaders[t.Token] = t.Leader
+			if t.Token <= last.Token {
+				v.violation(group, "%s (%s) was told of %s with token %d at %v, after %s with token %d",
+					view.Client, view.Where, t.Leader, t.Token, t.At, last.Leader, last.Token)
+			}
+			last = t
+		}
+	}
+}
+
+// leaderships gives the intervals of a group by their beginnings.
+func leaderships(views []*View) (all []interval) {
+	for _, view := range views {
+		end := view.End
+		if end == 0 {
+			end = math.MaxInt64
+		}
+		for i, t := range view.Told {
+			to := end
+			if i+1 < len(view.Told) {
+				to = view.Told[i+1].At
+			}
+			if t.Leader == view.Client && t.At < to { // else it had read on before it believed
+				all = append(all, interval{view, t.At, to, t.Token})
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b interval) int {
+		return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.token, b.token))
+	})
+	return all
+}
+
+func (v *Verdict) overlaps(group string, all []interval) {
+	v.Leaderships += len(all)
+	var open []interval // those that have begun, and not ended when the present one begins
+	var newest interval
+	for _, i := range all {
+		open = slices.DeleteFunc(open, func(o interval) bool { return o.to <= i.from })
+		for _, o := range open {
+			v.overlap(group, o, i)
+		}
+		if i.token > newest.token {
+			newest = i
+		} else if _, ok := i.excuse(i.from, i.from); !ok {
+			v.violation(group, "%v, after %v", i, newest)
+		}
+		open = append(open, i)
+	}
+}
+
+// overlap judges that two intervals have a time in common. The client of the lower
+// token is the one that should have known better.
+func (v *Verdict) overlap(group string, a, b interval) {
+	from, to := max(a.from, b.from), min(a.to, b.to)
+	if a.View == b.View || from >= to {
+		return
+	}
+	if a.token > b.token {
+		a, b = b, a
+	}
+	kind, ok := a.excuse(from, to)
+	if !ok {
+		v.violation(group, "two leaders for %v: %v; %v; trouble of the first: %v", to-from, a, b, a.Trouble)
+		return
+	}
+	v.Excused[kind] = append(v.Excused[kind], to-from)
+}
+
+// excuse gives the kind of trouble that covers a time.
+func (view *View) excuse(from, to time.Duration) (kind string, ok bool) {
+	i := slices.IndexFunc(view.Trouble, func(t Trouble) bool { return t.covers(from, to) })
+	if i < 0 {
+		return "", false
+	}
+	return view.Trouble[i].Kind, true
+}
+
+// Unsettled says for each group in which it is so why not all open connections
+// know one leader, who is one of them.
+func Unsettled(views []*View) (why []string) {
+	type group struct {
+		open, unanswered int
+		leaders          map[Told]int // with how many open connections are that leader
+	}
+	groups := map[string]*group{}
+	for _, view := range views {
+		if view.End != 0 {
+			continue
+		}
+		g := groups[view.Group]
+		if g == nil {
+			g = &group{leaders: map[Told]int{}}
+			groups[view.Group] = g
+		}
+		g.open++
+		if len(view.Told) == 0 {
+			g.unanswered++
+			continue
+		}
+		last := view.Told[len(view.Told)-1]
+		last.At = 0
+		selves := g.leaders[last]
+		if view.Client == last.Leader {
+			selves++
+		}
+		g.leaders[last] = selves
+	}
+	for _, name := range slices.Sorted(maps.Keys(groups)) {
+		g := groups[name]
+		switch {
+		case g.unanswered > 0:
+			why = append(why, fmt.Sprintf("group %s: %d of %d have no answer", name, g.unanswered, g.open))
+		case len(g.leaders) != 1:
+			why = append(why, fmt.Sprintf("group %s: %d leaders are believed in: %v", name, len(g.leaders), g.leaders))
+		default:
+			for l, selves := range g.leaders {
+				if selves != 1 {
+					why = append(why, fmt.Sprintf("group %s: %d connections are its leader %s", name, selves, l.Leader))
+				}
+			}
+		}
+	}
+	return why
+}

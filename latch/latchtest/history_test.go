@@ -1,0 +1,108 @@
+package latchtest
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// view is a connection of a client that was told leaders at the seconds of told,
+// and ended at one: at, leader, token.
+func view(client string, end int, told ...Told) *View {
+	return &View{Group: "g", Client: client, Told: told, End: time.Duration(end) * time.Second}
+}
+
+func at(second int, leader string, token uint64) Told {
+	return Told{time.Duration(second) * time.Second, leader, token}
+}
+
+// with adds trouble from one second to another.
+func (v *View) with(kind string, from, to, limit int) *View {
+	v.Trouble = append(v.Trouble, Trouble{kind, time.Duration(from) * time.Second, time.Duration(to) * time.Second, time.Duration(limit) * time.Second})
+	return v
+}
+
+func TestCheckFindsWhatIsWrong(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		views []*View
+		want  string // in a violation; empty: there is none
+	}{
+		{"nobody", nil, ""},
+		{"one after the other", []*View{view("a", 5, at(1, "a", 1)), view("b", 9, at(2, "a", 1), at(6, "b", 2))}, ""},
+		{"in the same moment", []*View{view("a", 5, at(1, "a", 1)), view("b", 9, at(2, "a", 1), at(5, "b", 2))}, ""},
+		{"told otherwise in time", []*View{view("a", 0, at(1, "a", 1), at(5, "b", 2)), view("b", 0, at(5, "b", 2))}, ""},
+		{"told otherwise too late", []*View{view("a", 0, at(1, "a", 1), at(6, "b", 2)), view("b", 0, at(5, "b", 2))}, "two leaders for 1s"},
+		{"ended too late", []*View{view("a", 6, at(1, "a", 1)), view("b", 9, at(5, "b", 2))}, "two leaders for 1s"},
+		{"open for ever", []*View{view("a", 0, at(1, "a", 1)), view("b", 9, at(5, "b", 2))}, "two leaders for 4s"},
+		{"behind one who has gone in the meantime", []*View{view("a", 0, at(1, "a", 1)), view("b", 3, at(1, "a", 1)), view("c", 9, at(5, "c", 2))}, "two leaders for 4s"},
+		{"of two groups", []*View{view("a", 0, at(1, "a", 1)), {Group: "h", Client: "b", Told: []Told{at(1, "b", 1)}}}, ""},
+		{"the same client twice", []*View{view("a", 6, at(1, "a", 1)), view("a", 9, at(5, "a", 2))}, "two leaders for 1s"},
+		{"one token for two leaders", []*View{view("a", 5, at(1, "a", 1)), view("b", 9, at(6, "b", 1))}, "token 1 has the leaders a and b"},
+		{"one token for two connections", []*View{view("a", 5, at(1, "a", 1)), view("a", 9, at(6, "a", 1))}, "with token 1 from 6s to 9s, after"},
+		{"a token that falls", []*View{view("a", 5, at(1, "a", 2)), view("b", 9, at(6, "b", 1))}, "with token 1 from 6s to 9s, after"},
+		{"two orders", []*View{view("x", 0, at(1, "a", 1), at(2, "b", 2)), view("y", 0, at(1, "b", 2), at(2, "a", 1))}, "told of a with token 1 at 2s, after b"},
+		{"the same leader twice", []*View{view("x", 0, at(1, "a", 1), at(2, "a", 1))}, "told of a with token 1 at 2s, after a"},
+		{"some are missed", []*View{view("x", 0, at(1, "a", 1), at(2, "b", 2), at(3, "c", 3)), view("y", 0, at(1, "a", 1), at(3, "c", 3))}, ""},
+
+		{"cut off", []*View{view("a", 6, at(1, "a", 1)).with("cut", 2, 7, 4), view("b", 9, at(5, "b", 2))}, ""},
+		{"cut off for good", []*View{view("a", 6, at(1, "a", 1)).with("cut", 2, 0, 4), view("b", 9, at(5, "b", 2))}, ""},
+		{"cut off, and wrong for too long", []*View{view("a", 10, at(1, "a", 1)).with("cut", 2, 0, 4), view("b", 11, at(5, "b", 2))}, "two leaders for 5s"},
+		{"cut off before", []*View{view("a", 6, at(1, "a", 1)).with("cut", 2, 4, 4), view("b", 9, at(5, "b", 2))}, "two leaders for 1s"},
+		{"cut off after", []*View{view("a", 7, at(1, "a", 1)).with("cut", 6, 8, 4), view("b", 9, at(5, "b", 2))}, "two leaders for 2s"},
+		{"cut off, the new one", []*View{view("a", 6, at(1, "a", 1)), view("b", 9, at(5, "b", 2)).with("cut", 2, 8, 4)}, "two leaders for 1s"},
+		{"told late when cut off", []*View{view("a", 9, at(6, "a", 1)).with("cut", 4, 9, 4), view("b", 8, at(5, "b", 2))}, ""},
+		{"told too late when cut off", []*View{view("a", 9, at(7, "a", 1)).with("cut", 4, 9, 4), view("b", 6, at(5, "b", 2))}, ""},
+		{"told too late", []*View{view("a", 9, at(7, "a", 1)), view("b", 6, at(5, "b", 2))}, "with token 1 from 7s to 9s, after b"},
+		{"paused until it knew", []*View{view("a", 8, at(1, "a", 1)).with("paused", 5, 8, 0), view("b", 9, at(5, "b", 2))}, ""},
+		{"wrong after the pause", []*View{view("a", 9, at(1, "a", 1)).with("paused", 5, 8, 0), view("b", 9, at(5, "b", 2))}, "two leaders for 4s"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := Check(c.views).Violations
+			switch {
+			case c.want == "" && len(got) > 0:
+				t.Errorf("found %q", got)
+			case !strings.Contains(strings.Join(got, "\n"), c.want):
+				t.Errorf("found %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// What is excused is counted by its kind.
+func TestCheckCounts(t *testing.T) {
+	v := Check([]*View{
+		view("a", 6, at(1, "a", 1)).with("paused", 1, 2, 0).with("cut", 2, 7, 4),
+		view("b", 8, at(5, "b", 2)).with("paused", 5, 9, 0),
+		view("c", 9, at(7, "c", 3)),
+	})
+	if len(v.Violations) > 0 || v.Leaderships != 3 || len(v.Excused) != 2 ||
+		len(v.Excused["cut"]) != 1 || v.Excused["cut"][0] != time.Second ||
+		len(v.Excused["paused"]) != 1 || v.Excused["paused"][0] != time.Second {
+		t.Errorf("%+v", v)
+	}
+}
+
+func TestUnsettled(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		views []*View
+		want  string
+	}{
+		{"nobody", nil, ""},
+		{"one leader", []*View{view("a", 0, at(1, "a", 1)), view("b", 0, at(2, "a", 1))}, ""},
+		{"those who have gone do not count", []*View{view("a", 0, at(1, "a", 1)), view("b", 3, at(2, "b", 0))}, ""},
+		{"two leaders", []*View{view("a", 0, at(1, "a", 1)), view("b", 0, at(2, "b", 2))}, "2 leaders are believed in"},
+		{"an older leadership of the same", []*View{view("a", 0, at(1, "a", 2)), view("b", 0, at(2, "a", 1))}, "2 leaders are believed in"},
+		{"a leader who has gone", []*View{view("a", 3, at(1, "a", 1)), view("b", 0, at(2, "a", 1))}, "0 connections are its leader a"},
+		{"a leader twice", []*View{view("a", 0, at(1, "a", 1)), view("a", 0, at(2, "a", 1))}, "2 connections are its leader a"},
+		{"no answer", []*View{view("a", 0, at(1, "a", 1)), view("b", 0)}, "1 of 2 have no answer"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := Unsettled(c.views)
+			if c.want == "" && len(got) > 0 || c.want != "" && (len(got) != 1 || !strings.Contains(got[0], c.want)) {
+				t.Errorf("%q, want %q", got, c.want)
+			}
+		})
+	}
+}
