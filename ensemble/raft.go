@@ -117,7 +117,8 @@ func (n *Node) startRaft() error {
 	c.NotifyCh = leading
 	c.Logger = logger
 
-	n.raft, err = raft.NewRaft(c, n.fsm, store, store, snapshots, n.transport)
+	entries := &raftStore{store: store}
+	n.raft, err = raft.NewRaft(c, n.fsm, entries, entries, snapshots, n.transport)
 	if err != nil {
 		n.transport.Close()
 		return permanent("data folder: raft does not start on it: %w; %s", err, cureFolder)
@@ -129,6 +130,8 @@ func (n *Node) startRaft() error {
 			return err
 		}
 	}
+
+	entries.running.Store(true)
 
 	changes := make(chan raft.Observation, 16)
 	n.raft.RegisterObserver(raft.NewObserver(changes, false, func(o *raft.Observation) bool {

@@ -1,0 +1,44 @@
+package ensemble
+
+import (
+	"runtime"
+	"sync/atomic"
+
+	"github.com/hashicorp/raft"
+)
+
+// raftStore is the store as Raft has it. Where Raft cannot save its term, or read an
+// entry that is committed, it panics, and the process would die in the middle of closing
+// its connections and dump all its goroutines, on what is only a disk that failed.
+// Who is to know of the disk knows (boltstore.Options.OnError) and stops the node;
+// Raft's goroutine, which has no way to go on, ends here.
+type raftStore struct {
+	store
+	running atomic.Bool // Raft has started: from now on only its own goroutines call
+}
+
+type store interface {
+	raft.LogStore
+	raft.StableStore
+}
+
+func (s *raftStore) SetUint64(key []byte, value uint64) error {
+	return s.survive(s.store.SetUint64(key, value))
+}
+
+func (s *raftStore) GetLog(index uint64, l *raft.Log) error {
+	err := s.store.GetLog(index, l)
+	if err == raft.ErrLogNotFound {
+		return err
+	}
+	return s.survive(err)
+}
+
+// survive returns the error of a call that Raft takes for impossible, or does not
+// return.
+func (s *raftStore) survive(err error) error {
+	if err != nil && s.running.Load() {
+		runtime.Goexit()
+	}
+	return err
+}
