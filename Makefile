@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 # Where "build" puts the binary.
 BIN ?= bin/leader-latch
 
-.PHONY: help build run test race lint fuzz corpus bench packages test-packages clean
+.PHONY: help build run test race lint fuzz faults corpus bench packages test-packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +31,9 @@ race: ## all tests under the race detector (needs a C compiler)
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l .) && test -z "$$unformatted" || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
 	go vet ./...
+	go vet -tags faults ./cmd/leader-latch
 	$(TOOL) staticcheck ./...
+	$(TOOL) staticcheck -tags faults ./cmd/leader-latch
 
 FUZZTIME ?= 30s
 fuzz: ## every fuzz target for FUZZTIME (30s) each
@@ -40,6 +42,11 @@ fuzz: ## every fuzz target for FUZZTIME (30s) each
 	    echo "== $$pkg $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg; \
 	  done; \
 	done
+
+FAULTS ?= 150s
+TIMING ?= normal
+faults: ## real processes under faults, random ones for FAULTS (150s) beside 2 to 3 minutes of named ones (needs root; README, Faults)
+	LEADER_LATCH_TEST_TIMING=$(TIMING) go test -tags faults -count=1 -timeout 12h -parallel 2 -v -run '^TestFault' ./cmd/leader-latch -faults $(FAULTS) $(FAULTS_FLAGS)
 
 CORPUS ?= testdata/riakconf/real
 corpus: ## read every riak.conf of a folder, CORPUS=..., beside its expected outcome

@@ -228,6 +228,8 @@ type proc struct {
 	log  string // file with its stderr
 	gone chan struct{}
 	err  error // of Wait; set when gone is closed
+
+	connect func(addr string) (net.Conn, error) // how clients do; nil: by net.Dial
 }
 
 // start starts a node on a folder, with lines added to its configuration, and
@@ -244,6 +246,19 @@ func start(t testing.TB, dir string, lines ...string) *proc {
 
 // launch starts a node and waits until its listener is bound.
 func launch(t testing.TB, dir string, lines ...string) *proc {
+	t.Helper()
+	conf := writeConf(t, dir, lines...)
+	log := filepath.Join(t.TempDir(), "log")
+	out, err := os.Create(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	return serveFile(t, conf, log, out)
+}
+
+// writeConf writes the riak.conf of a node on a folder, and gives its name.
+func writeConf(t testing.TB, dir string, lines ...string) string {
 	t.Helper()
 	conf := filepath.Join(dir, "etc", "riak.conf")
 	text := `nodename = riak@127.0.0.1
@@ -262,13 +277,7 @@ leader_latch.timing = calm
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	log := filepath.Join(t.TempDir(), "log")
-	out, err := os.Create(log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
-	return serveFile(t, conf, log, out)
+	return conf
 }
 
 // serveFile starts a node on a configuration that is there, with its log in

@@ -30,7 +30,11 @@ type conn struct {
 
 func (p *proc) dial() *conn {
 	p.t.Helper()
-	nc, err := net.Dial("tcp", p.addr)
+	connect := p.connect
+	if connect == nil {
+		connect = func(addr string) (net.Conn, error) { return net.Dial("tcp", addr) }
+	}
+	nc, err := connect(p.addr)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -85,17 +89,22 @@ func (p *proc) groups() (groups []ensemble.Group) {
 // need no process for each question.
 func (p *proc) get(path string, v any) {
 	p.t.Helper()
-	conf, _, err := riakconf.Load(p.conf)
-	if err == nil {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		a := newAdmin(conf)
-		defer a.client.CloseIdleConnections()
-		err = a.get(ctx, path, nil, v)
-	}
-	if err != nil {
+	if err := p.ask(path, v); err != nil {
 		p.t.Fatalf("ask the node for %s: %v\n%s", path, err, p.logText())
 	}
+}
+
+// ask is get for nodes that may be down.
+func (p *proc) ask(path string, v any) error {
+	conf, _, err := riakconf.Load(p.conf)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	a := newAdmin(conf)
+	defer a.client.CloseIdleConnections()
+	return a.get(ctx, path, nil, v)
 }
 
 // settled waits until no group is left.

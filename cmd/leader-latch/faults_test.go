@@ -1,0 +1,596 @@
+//go:build faults
+
+package main
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"leaderlatch/ensemble"
+	"leaderlatch/latch/latchtest"
+)
+
+// The attack on real processes: nodes and clients on hosts of a network of the test's
+// own, with faults of all kinds in a random order, and everything that a client was
+// told held against the promise. It needs root; see README, Faults.
+var (
+	faultsTime   = flag.Duration("faults", 4*time.Minute, "how long the random faults last in all")
+	faultsSeed   = flag.Uint64("faults-seed", 0, "the order of faults to play again; 0: a new one")
+	faultsGroups = flag.Int("faults-groups", 100, "how many groups there are")
+	faultsKinds  = flag.String("faults-kinds", "", "only these kinds of faults, with commas between; empty: all")
+)
+
+// settleTime is within how long after the last fault every group has to have its
+// one leader. It is no bound of the service, which is logged, but of the machine.
+const settleTime = 60 * time.Second
+
+func TestFaultsInRandomOrder(t *testing.T) {
+	for _, nodes := range []int{3, 5} {
+		t.Run(fmt.Sprint(nodes, " nodes"), func(t *testing.T) {
+			a := newAttacker(t, nodes, *faultsGroups)
+			end := time.Now().Add(*faultsTime / 2)
+			var both sync.WaitGroup
+			both.Go(func() { a.play(a.rnd, a.nodeFaults(), end, true) })
+			both.Go(func() { a.play(a.victims, a.clientFaults(), end, false) })
+			both.Wait()
+			for _, what := range a.judge().Violations {
+				t.Error(what)
+			}
+		})
+	}
+}
+
+// The attack itself is tried on nodes that lack a guard: without the dead-man's switch
+// the connections of a paused node stay open, and it has to find two leaders.
+func TestFaultsAreFound(t *testing.T) {
+	a := newAttacker(t, 3, 20, "leader_latch.dead_man_switch = off")
+	for _, n := range a.nodes {
+		n.signal(syscall.SIGSTOP)
+		time.Sleep(ensemble.Normal.Expiry + time.Second)
+		n.signal(syscall.SIGCONT)
+	}
+	if v := a.judge(); len(v.Violations) == 0 {
+		t.Error("nothing was found")
+	} else {
+		t.Logf("found: %s", v.Violations[0])
+	}
+}
+
+// attacker plays faults against a cluster.
+type attacker struct {
+	*network
+	rnd     *rand.Rand // of the order of faults
+	nodes   []*node
+	hosts   []*host // of the nodes
+	crowd   *crowd
+	victims *rand.Rand // of the faults of clients
+
+	mu    sync.Mutex
+	count map[string]int
+
+	changing sync.Mutex // held while the cluster's members change: one at a time
+}
+
+// fault is a kind of fault. begin makes one, as the source of chance says, and gives
+// how to end it and what it was.
+type fault struct {
+	name  string
+	begin func(r *rand.Rand) (end func(), what string)
+	hold  time.Duration // how long it lasts at most
+}
+
+// newAttacker starts nodes and clients, and waits until all groups have leaders.
+func newAttacker(t *testing.T, nodes, groups int, lines ...string) *attacker {
+	seed := *faultsSeed
+	if seed == 0 {
+		seed = rand.Uint64() >> 1
+	}
+	t.Logf("seed %d: -faults-seed=%[1]d plays these faults again", seed)
+	rnd := rand.New(rand.NewPCG(seed, uint64(nodes)))
+
+	nw := newNetwork(t, nodes+2) // the last two have clients only
+	a := &attacker{network: nw, rnd: rnd, hosts: nw.hosts[:nodes], victims: rand.New(rand.NewPCG(seed, 1)), count: map[string]int{}}
+	for _, h := range a.hosts {
+		h.mountDisk()
+	}
+	for i, m := range onHosts(a.hosts, "normal", append(lines, "leader_latch.fencing.internal = on")...) {
+		if i%2 == 0 { // it goes on until a write fails
+			m.lines = append(m.lines, "leader_latch.minimum_free_space = 0")
+		}
+		n := supervise(m, a.hosts[i])
+		a.nodes = append(a.nodes, n)
+		t.Cleanup(n.stop)
+	}
+	for _, n := range a.nodes {
+		if out, err := n.command("wait", "--timeout", "60s"); err != nil {
+			t.Fatalf("wait: %v: %s\n%s", err, out, n.tail())
+		}
+	}
+	a.crowd = newCrowd(nw, a.hosts, groups, rnd)
+	a.crowd.addProcesses(5, rnd)
+	t.Cleanup(a.crowd.stop) // before the nodes, whose ends are not of interest
+	a.settle("before the first fault")
+	return a
+}
+
+// play plays up to three faults at once, and the next ones when these have ended, until
+// the time is over.
+func (a *attacker) play(r *rand.Rand, faults []fault, until time.Time, tell bool) {
+	if *faultsKinds != "" {
+		faults = slices.DeleteFunc(faults, func(f fault) bool { return !slices.Contains(strings.Split(*faultsKinds, ","), f.name) })
+	}
+	for len(faults) > 0 && time.Now().Before(until) && !a.t.Failed() {
+		var lasting sync.WaitGroup
+		for range 1 + r.IntN(5)/2 {
+			f := faults[r.IntN(len(faults))]
+			hold := time.Duration(math.Pow(r.Float64(), 2) * float64(f.hold)) // rather short ones
+			begun := a.now()
+			end, what := f.begin(r)
+			if end == nil {
+				continue
+			}
+			if tell {
+				a.t.Logf("%v: %s %s, for %v", begun.Round(time.Millisecond), f.name, what, hold.Round(time.Millisecond))
+			}
+			a.mu.Lock()
+			a.count[f.name]++
+			a.mu.Unlock()
+			lasting.Go(func() {
+				time.Sleep(hold)
+				end()
+			})
+		}
+		lasting.Wait()
+		time.Sleep(time.Duration(r.Int64N(int64(500 * time.Millisecond))))
+	}
+}
+
+func (a *attacker) some(r *rand.Rand, most int) (nodes []*node, what string) {
+	for _, i := range r.Perm(len(a.nodes))[:1+r.IntN(most)] {
+		nodes = append(nodes, a.nodes[i])
+	}
+	return nodes, "of node " + numbers(nodes)
+}
+
+func numbers(nodes []*node) string {
+	var all []string
+	for _, n := range nodes {
+		all = append(all, fmt.Sprint(n.n))
+	}
+	return strings.Join(all, ", ")
+}
+
+// halves deals the nodes' hosts into two parts, neither empty.
+func (a *attacker) halves(r *rand.Rand) (some, others []*host) {
+	order := r.Perm(len(a.hosts))
+	cut := 1 + r.IntN(len(order)-1)
+	for i, n := range order {
+		if i < cut {
+			some = append(some, a.hosts[n])
+		} else {
+			others = append(others, a.hosts[n])
+		}
+	}
+	return some, others
+}
+
+func names(hosts []*host) string {
+	var all []string
+	for _, h := range hosts {
+		all = append(all, fmt.Sprint(h.n))
+	}
+	return "{" + strings.Join(all, " ") + "}"
+}
+
+func (a *attacker) nodeFaults() []fault {
+	each := func(nodes []*node, f func(*node) func()) func() {
+		var ends []func()
+		for _, n := range nodes {
+			ends = append(ends, f(n))
+		}
+		return func() {
+			for _, end := range ends {
+				end()
+			}
+		}
+	}
+	return []fault{
+		{"kill", func(r *rand.Rand) (func(), string) {
+			nodes, what := a.some(r, len(a.nodes))
+			stay := r.IntN(2) == 0 // down for a while, or started again at once
+			return each(nodes, func(n *node) func() {
+				release := func() {}
+				if stay {
+					release = n.hold()
+				}
+				n.signal(syscall.SIGKILL)
+				return release
+			}), what
+		}, 4 * time.Second},
+		{"pause", func(r *rand.Rand) (func(), string) {
+			nodes, what := a.some(r, len(a.nodes))
+			return each(nodes, func(n *node) func() {
+				n.signal(syscall.SIGSTOP)
+				return func() { n.signal(syscall.SIGCONT) }
+			}), what
+		}, 4 * time.Second},
+		{"short pause", func(r *rand.Rand) (func(), string) {
+			nodes, what := a.some(r, len(a.nodes))
+			return each(nodes, func(n *node) func() {
+				n.signal(syscall.SIGSTOP)
+				return func() { n.signal(syscall.SIGCONT) }
+			}), what
+		}, 2200 * time.Millisecond}, // about as long as a lease
+		{"stop", func(r *rand.Rand) (func(), string) {
+			nodes, what := a.some(r, 2)
+			return each(nodes, func(n *node) func() {
+				release := n.hold()
+				n.terminate()
+				return release
+			}), what
+		}, 3 * time.Second},
+		{"isolate", func(r *rand.Rand) (func(), string) {
+			n := a.nodes[r.IntN(len(a.nodes))]
+			return a.cut(both([]*host{n.host}, a.hosts)), "node " + fmt.Sprint(n.n)
+		}, 5 * time.Second},
+		{"isolate the host", func(r *rand.Rand) (func(), string) { // from clients too
+			n := a.nodes[r.IntN(len(a.nodes))]
+			return a.cut(both([]*host{n.host}, a.network.hosts)), "of node " + fmt.Sprint(n.n)
+		}, 5 * time.Second},
+		{"split", func(r *rand.Rand) (func(), string) {
+			some, others := a.halves(r)
+			return a.cut(both(some, others)), names(some) + names(others)
+		}, 5 * time.Second},
+		{"shatter", func(*rand.Rand) (func(), string) {
+			return a.cut(all(both(a.hosts, a.hosts))), "all nodes"
+		}, 5 * time.Second},
+		{"bridge", func(r *rand.Rand) (func(), string) { // one is seen by all others
+			order := r.Perm(len(a.hosts))
+			var left, right []*host
+			for i, n := range order[1:] {
+				if i < (len(order)-1)/2 {
+					left = append(left, a.hosts[n])
+				} else {
+					right = append(right, a.hosts[n])
+				}
+			}
+			return a.cut(both(left, right)), names(left) + " - " + fmt.Sprint(order[0]) + " - " + names(right)
+		}, 6 * time.Second},
+		{"ring", func(r *rand.Rand) (func(), string) { // each sees its neighbours; of three, one link is cut
+			order := r.Perm(len(a.hosts))
+			var arrows []arrow
+			for i := range order {
+				for j := i + 2; j < len(order) && j-i < len(order)-1; j++ {
+					arrows = append(arrows, both([]*host{a.hosts[order[i]]}, []*host{a.hosts[order[j]]})...)
+				}
+			}
+			if len(order) == 3 {
+				arrows = both([]*host{a.hosts[order[0]]}, []*host{a.hosts[order[2]]})
+			}
+			return a.cut(arrows), fmt.Sprint(order)
+		}, 6 * time.Second},
+		{"one way", func(r *rand.Rand) (func(), string) {
+			some, others := a.halves(r)
+			var arrows []arrow
+			for _, w := range both(some, others) {
+				if slices.Contains(some, w.from) {
+					arrows = append(arrows, w)
+				}
+			}
+			return a.cut(arrows), names(others) + " hear nothing of " + names(some)
+		}, 6 * time.Second},
+		{"some ways", func(r *rand.Rand) (func(), string) { // any set of directions
+			var arrows []arrow
+			var what []string
+			for _, w := range all(both(a.hosts, a.hosts)) {
+				if r.IntN(3) == 0 {
+					arrows = append(arrows, w)
+					what = append(what, fmt.Sprint(w.from.n, ">", w.to.n))
+				}
+			}
+			return a.cut(arrows), "cut " + strings.Join(what, " ")
+		}, 6 * time.Second},
+		{"loss", func(r *rand.Rand) (func(), string) {
+			some, _ := a.halves(r)
+			percent := 2 + r.IntN(40)
+			return a.lose(percent, some), fmt.Sprintf("of %d%% at %s", percent, names(some))
+		}, 6 * time.Second},
+		{"slow", func(r *rand.Rand) (func(), string) {
+			some, _ := a.halves(r)
+			return a.slow(some), names(some)
+		}, 5 * time.Second},
+		{"freeze the host", func(r *rand.Rand) (func(), string) {
+			n := a.nodes[r.IntN(len(a.nodes))]
+			heal := a.cut(both([]*host{n.host}, a.network.hosts))
+			n.signal(syscall.SIGSTOP)
+			var asleep []*client
+			for _, c := range a.crowd.clients {
+				if c.home == n.host {
+					c.pause()
+					asleep = append(asleep, c)
+				}
+			}
+			return func() {
+				n.signal(syscall.SIGCONT)
+				heal()
+				for _, c := range asleep {
+					c.wake()
+				}
+			}, "of node " + fmt.Sprint(n.n)
+		}, 5 * time.Second},
+		{"rolling restart", func(r *rand.Rand) (func(), string) {
+			order := r.Perm(len(a.nodes))
+			for _, i := range order {
+				n := a.nodes[i]
+				release := n.hold()
+				n.terminate()
+				n.awaitEnd(20 * time.Second)
+				release()
+				n.program("wait", "--timeout", "10s").Run() // it may be cut off just now
+			}
+			return func() {}, fmt.Sprint(order)
+		}, time.Second},
+		{"replace", func(r *rand.Rand) (func(), string) { // a machine loses its disk, and comes back under its name
+			n := a.nodes[r.IntN(len(a.nodes))]
+			done, ok := a.changeMembers()
+			if !ok {
+				return nil, ""
+			}
+			release := n.hold()
+			n.signal(syscall.SIGKILL)
+			n.awaitEnd(30 * time.Second)
+			if err := os.RemoveAll(filepath.Join(n.disk, "data")); err != nil {
+				a.t.Error(err)
+			}
+			return func() { release(); done() }, "node " + fmt.Sprint(n.n)
+		}, 3 * time.Second},
+		{"leave and join", func(r *rand.Rand) (func(), string) {
+			order := r.Perm(len(a.nodes))
+			n, other := a.nodes[order[0]], a.nodes[order[1]]
+			done, ok := a.changeMembers()
+			if !ok {
+				return nil, ""
+			}
+			n.within(15*time.Second, "cluster", "leave")
+			return func() {
+				a.crowd.running.Go(func() {
+					for !a.crowd.stopped() && !a.one() {
+						n.within(15*time.Second, "cluster", "join", other.name)
+						time.Sleep(time.Second)
+					}
+				})
+				done()
+			}, "node " + fmt.Sprint(n.n)
+		}, 2 * time.Second},
+		{"full disk", func(r *rand.Rand) (func(), string) {
+			n := a.nodes[r.IntN(len(a.nodes))]
+			well := n.sicken()
+			heal, err := n.fillDisk(int64(r.IntN(2)) * (32 << 20)) // to the last block, or to what some nodes keep
+			if err != nil {
+				well()
+				a.t.Error(err)
+				return nil, ""
+			}
+			return func() { heal(); well() }, "of node " + fmt.Sprint(n.n)
+		}, 8 * time.Second},
+		{"stalled disk", func(r *rand.Rand) (func(), string) {
+			n := a.nodes[r.IntN(len(a.nodes))]
+			well := n.sicken()
+			n.mu.Lock()
+			n.stalled = n.now()
+			n.mu.Unlock()
+			heal, err := n.stallDisk(15 * time.Second)
+			if err != nil {
+				well()
+				a.t.Error(err)
+				return nil, ""
+			}
+			return func() { heal(); well() }, "of node " + fmt.Sprint(n.n)
+		}, 10 * time.Second},
+	}
+}
+
+// changeMembers begins a change of the cluster's members, unless another one is under
+// way or not all are well: two of three that begin anew would be a majority lost for
+// good. The next one may begin when done was called and all are one cluster again.
+func (a *attacker) changeMembers() (done func(), ok bool) {
+	if !a.changing.TryLock() {
+		return nil, false
+	}
+	if !a.one() {
+		a.changing.Unlock()
+		return nil, false
+	}
+	return func() {
+		a.crowd.running.Go(func() {
+			defer a.changing.Unlock()
+			for !a.crowd.stopped() && !a.one() {
+				time.Sleep(200 * time.Millisecond)
+			}
+		})
+	}, true
+}
+
+// one reports whether each node knows all as voting members with a session.
+func (a *attacker) one() bool {
+	for _, n := range a.nodes {
+		var c ensemble.Cluster
+		if n.ask("/cluster", &c) != nil || !whole(c, len(a.nodes)) {
+			return false
+		}
+	}
+	return true
+}
+
+// all drops what is there twice.
+func all(arrows []arrow) []arrow {
+	seen := map[arrow]bool{}
+	return slices.DeleteFunc(arrows, func(w arrow) bool {
+		twice := seen[w]
+		seen[w] = true
+		return twice
+	})
+}
+
+// sicken allows that the node fails, until a while after well was called: what it
+// asked of its disk may still be under way.
+func (n *node) sicken() (well func()) {
+	n.count(&n.sick, 1)
+	return func() {
+		time.AfterFunc(10*time.Second, func() {
+			n.count(&n.sick, -1)
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			if n.sick == 0 {
+				n.stalled = 0
+			}
+		})
+	}
+}
+
+func (a *attacker) clientFaults() []fault {
+	leave := func(how func(*net.TCPConn)) func(*rand.Rand) (func(), string) {
+		return func(r *rand.Rand) (func(), string) {
+			for range 1 + r.IntN(4) {
+				a.crowd.clients[r.IntN(len(a.crowd.clients))].leave(how)
+			}
+			return func() {}, ""
+		}
+	}
+	return []fault{
+		{"client closes", leave(func(nc *net.TCPConn) { nc.Close() }), time.Second},
+		{"client half closes", leave(func(nc *net.TCPConn) { nc.CloseWrite(); time.AfterFunc(time.Second, func() { nc.Close() }) }), time.Second},
+		{"client resets", leave(func(nc *net.TCPConn) { nc.SetLinger(0); nc.Close() }), time.Second},
+		{"client pauses", func(r *rand.Rand) (func(), string) {
+			var asleep []*client
+			for range 1 + r.IntN(20) {
+				c := a.crowd.clients[r.IntN(len(a.crowd.clients))]
+				c.pause()
+				asleep = append(asleep, c)
+			}
+			return func() {
+				for _, c := range asleep {
+					c.wake()
+				}
+			}, ""
+		}, 3 * time.Second},
+		{"client process killed", func(r *rand.Rand) (func(), string) {
+			a.crowd.processes[r.IntN(len(a.crowd.processes))].signal(syscall.SIGKILL)
+			return func() {}, ""
+		}, time.Second},
+		{"client process stopped", func(r *rand.Rand) (func(), string) {
+			p := a.crowd.processes[r.IntN(len(a.crowd.processes))]
+			p.signal(syscall.SIGSTOP)
+			return func() { p.signal(syscall.SIGCONT) }, ""
+		}, 4 * time.Second},
+		{"clients cut off", func(r *rand.Rand) (func(), string) { // a host of clients, from some nodes, one way or both
+			h := a.network.hosts[len(a.hosts)+r.IntN(2)]
+			some, _ := a.halves(r)
+			arrows := both([]*host{h}, some)
+			if way := r.IntN(3); way < 2 {
+				arrows = slices.DeleteFunc(arrows, func(w arrow) bool { return (w.from == h) == (way == 0) })
+			}
+			return a.cut(arrows), ""
+		}, 5 * time.Second},
+	}
+}
+
+// settle waits until every group has one leader, whom all its members know.
+func (a *attacker) settle(when string) {
+	a.t.Helper()
+	began := time.Now()
+	for {
+		var connected int
+		views := a.crowd.views()
+		for _, v := range views {
+			if v.End == 0 && len(v.Told) > 0 {
+				connected++
+			}
+		}
+		why := latchtest.Unsettled(views)
+		if connected == a.crowd.size() && why == nil {
+			break
+		}
+		if time.Since(began) > settleTime || a.t.Failed() {
+			a.t.Errorf("%s: %d of %d clients are members, and\n%s", when, connected, a.crowd.size(), strings.Join(why, "\n"))
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	a.t.Logf("%s: %d clients in %d groups have settled after %v", when, a.crowd.size(), len(a.crowd.groups), time.Since(began).Round(time.Millisecond))
+	a.sameAsNodesSay()
+}
+
+// sameAsNodesSay compares what clients were told with what each node shows.
+func (a *attacker) sameAsNodesSay() {
+	a.t.Helper()
+	last := map[string]latchtest.Told{}
+	for _, v := range a.crowd.views() {
+		if v.End == 0 && len(v.Told) > 0 {
+			last[v.Group] = v.Told[len(v.Told)-1]
+		}
+	}
+	for _, n := range a.nodes {
+		var differs []string
+		for range 100 { // clients see a change before the slowest node does
+			differs = nil
+			for _, g := range n.groups() {
+				if l := last[g.Name]; l.Leader != g.Leader || l.Token != g.Token {
+					differs = append(differs, fmt.Sprintf("%s: %s with token %d, clients know %s with %d", g.Name, g.Leader, g.Token, l.Leader, l.Token))
+				}
+			}
+			if differs == nil {
+				break
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		if differs != nil {
+			a.t.Errorf("node %d: %s", n.n, strings.Join(differs, "\n"))
+		}
+	}
+}
+
+// judge waits until all has settled, and holds what was seen against the promise.
+func (a *attacker) judge() latchtest.Verdict {
+	a.t.Helper()
+	healed := time.Now()
+	for !a.one() && time.Since(healed) < settleTime {
+		time.Sleep(50 * time.Millisecond)
+	}
+	a.settle("after the last fault")
+	a.t.Logf("all nodes are one cluster, and all groups have a leader, %v after the last fault", time.Since(healed).Round(time.Millisecond))
+	views := a.crowd.views()
+	v := latchtest.Check(views)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, kind := range slices.Sorted(maps.Keys(a.count)) {
+		a.t.Logf("faults: %5d %s", a.count[kind], kind)
+	}
+	for _, n := range a.nodes {
+		n.mu.Lock()
+		a.t.Logf("endings of node %d: %v", n.n, n.endings)
+		n.mu.Unlock()
+	}
+	a.t.Logf("%d connections, %d leaderships, %d JOINs refused; violations: %d", len(views), v.Leaderships, a.crowd.refused.Load(), len(v.Violations))
+	for kind, times := range v.Excused {
+		slices.Sort(times)
+		a.t.Logf("two took themselves for the leader while the older one was %s: %d times, %v p50, %v at most; bound %v",
+			kind, len(times), times[len(times)/2], times[len(times)-1], clientGivesUp+clientGrace)
+	}
+	if v.Leaderships < len(a.crowd.groups) {
+		a.t.Error("hardly anybody led")
+	}
+	return v
+}
