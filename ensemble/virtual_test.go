@@ -59,6 +59,7 @@ type world struct {
 	hosts []*host
 
 	mu      sync.Mutex // guards what follows; taken last
+	luck    *rand.Rand // of clients
 	history []string
 	clients []*virtualClient // connected, as of the last JOIN
 
@@ -85,7 +86,7 @@ func playVirtual(t *testing.T, seed uint64) map[string][]porcupine.Operation {
 		}
 	}
 	rng := rand.New(rand.NewPCG(seed, 1))
-	w := &world{t: t, seed: seed, rng: rng, leaders: make(map[string]string), began: time.Now(), net: newVirtualNetwork(rand.New(rand.NewPCG(seed, 2)))}
+	w := &world{t: t, seed: seed, rng: rng, luck: rand.New(rand.NewPCG(seed, 3)), leaders: make(map[string]string), began: time.Now(), net: newVirtualNetwork(rand.New(rand.NewPCG(seed, 2)))}
 	defer func() {
 		w.net.close()
 		time.Sleep(time.Minute) // what still waits for something sees its end
@@ -103,7 +104,7 @@ func playVirtual(t *testing.T, seed uint64) map[string][]porcupine.Operation {
 		h.start()
 	}
 	w.until("the cluster is whole", time.Minute, func() bool {
-		return !slices.ContainsFunc(w.hosts, func(h *host) bool { return h.node == nil || h.node.missing() != nil || h.node.size() != 3 })
+		return !slices.ContainsFunc(w.hosts, func(h *host) bool { return h.node == nil || !h.ready() || h.node.size() != 3 })
 	})
 
 	const faults = 60 * time.Second
@@ -273,6 +274,13 @@ func (h *host) start() {
 	h.node, h.dir = n, dir
 }
 
+// ready reports whether a JOIN would succeed.
+func (h *host) ready() bool {
+	h.node.mu.Lock()
+	defer h.node.mu.Unlock()
+	return h.node.missing() == nil
+}
+
 // crash is the death of the process: nothing is said any more, and its clients
 // see that.
 func (h *host) crash() {
@@ -382,7 +390,7 @@ func (c *virtualClient) Close() {
 		return
 	}
 	c.end()
-	knows := c.w.rng.Float64() < 0.9
+	knows := c.w.luck.Float64() < 0.9
 	c.w.mu.Unlock()
 	go func() {
 		if knows {
