@@ -428,13 +428,15 @@ func (c realCluster) place(node string) (ensemble.Place, error) {
 }
 
 // ringOf is a cluster as Riak would print it: every member has an equal share of
-// a ring that there is not, and the raft leader is the claimant.
+// a ring that there is not, and the raft leader is the claimant. As with Riak it is
+// the claimant who knows whether the ring is ready: without one nobody does, and any
+// other node that is down changes nothing, as if an operator had marked it as down.
 func ringOf(c ensemble.Cluster, ready bool) status.Ring {
-	ring := status.Ring{Ready: &ready}
+	var ring status.Ring
 	for _, m := range c.Members {
 		ring.Members = append(ring.Members, status.Member{Name: m.Name, Status: "valid", Up: m.Up, Share: 1000 / len(c.Members)})
 		if m.RaftLeader {
-			ring.Claimant = m.Name
+			ring.Claimant, ring.Ready = m.Name, &ready
 		}
 	}
 	return ring
