@@ -2,6 +2,7 @@ package ensemble
 
 import (
 	"fmt"
+	"os"
 	"sync"
 	"time"
 	"unsafe"
@@ -21,8 +22,15 @@ type deadMan struct {
 	closed bool
 }
 
-// newDeadMan makes the timer, not yet running.
+// newDeadMan makes the timer, not yet running. The first process of a container, or
+// of a machine, cannot have one: the kernel keeps it from being killed by anything
+// of its own, even by SIGKILL (pid_namespaces(7)). The error is a [PermanentError]
+// then.
 func newDeadMan() (*deadMan, error) {
+	if os.Getpid() == 1 {
+		return nil, permanent("dead-man's switch: the kernel does not let process 1 of a container be killed by a timer of its own; " +
+			"have an init be process 1 (docker run --init), or leader_latch.dead_man_switch = off does without")
+	}
 	event := sigevent{signo: int32(unix.SIGKILL)}
 	d := &deadMan{}
 	_, _, errno := unix.Syscall(unix.SYS_TIMER_CREATE, unix.CLOCK_BOOTTIME, uintptr(unsafe.Pointer(&event)), uintptr(unsafe.Pointer(&d.id)))

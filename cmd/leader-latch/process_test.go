@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -623,4 +624,43 @@ func TestAPausedProcessWithoutTheSwitch(t *testing.T) {
 	p.signal(syscall.SIGCONT)
 	next.wantEnd() // and no LEADER b of a session that is over
 	p.join("g", "b", "b")
+}
+
+// The kernel does not kill the first process of a container for its own timer. A
+// node that would be that one says so, and what to do.
+func TestAsProcessOneThereIsNoSwitch(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		line string
+		want string
+	}{
+		{"leader_latch.dead_man_switch = on", "have an init be process 1"},
+		{"leader_latch.dead_man_switch = off", "[info] started "},
+	} {
+		p := &proc{t: t, conf: writeConf(t, t.TempDir(), tc.line)}
+		p.cmd = p.program("serve")
+		p.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+		if os.Geteuid() != 0 { // in a user namespace anybody may
+			p.cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+			p.cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}
+		}
+		log, err := p.cmd.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.cmd.Start(); errors.Is(err, syscall.EPERM) {
+			t.Skip("no namespaces here: ", err)
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		said := ""
+		for lines := bufio.NewScanner(log); lines.Scan() && !strings.Contains(said, tc.want); {
+			said += lines.Text() + "\n"
+		}
+		if !strings.Contains(said, tc.want) {
+			t.Errorf("with %s it says\n%swant %q", tc.line, said, tc.want)
+		}
+		p.signal(syscall.SIGKILL) // from outside it is killed
+		p.cmd.Wait()
+	}
 }
