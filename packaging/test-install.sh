@@ -87,7 +87,9 @@ still() { # NAME
   test "$answer" = "ALREADY_JOINED test_group $1" || fail "the member got $answer"
 }
 hung_up() {
-  ! read -r -t 30 answer <&5 || fail "the member got $answer"
+  local code=0
+  read -r -t 30 answer <&5 || code=$?
+  test $code = 1 || fail "the member got ${answer:-nothing}"
   exec 5>&-
 }
 stop() {

@@ -1,8 +1,8 @@
 #!/bin/bash
 # Boots a copy of a root with systemd, in namespaces and a control group of its
-# own, and plays testdata/systemd.sh in it. test.sh calls it.
+# own, and plays testdata/systemd.sh or systemd-rpm.sh in it. test.sh calls it.
 #
-#   test-systemd.sh FOLDER   FOLDER/root is the root to copy
+#   test-systemd.sh deb|rpm FOLDER   FOLDER/root is the root to copy
 set -Eeuo pipefail
 
 if [ "$1" = boot ]; then # as the first process in the namespaces
@@ -17,18 +17,24 @@ if [ "$1" = boot ]; then # as the first process in the namespaces
     /lib/systemd/systemd --unit=test.service --log-level=notice --log-target=journal
 fi
 
-tmp=$1 root=$1/booted
+kind=$1 tmp=$2 root=$2/booted
 trap 'umount "$root"; rmdir "$root"' EXIT
 mkdir "$root"
 mount -t tmpfs booted "$root"
 cp -a "$tmp/root/." "$root"
-cp dist/leader-latch_*_"$(dpkg --print-architecture)".deb "$root/leader-latch.deb"
-cp dist/previous/leader-latch_*.deb "$root/previous.deb"
-cp dist/leader-latch-riak-admin_*.deb "$root/leader-latch-riak-admin.deb"
-cp packaging/testdata/systemd.sh "$root/test.sh"
-cp README.md "$root"
+cp README.md packaging/testdata/systemd-lib.sh packaging/testdata/readme.sh "$root"
 mkdir "$root/packages"
-cp dist/*_"$(dpkg --print-architecture)".deb dist/*_all.deb "$tmp"/riak_*.deb "$root/packages"
+if [ "$kind" = deb ]; then
+  cp packaging/testdata/systemd.sh "$root/test.sh"
+  cp dist/leader-latch_*_"$(dpkg --print-architecture)".deb "$root/leader-latch.deb"
+  cp dist/previous/leader-latch_*.deb "$root/previous.deb"
+  cp dist/leader-latch-riak-admin_*.deb "$root/leader-latch-riak-admin.deb"
+  cp dist/*_"$(dpkg --print-architecture)".deb dist/*_all.deb "$tmp"/riak_*.deb "$root/packages"
+else
+  cp packaging/testdata/systemd-rpm.sh "$root/test.sh"
+  cp dist/leader-latch-0*."$(uname -m)".rpm "$tmp"/base-*.rpm "$root/packages"
+  cp dist/previous/leader-latch-0*.rpm "$root/packages/previous.rpm"
+fi
 cat >"$root/etc/systemd/system/test.service" <<END
 [Unit]
 SuccessAction=exit

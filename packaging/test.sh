@@ -51,7 +51,7 @@ if [ -z "$mirror" ]; then # apt knows it when it has been there
   apt-get update -qq
   mirror=$(mirror)
 fi
-debootstrap --variant=minbase --include=systemd "$codename" "$tmp/root" "$mirror" >"$tmp/debootstrap.log" 2>&1 &
+debootstrap --variant=minbase --include=systemd,rpm "$codename" "$tmp/root" "$mirror" >"$tmp/debootstrap.log" 2>&1 &
 debootstrap=$!
 
 step "packages of the version before"
@@ -139,6 +139,8 @@ for kind in deb rpm; do
   step "installed: $kind"
   unshare --mount --net --pid --fork --kill-child packaging/test-install.sh "$kind" "$tmp"
 done
-step "booted: systemd starts it, watches it and stops it"
-packaging/test-systemd.sh "$tmp"
+for kind in deb rpm; do
+  step "booted: systemd starts it, watches it and stops it: $kind"
+  packaging/test-systemd.sh "$kind" "$tmp"
+done
 step "all passed"

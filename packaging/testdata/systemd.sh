@@ -1,30 +1,7 @@
-# Played inside a machine that systemd has booted, by test-systemd.sh.
-set -Eeuo pipefail
-export PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin
-conf=/etc/riak/riak.conf
-
-trap 'echo "testdata/systemd.sh: line $LINENO failed"; systemctl status leader-latch || true; journalctl --no-pager -u leader-latch -n 50' ERR
-fail() { echo "testdata/systemd.sh: line ${BASH_LINENO[0]}: $*"; false; }
-property() { systemctl show -p "$1" --value leader-latch; }
-is() { test "$(property "$1")" = "$2" || fail "$1 is $(property "$1"), not $2"; }
-eventually() { # PROPERTY VALUE
-  for _ in $(seq 600); do
-    if [ "$(property "$1")" = "$2" ]; then return; fi
-    sleep 0.1
-  done
-  is "$1" "$2"
-}
-join() { # NAME
-  leader-latch wait --timeout 60s
-  exec 5<>/dev/tcp/127.0.0.1/5323
-  echo "JOIN test_group $1" >&5
-  read -r -t 30 answer <&5
-  test "$answer" = "LEADER $1" || fail "JOIN was answered $answer"
-}
-hung_up() {
-  if read -r -t 30 answer <&5; then fail "the member got $answer"; fi
-  exec 5>&-
-}
+# Played inside a machine that systemd has booted, by test-systemd.sh: the deb.
+. /systemd-lib.sh
+readme=/README.md
+. /readme.sh
 
 echo "-- the package starts nothing; systemctl does, and returns when it serves"
 dpkg -i /previous.deb
@@ -37,7 +14,11 @@ status=$(cat "/proc/$(property MainPID)/status")
 grep -q '^CapBnd:	0000000000000000$' <<<"$status"
 grep -q '^NoNewPrivs:	1$' <<<"$status"
 grep -q '^Seccomp:	2$' <<<"$status"
-is LimitNOFILE 1048576 # where the machine lets the unit have it
+is LimitNOFILE 1048576
+hard=$(limits 1) # which is what the machine lets systemd have
+hard=${hard#* }
+if [ "$hard" -gt 1048576 ]; then hard=1048576; fi
+test "$(limits "$(property MainPID)")" = "$hard $hard"
 test "$(stat -c %U "/proc/$(property MainPID)")" = riak
 systemctl stop leader-latch
 hung_up
@@ -82,16 +63,28 @@ nothing_more() { # GROUP NAME
   echo "JOIN again again" >&"${member[$2]}"
   told "$2" "ALREADY_JOINED $1 $2"
 }
-gone() { # NAME
-  local answer
-  if read -r -t 30 answer <&"${member[$1]}"; then fail "$1 got $answer"; fi
-}
+gone() { ends "${member[$1]}"; } # NAME
 whole
 for i in $(seq 20); do # a leader at each of the other nodes, with members everywhere
   join_at $((2 + i % 2)) kept$i kept$i-lead kept$i-lead
   join_at $((3 - i % 2)) kept$i kept$i-next kept$i-lead
 done
 
+# joins_at joins groups at another node, one after the other, as long as /joining is
+# there, and prints what each was answered and after how many microseconds.
+joins_at() { # NODE
+  local n begun answer fd
+  for ((n = 0; ; n++)); do
+    begun=${EPOCHREALTIME/./}
+    exec {fd}<>"/dev/tcp/127.0.0.$1/5323"
+    echo "JOIN asked$1-$n me" >&"$fd"
+    read -r -t 30 answer <&"$fd" || answer=closed
+    echo "$((${EPOCHREALTIME/./} - begun)) $answer"
+    exec {fd}>&-
+    if [ ! -e /joining ]; then return; fi
+    sleep 0.02
+  done
+}
 upgrade() { # DEB: led has its leader at the node, and kept1 a member
   local before
   before=$(property MainPID)
@@ -100,11 +93,18 @@ upgrade() { # DEB: led has its leader at the node, and kept1 a member
   join_at 2 led led-next led-lead
   join_at 3 led led-last led-lead
   grep ' raft leader ' /cluster
+  touch /joining
+  joins_at 2 >/joins2 &
+  joins_at 3 >/joins3 &
   dpkg -i "$1"
   is ActiveState active
   is NRestarts 0
   test "$before" != "$(property MainPID)"
   whole
+  rm /joining
+  wait
+  if grep -v ' LEADER me$' /joins2 /joins3; then fail "a JOIN at another node was refused"; fi
+  echo "$(cat /joins2 /joins3 | wc -l) JOINs at other nodes meanwhile, the longest of $(($(sort -nr /joins2 /joins3 | head -n 1 | cut -d ' ' -f 1) / 1000)) ms"
   gone visitor
   gone led-lead
   for name in led-next led-last; do
@@ -173,10 +173,11 @@ test "$(riak ping)" = pong
 
 echo "-- hung, it is killed and starts again"
 mkdir -p /run/systemd/system/leader-latch.service.d
-printf '[Service]\nWatchdogSec=2\n' >/run/systemd/system/leader-latch.service.d/test.conf
+printf '[Service]\nWatchdogSec=2\nLimitNOFILE=15000\n' >/run/systemd/system/leader-latch.service.d/test.conf
 systemctl daemon-reload
 echo "leader_latch.dead_man_switch = off" >>$conf # which would be quicker
 systemctl restart leader-latch
+test "$(limits "$(property MainPID)")" = "15000 15000"
 join a
 before=$(property NRestarts)
 kill -STOP "$(property MainPID)"
@@ -197,6 +198,26 @@ is ExecMainStatus 3
 is NRestarts 0
 journalctl --no-pager -u leader-latch -o cat | grep -q "^$conf:[0-9]*: listener.leader_latch.other: " # from chkconfig
 cp -p /good.conf $conf
+cp -p /etc/default/leader-latch /good.environment
+echo 'LEADER_LATCH_OPTIONS=--no-such-flag' >>/etc/default/leader-latch
+if systemctl restart leader-latch; then fail "it starts with a wrong flag"; fi
+is ActiveState failed
+is ExecMainStatus 2
+is NRestarts 0
+cp -p /good.environment /etc/default/leader-latch
+
+echo "-- what may pass is tried again until it has passed"
+echo "listener.leader_latch.other = 192.0.2.1:5323" >>$conf # no address of this machine
+if systemctl restart leader-latch; then fail "it starts without its address"; fi
+for _ in $(seq 600); do
+  if [ "$(property NRestarts)" -ge 2 ]; then break; fi
+  sleep 0.1
+done
+eventually ExecMainStatus 1
+cp -p /good.conf $conf
+join a
+is ActiveState active
+exec 5>&-
 
 echo "-- purge stops it and removes its state"
 systemctl enable --now leader-latch
@@ -207,13 +228,6 @@ test ! -e /data/riak/leader_latch
 cmp $conf /good.conf
 if systemctl is-enabled leader-latch 2>/dev/null; then fail "it is enabled"; fi
 
-# README prints the first or a later block of code of a section, as it is.
-README() { # HEADING [NUMBER]
-  awk -v heading="## $1" -v number="${2:-1}" '
-    /^## / {here = $0 == heading}
-    here && /^    / {if (!block) count++; block = 1; if (count == number) print substr($0, 5)}
-    here && !/^    / && !/^$/ {block = 0}' /README.md | grep .
-}
 read_as_written() { (cd /packages && DEBIAN_FRONTEND=noninteractive bash -ex /commands </dev/null); }
 echo 'APT::Get::Assume-Yes "true"; quiet "2"; Dpkg::Use-Pty "0";' >/etc/apt/apt.conf.d/yes
 
