@@ -28,6 +28,9 @@ unshare util-linux
 zsh zsh
 fish fish
 qemu-aarch64-static qemu-user-static
+podman podman
+runc runc
+catatonit catatonit
 END
 if [ -n "$packages" ]; then
   apt-get update -qq
@@ -143,4 +146,6 @@ for kind in deb rpm; do
   step "booted: systemd starts it, watches it and stops it: $kind"
   packaging/test-systemd.sh "$kind" "$tmp"
 done
+step "in a container"
+unshare --mount packaging/test-container.sh "$tmp"
 step "all passed"
