@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"leaderlatch/ensemble/boltstore"
 	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/logstore"
 )
 
 // machine is a place for a node: its folder and its address, which outlive the
@@ -343,7 +343,7 @@ func TestJoiningIsTakenUpWhereItStopped(t *testing.T) {
 }
 
 func (m *machine) touch(name string) {
-	store, err := boltstore.Open(filepath.Join(m.path, name), boltstore.Options{})
+	store, err := logstore.Open(filepath.Join(m.path, name), logstore.Options{})
 	if err == nil {
 		err = store.Close()
 	}

@@ -19,7 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"leaderlatch/ensemble/boltstore"
+	"leaderlatch/ensemble/logstore"
 )
 
 // PermanentError is a failure that no restart cures: a person has to change
@@ -42,7 +42,8 @@ var ErrLocked = errors.New("another leader-latch runs on this data folder")
 //
 //	lock       the lock, with the holder's process id
 //	node.json  who the node is: identity, below
-//	raft.db    Raft's log and votes, and the open counter
+//	raft.db    Raft's votes, the open counter, and where the log begins and ends
+//	log/       Raft's log
 //	snapshots/ Raft's snapshots
 //	aside/     Raft's state of a life that ended when the node left its cluster
 //	           or joined another; nothing reads it
@@ -296,7 +297,7 @@ func (d *Dir) writeIdentity(id identity) error {
 // did not get further was never served from, and goes.
 func (d *Dir) clear(life int) error {
 	aside := d.Path("aside")
-	for _, n := range []string{"snapshots", "raft.db"} { // raft.db last: snapshots alone are none
+	for _, n := range []string{"snapshots", "log", "raft.db"} { // raft.db last: without it there is no state
 		if _, err := os.Lstat(d.Path(n)); errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -343,7 +344,7 @@ var counterKey = []byte("leader_latch.open_counter")
 
 // nextCounter writes the next open counter down and gives it. It is on disk
 // before it is used, beside Raft's votes, so that neither goes back alone.
-func nextCounter(s *boltstore.Store) (uint64, error) {
+func nextCounter(s *logstore.Store) (uint64, error) {
 	last, err := s.GetUint64(counterKey)
 	if err != nil {
 		return 0, fmt.Errorf("open counter: %w", err)

@@ -113,6 +113,11 @@ func TestFoldersThatAreRefused(t *testing.T) {
 		{"an identity without a node", write("node.json", `{"format": 1}`), cureFolder, nil},
 		{"an identity with more in it", write("node.json", strings.Replace(string(identity), "{", `{"x": 1,`, 1)), cureFolder, nil},
 		{"a lost raft.db", remove("raft.db"), cureFolder, nil},
+		{"a lost log", func(t *testing.T, path string) { os.RemoveAll(filepath.Join(path, "log")) }, cureFolder, nil},
+		{"a log emptied", func(t *testing.T, path string) {
+			os.RemoveAll(filepath.Join(path, "log"))
+			os.Mkdir(filepath.Join(path, "log"), 0o700)
+		}, cureFolder, nil},
 		{"an empty raft.db", write("raft.db", ""), cureFolder, nil},
 		{"a raft.db of something else", write("raft.db", strings.Repeat("x", 1<<16)), cureFolder, nil},
 		{"a lost identity", remove("node.json"), cureFolder, nil},

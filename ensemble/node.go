@@ -14,8 +14,8 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"leaderlatch/ensemble/boltstore"
 	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/logstore"
 )
 
 // ErrUnavailable is returned by [Node.Join] when no membership can come about
@@ -79,7 +79,7 @@ type Node struct {
 	dir       *Dir
 	dirLife   int // by which dir may be changed
 	self      NodeID
-	store     *boltstore.Store
+	store     *logstore.Store
 	raft      *raft.Raft // set when started is closed; what Raft itself calls may come before
 	started   chan struct{}
 	fsm       *fsm

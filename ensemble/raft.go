@@ -10,8 +10,8 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"leaderlatch/ensemble/boltstore"
 	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/logstore"
 )
 
 // startRaft starts Raft on the folder and the cluster port, and what drives
@@ -33,13 +33,13 @@ func (n *Node) startRaft() error {
 	if err := n.checkSpace(); err != nil {
 		return err
 	}
-	store, err := boltstore.Open(n.dir.raftPath(), boltstore.Options{
+	store, err := logstore.Open(n.dir.raftPath(), logstore.Options{
 		OnError:      func(err error) { n.failed(fmt.Errorf("disk: %w", err)) },
 		BeforeCommit: n.cfg.beforeCommit,
 		StallLimit:   n.cfg.stallLimit,
 	})
 	switch {
-	case errors.Is(err, boltstore.ErrVersion):
+	case errors.Is(err, logstore.ErrVersion):
 		return permanent("data folder: %w; install that version again", err)
 	case err != nil:
 		return permanent("data folder: %w; %s", err, cureFolder)

@@ -10,7 +10,7 @@ import (
 // raftStore is the store as Raft has it. Where Raft cannot save its term, or read an
 // entry that is committed, it panics, and the process would die in the middle of closing
 // its connections and dump all its goroutines, on what is only a disk that failed.
-// Who is to know of the disk knows (boltstore.Options.OnError) and stops the node;
+// Who is to know of the disk knows (logstore.Options.OnError) and stops the node;
 // Raft's goroutine, which has no way to go on, ends here.
 type raftStore struct {
 	store

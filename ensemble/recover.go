@@ -8,7 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"leaderlatch/ensemble/boltstore"
+	"leaderlatch/ensemble/logstore"
 )
 
 // Recovery makes a node that has lost the majority of its cluster for good the
@@ -41,7 +41,7 @@ func PlanRecovery(dir *Dir, cfg Config) (*Recovery, error) {
 		return nil, permanent("%s: this node is in no cluster yet, so there is none to recover", dir.path)
 	}
 	r := &Recovery{dir: dir, cfg: cfg}
-	err := r.withState(func(c *raft.Config, store *boltstore.Store, snapshots raft.SnapshotStore, t raft.Transport) error {
+	err := r.withState(func(c *raft.Config, store *logstore.Store, snapshots raft.SnapshotStore, t raft.Transport) error {
 		configuration, err := raft.GetConfiguration(c, newFSM(nobody{}), store, store, snapshots, t)
 		if err != nil {
 			return permanent("data folder: %w; %s", err, cureFolder)
@@ -79,7 +79,7 @@ func (r *Recovery) Do() error {
 		return err
 	}
 	cluster := identity{}
-	err := r.withState(func(c *raft.Config, store *boltstore.Store, snapshots raft.SnapshotStore, t raft.Transport) error {
+	err := r.withState(func(c *raft.Config, store *logstore.Store, snapshots raft.SnapshotStore, t raft.Transport) error {
 		f := &recoveryFSM{fsm: newFSM(nobody{}), found: &cluster}
 		return raft.RecoverCluster(c, f, store, store, snapshots, t, raft.Configuration{Servers: []raft.Server{
 			{ID: raft.ServerID(r.dir.id().Node), Address: raftAddress(r.cfg.Name, r.cfg.Address)},
@@ -94,8 +94,8 @@ func (r *Recovery) Do() error {
 }
 
 // withState opens what Raft has in the folder.
-func (r *Recovery) withState(f func(*raft.Config, *boltstore.Store, raft.SnapshotStore, raft.Transport) error) error {
-	store, err := boltstore.Open(r.dir.raftPath(), boltstore.Options{})
+func (r *Recovery) withState(f func(*raft.Config, *logstore.Store, raft.SnapshotStore, raft.Transport) error) error {
+	store, err := logstore.Open(r.dir.raftPath(), logstore.Options{})
 	if err != nil {
 		return permanent("data folder: %w; %s", err, cureFolder)
 	}

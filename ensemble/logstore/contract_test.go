@@ -1,4 +1,4 @@
-package boltstore
+package logstore
 
 import (
 	"bytes"
@@ -95,6 +95,15 @@ var contract = []struct {
 		mustDelete(t, s, 8, 10)
 		wantLog(t, s, 1, 7)
 	}},
+	{"the end can be deleted entry by entry", func(t *testing.T, s store) {
+		mustStore(t, s, 1, 200)
+		for last := uint64(199); last > 0; last-- {
+			mustDelete(t, s, last+1, 200)
+			wantBounds(t, s, 1, last)
+			mustStore(t, s, last+1, last+1)
+			mustDelete(t, s, last+1, last+1)
+		}
+	}},
 	{"what was deleted at the end is written anew", func(t *testing.T, s store) {
 		mustStore(t, s, 1, 10)
 		mustDelete(t, s, 8, 10)
@@ -126,11 +135,11 @@ var contract = []struct {
 		wantBounds(t, s, 0, 0)
 	}},
 	{"long ranges can be deleted at both ends", func(t *testing.T, s store) {
-		mustStore(t, s, 1, 3*deleteChunk+20)
-		mustDelete(t, s, 1, deleteChunk+5)
-		wantLog(t, s, deleteChunk+6, 3*deleteChunk+20)
-		mustDelete(t, s, deleteChunk+16, 3*deleteChunk+20)
-		wantLog(t, s, deleteChunk+6, deleteChunk+15)
+		mustStore(t, s, 1, 3092)
+		mustDelete(t, s, 1, 1029)
+		wantLog(t, s, 1030, 3092)
+		mustDelete(t, s, 1040, 3092)
+		wantLog(t, s, 1030, 1039)
 	}},
 	{"a value that is not there is an error with the text not found", func(t *testing.T, s store) {
 		if _, err := s.Get([]byte("LastVoteCand")); err == nil || err.Error() != "not found" {
@@ -162,12 +171,12 @@ var contract = []struct {
 		}
 	}},
 	{"log and values do not disturb each other", func(t *testing.T, s store) {
-		if err := s.Set(key(1), []byte("v")); err != nil {
+		if err := s.Set(number(1), []byte("v")); err != nil {
 			t.Fatal(err)
 		}
 		mustStore(t, s, 1, 3)
 		mustDelete(t, s, 1, 3)
-		if v, err := s.Get(key(1)); string(v) != "v" || err != nil {
+		if v, err := s.Get(number(1)); string(v) != "v" || err != nil {
 			t.Errorf("%q, error %v", v, err)
 		}
 	}},
@@ -195,13 +204,13 @@ func openTemp(t testing.TB) *Store {
 	return s
 }
 
-// smallMap makes small files; the default grows a file by 16 MiB at a time.
-const smallMap = 1
+// smallSegment makes many files of a few entries.
+const smallSegment = 16 << 10
 
 func mustOpen(t testing.TB, path string, o Options) *Store {
 	t.Helper()
-	if o.InitialMmapSize == 0 {
-		o.InitialMmapSize = smallMap
+	if o.SegmentSize == 0 {
+		o.SegmentSize = smallSegment
 	}
 	s, err := Open(path, o)
 	if err != nil {

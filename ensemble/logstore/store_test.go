@@ -1,9 +1,8 @@
-package boltstore
+package logstore
 
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -118,7 +117,7 @@ func TestAClosedStoreFailsQuietly(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, err := range everyCall(s) {
-		if !errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
+		if err != ErrClosed {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
@@ -199,29 +198,6 @@ func TestSettings(t *testing.T) {
 		t.Errorf("NoSync %t, NoGrowSync %t, NoFreelistSync %t, FreelistType %s",
 			s.db.NoSync, s.db.NoGrowSync, s.db.NoFreelistSync, s.db.FreelistType)
 	}
-	maps, err := os.ReadFile("/proc/self/maps")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(maps)) {
-		if strings.Contains(line, s.db.Path()) {
-			if size := mapped(t, line); size < 64<<20 {
-				t.Errorf("%d bytes are mapped", size)
-			}
-			return
-		}
-	}
-	t.Errorf("%s is not mapped", s.db.Path())
-}
-
-// mapped returns the size of a mapping, given its line of /proc/self/maps.
-func mapped(t *testing.T, line string) uint64 {
-	t.Helper()
-	var from, to uint64
-	if _, err := fmt.Sscanf(line, "%x-%x", &from, &to); err != nil {
-		t.Fatal(err)
-	}
-	return to - from
 }
 
 // Raft reads and deletes from its snapshot and replication goroutines while the

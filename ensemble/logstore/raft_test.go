@@ -1,4 +1,4 @@
-package boltstore
+package logstore
 
 import (
 	"bytes"
@@ -144,7 +144,7 @@ func (f *follower) installSnapshot(index uint64) {
 		ConfigurationIndex: 1,
 	}
 	var resp raft.InstallSnapshotResponse
-	err := f.leader.InstallSnapshot(followerAddr, followerAddr, &req, &resp, bytes.NewReader(key(index)))
+	err := f.leader.InstallSnapshot(followerAddr, followerAddr, &req, &resp, bytes.NewReader(number(index)))
 	if err != nil || !resp.Success {
 		f.t.Fatalf("install a snapshot at %d: %+v, error %v", index, resp, err)
 	}
@@ -177,7 +177,7 @@ func (a *lastApplied) Restore(r io.ReadCloser) error {
 	if err != nil {
 		return err
 	}
-	index, err := parseKey(b)
+	index, err := parseNumber(b)
 	a.index.Store(index)
 	return err
 }

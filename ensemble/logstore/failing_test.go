@@ -1,4 +1,4 @@
-package boltstore
+package logstore
 
 import (
 	"errors"
@@ -11,38 +11,35 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/raft"
-	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 )
 
-// A disk is under a store and can be broken: writes then fail, since another
-// file, open for reading only, has taken the place of the right one.
+// A disk is under a store and can be broken: writes then fail, since descriptors
+// that are open for reading only have taken the place of the right ones.
 type disk struct {
-	t        *testing.T
-	path     string
-	fd, good int // the store's descriptor, and another one of the same open file
+	t    *testing.T
+	path string
+	s    *Store
+	db   int         // bbolt's descriptor
+	good map[int]int // of a broken descriptor: another one of the same open file
 }
 
 // openOnDisk opens a store that counts the calls of OnError.
 func openOnDisk(t *testing.T) (s *Store, d *disk, failures *[]error) {
 	t.Helper()
-	d = &disk{t: t, path: filepath.Join(t.TempDir(), "raft.db")}
+	d = &disk{t: t, path: filepath.Join(t.TempDir(), "raft.db"), good: map[int]int{}}
 	failures = new([]error)
-	s = mustOpen(t, d.path, Options{
+	d.s = mustOpen(t, d.path, Options{
 		OnError: func(err error) { *failures = append(*failures, err) },
 		openFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
 			f, err := os.OpenFile(name, flag, mode)
-			if err != nil {
-				return nil, err
+			if err == nil {
+				d.db = int(f.Fd())
 			}
-			d.fd = int(f.Fd())
-			d.good, err = unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 			return f, err
 		},
 	})
-	t.Cleanup(func() { unix.Close(d.good) })
-	return s, d, failures
+	return d.s, d, failures
 }
 
 func (d *disk) breakDown() {
@@ -52,15 +49,28 @@ func (d *disk) breakDown() {
 		d.t.Fatal(err)
 	}
 	defer f.Close()
-	if err := unix.Dup3(int(f.Fd()), d.fd, unix.O_CLOEXEC); err != nil {
-		d.t.Fatal(err)
+	for _, fd := range []int{d.db, d.s.tail} {
+		if fd == noTail {
+			continue
+		}
+		good, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		d.good[fd] = good
+		if err := unix.Dup3(int(f.Fd()), fd, unix.O_CLOEXEC); err != nil {
+			d.t.Fatal(err)
+		}
 	}
 }
 
 func (d *disk) repair() {
 	d.t.Helper()
-	if err := unix.Dup3(d.good, d.fd, unix.O_CLOEXEC); err != nil {
-		d.t.Fatal(err)
+	for fd, good := range d.good {
+		if err := unix.Dup3(good, fd, unix.O_CLOEXEC); err != nil {
+			d.t.Fatal(err)
+		}
+		unix.Close(good)
 	}
 }
 
@@ -123,7 +133,7 @@ func TestWaitingWritesFailWithTheFirst(t *testing.T) {
 	mustStore(t, s, 1, 10)
 	var begun, writers sync.WaitGroup
 	errs := make([]error, 8)
-	first := s.update(func(*bolt.Tx) error {
+	first := s.write(func() error {
 		for i := range errs {
 			begun.Add(1)
 			writers.Go(func() {
@@ -162,7 +172,7 @@ func TestOfFailuresAtOnceOneIsTheFirst(t *testing.T) {
 	inside.Add(len(errs))
 	for i := range errs {
 		readers.Go(func() {
-			errs[i] = s.view(func(*bolt.Tx) error {
+			errs[i] = s.run(func() error {
 				inside.Done()
 				inside.Wait()
 				return fmt.Errorf("damage %d", i)
@@ -189,104 +199,4 @@ func TestOnErrorMayBeNil(t *testing.T) {
 	}
 	d.repair()
 	s.Close()
-}
-
-// Long ranges are deleted in several transactions. Whatever is left when one of
-// them is the last has no gap.
-func TestACrashBetweenTwoPartsOfADeleteLeavesNoGap(t *testing.T) {
-	const n = 3*deleteChunk + 100
-	tests := []struct {
-		name                  string
-		from, to, first, last uint64
-	}{
-		{"front", 1, n - 50, deleteChunk + 1, n},
-		{"back", 50, n, 1, n - deleteChunk},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "raft.db")
-			s := mustOpen(t, path, Options{})
-			mustStore(t, s, 1, n)
-			err := s.update(func(tx *bolt.Tx) error {
-				done, err := deleteSome(tx, tt.from, tt.to)
-				if done {
-					t.Error("all was deleted in one transaction")
-				}
-				return err
-			})
-			if err := errors.Join(err, s.Close()); err != nil {
-				t.Fatal(err)
-			}
-			s = mustOpen(t, path, Options{})
-			defer s.Close()
-			wantLog(t, s, tt.first, tt.last)
-			mustDelete(t, s, tt.from, tt.to) // the caller's next try
-			if tt.name == "front" {
-				wantLog(t, s, n-49, n)
-			} else {
-				wantLog(t, s, 1, 49)
-			}
-		})
-	}
-}
-
-// Damage that Open does not look for is found when the entry is used.
-func TestDamageFoundWhenReadingIsFinal(t *testing.T) {
-	good := encode(entry(5))
-	bad := encode(entry(5))
-	bad[40] ^= 1
-	tests := []struct {
-		name   string
-		damage func(log, stable *bolt.Bucket) error
-		read   func(*Store) error
-		is     error
-	}{
-		{"a bit of an entry", func(log, _ *bolt.Bucket) error { return log.Put(key(5), bad) }, getLog5, ErrDamaged},
-		{"an entry cut off", func(log, _ *bolt.Bucket) error { return log.Put(key(5), good[:20]) }, getLog5, ErrDamaged},
-		{"an empty entry", func(log, _ *bolt.Bucket) error { return log.Put(key(5), nil) }, getLog5, ErrDamaged},
-		{"another entry", func(log, _ *bolt.Bucket) error { return log.Put(key(5), encode(entry(6))) }, getLog5, ErrDamaged},
-		{"an entry from the future", func(log, _ *bolt.Bucket) error { return log.Put(key(5), []byte{2, 0}) }, getLog5, ErrVersion},
-		{"a number", func(_, stable *bolt.Bucket) error { return stable.Put([]byte("term"), []byte("abc")) },
-			func(s *Store) error { _, err := s.GetUint64([]byte("term")); return err }, ErrDamaged},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "raft.db")
-			s := mustOpen(t, path, Options{})
-			mustStore(t, s, 1, 10)
-			s.Close()
-			damage(t, path, tt.damage)
-
-			calls := 0
-			s = mustOpen(t, path, Options{OnError: func(error) { calls++ }})
-			defer s.Close()
-			first := tt.read(s)
-			if !errors.Is(first, tt.is) {
-				t.Errorf("error %v, want %v", first, tt.is)
-			}
-			for name, err := range everyCall(s) {
-				if err != first {
-					t.Errorf("then %s: error %v", name, err)
-				}
-			}
-			if calls != 1 {
-				t.Errorf("OnError was called %d times", calls)
-			}
-		})
-	}
-}
-
-func getLog5(s *Store) error { return s.GetLog(5, new(raft.Log)) }
-
-// damage changes a closed store behind its back.
-func damage(t *testing.T, path string, do func(log, stable *bolt.Bucket) error) {
-	t.Helper()
-	db, err := bolt.Open(path, 0o600, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = db.Update(func(tx *bolt.Tx) error { return do(tx.Bucket(logBucket), tx.Bucket(stableBucket)) })
-	if err := errors.Join(err, db.Close()); err != nil {
-		t.Fatal(err)
-	}
 }

@@ -1,4 +1,4 @@
-package boltstore
+package logstore
 
 import (
 	"bytes"
@@ -15,7 +15,7 @@ import (
 
 // sample is a store that the first version of this package wrote. It is never
 // written again: what is on disks out there does not change either.
-const sample = "../../testdata/disk/boltstore-v1.db"
+const sample = "../../testdata/disk/logstore-v1"
 
 var writeSample = flag.Bool("write-sample", false, "write "+sample+" if it is missing")
 
@@ -29,7 +29,8 @@ var sampleLog = []*raft.Log{
 
 func TestFormat1IsRead(t *testing.T) {
 	if _, err := os.Stat(sample); *writeSample && errors.Is(err, fs.ErrNotExist) {
-		s := mustOpen(t, sample, Options{})
+		check(t, os.Mkdir(sample, 0o755))
+		s := mustOpen(t, filepath.Join(sample, "raft.db"), Options{SegmentSize: 2048})
 		err := errors.Join(
 			s.StoreLogs(sampleLog),
 			s.SetUint64([]byte("CurrentTerm"), 1<<40),
@@ -40,13 +41,9 @@ func TestFormat1IsRead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	b, err := os.ReadFile(sample)
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "raft.db") // opening writes to the file
-	write(b)(t, path)
-	s := mustOpen(t, path, Options{})
+	dir := t.TempDir() // opening writes to the files
+	check(t, os.CopyFS(dir, os.DirFS(sample)))
+	s := mustOpen(t, filepath.Join(dir, "raft.db"), Options{})
 	defer s.Close()
 
 	wantBounds(t, s, 41, 45)

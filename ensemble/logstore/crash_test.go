@@ -1,4 +1,4 @@
-package boltstore
+package logstore
 
 import (
 	"bufio"
@@ -19,7 +19,7 @@ import (
 
 // Some tests need a process of their own: the test binary, told by the
 // environment which of these to be, on which store.
-const childEnv, pathEnv = "BOLTSTORE_TEST_CHILD", "BOLTSTORE_TEST_PATH"
+const childEnv, pathEnv = "LOGSTORE_TEST_CHILD", "LOGSTORE_TEST_PATH"
 
 var children = map[string]func(path string) error{"append": appendForever, "disk full": fillDisk}
 
@@ -49,7 +49,7 @@ const trailing = 3000
 // store has answered, and like Raft it cuts off old entries in long ranges and
 // replaces a few new ones.
 func appendForever(path string) error {
-	s, err := Open(path, Options{InitialMmapSize: smallMap})
+	s, err := Open(path, Options{SegmentSize: smallSegment})
 	if err != nil {
 		return err
 	}
@@ -152,7 +152,7 @@ func fillDisk(path string) error {
 	signal.Ignore(syscall.SIGXFSZ)
 	var first error
 	calls := 0
-	s, err := Open(path, Options{InitialMmapSize: smallMap, OnError: func(err error) { first = err; calls++ }})
+	s, err := Open(path, Options{SegmentSize: 32 << 10, OnError: func(err error) { first = err; calls++ }})
 	if err != nil {
 		return err
 	}
@@ -161,7 +161,7 @@ func fillDisk(path string) error {
 		return err
 	}
 	full := limit
-	full.Cur = 128<<10 + 4096 // amid the growth from 128 to 256 KiB
+	full.Cur = 32 << 10 // the size of a file of the log, and of the bbolt file; the last entry does not fit
 	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &full); err != nil {
 		return err
 	}

@@ -1,0 +1,294 @@
+package logstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"syscall"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+)
+
+var (
+	logBucket    = []byte("segments") // extentKey -> extent
+	stableBucket = []byte("stable")   // Raft's key -> value; numbers are 8 bytes big endian
+	extentKey    = []byte("extent")
+)
+
+// lockTimeout is how long Open waits for another process to let go of the file.
+const lockTimeout = time.Second
+
+// Options are the settings of a Store. The zero Options are good.
+type Options struct {
+	// SegmentSize is at how many bytes a file of the log is full. Default 8 MiB,
+	// which are set aside when it is made.
+	SegmentSize int64
+
+	// StallLimit is how long a write may take. A longer one is an error that
+	// wraps ErrStalled. Default 5 s.
+	StallLimit time.Duration
+
+	// OnError is called with the first error that makes the store useless. The
+	// call that failed waits for it, and so do writes, so it must not use the
+	// store. The process should end: see the package comment.
+	// When a write hangs, so does Close.
+	OnError func(error)
+
+	// BeforeCommit, if set, is called in every write before it goes to disk.
+	// Tests and benchmarks make slow disks by it.
+	BeforeCommit func()
+
+	// openFile stands in for os.OpenFile in tests of failing disks.
+	openFile func(string, int, os.FileMode) (*os.File, error)
+}
+
+// Open opens the store whose bbolt file is at path, with the folder of the log
+// beside it, or makes one (modes 0600 and 0700) if there is no file.
+// The caller holds the lock of the data folder; the file has one of its own
+// too, for which Open waits up to 1 s. It reads the whole log: an entry between the
+// first and the last that is missing, or is not what was written, is an error.
+// errors.Is tells ErrVersion and ErrDamaged, with which trying again is useless,
+// from the rest.
+func Open(path string, opts Options) (*Store, error) {
+	if opts.StallLimit == 0 {
+		opts.StallLimit = 5 * time.Second
+	}
+	if opts.SegmentSize == 0 {
+		opts.SegmentSize = 8 << 20
+	}
+	s := &Store{
+		dir:          LogDir(path),
+		size:         opts.SegmentSize,
+		onError:      opts.OnError,
+		beforeCommit: opts.BeforeCommit,
+		closed:       make(chan struct{}),
+		tail:         noTail,
+	}
+	var err error
+	if s.db, err = openDB(path, opts); err != nil {
+		return nil, fmt.Errorf("open log store %s: %w", path, explain(err))
+	}
+	if err := s.load(); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("open log store %s: %w", path, err)
+	}
+	go s.watch(opts.StallLimit)
+	return s, nil
+}
+
+// LogDir is the folder of the log that belongs to the bbolt file at path.
+func LogDir(path string) string { return filepath.Join(filepath.Dir(path), "log") }
+
+// extent says which part of the files is the log.
+type extent struct {
+	first  uint64 // entry of the log
+	newest uint64 // first entry of the last segment; 0: there is no segment, and the log is empty
+}
+
+func (e extent) encode() []byte { return append(number(e.first), number(e.newest)...) }
+
+func (s *Store) extent() (e extent, err error) {
+	err = s.db.View(func(tx *bolt.Tx) error {
+		switch v := tx.Bucket(logBucket).Get(extentKey); len(v) {
+		case 0:
+		case 16:
+			e = extent{binary.BigEndian.Uint64(v), binary.BigEndian.Uint64(v[8:])}
+		default:
+			return fmt.Errorf("the extent of the log has %d bytes instead of 16: %w", len(v), ErrDamaged)
+		}
+		return nil
+	})
+	return e, err
+}
+
+// load reads the segments. When all is found well it deletes the files that count
+// no more, and what a crash has left unfinished at the end.
+func (s *Store) load() error {
+	e, err := s.extent()
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(s.dir, 0o700); err == nil {
+		if e.newest != 0 {
+			return fmt.Errorf("%s is missing: %w", s.dir, ErrDamaged)
+		}
+		if err := syncDir(filepath.Dir(s.dir)); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	files, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	var bases []uint64
+	for _, f := range files {
+		if base, ok := segmentBase(f.Name()); ok {
+			bases = append(bases, base)
+		}
+	}
+	slices.Sort(bases)
+	var stale []uint64
+	counts := bases[:0:0]
+	for i, base := range bases {
+		switch {
+		case base > e.newest, i+1 < len(bases) && bases[i+1] <= min(e.first, e.newest):
+			stale = append(stale, base)
+		default:
+			counts = append(counts, base)
+		}
+	}
+	if e.newest != 0 {
+		if err := s.loadSegments(e, counts); err != nil {
+			return err
+		}
+	}
+	for _, base := range stale {
+		if err := os.Remove(segmentPath(s.dir, base)); err != nil {
+			return err
+		}
+	}
+	if len(stale) > 0 {
+		return syncDir(s.dir)
+	}
+	return nil
+}
+
+func (s *Store) loadSegments(e extent, bases []uint64) error {
+	s.first = e.first
+	next, torn := uint64(0), false
+	for _, base := range bases {
+		if torn || next != 0 && next != base {
+			return fmt.Errorf("%s: it begins at entry %d, and the one before ends at %d: %w", segmentPath(s.dir, base), base, next-1, ErrDamaged)
+		}
+		g, t, err := openSegment(s.dir, base)
+		if err != nil {
+			return err
+		}
+		s.segments = append(s.segments, g)
+		next, torn = g.next(), t
+	}
+	switch {
+	case len(bases) == 0 || bases[len(bases)-1] != e.newest:
+		return fmt.Errorf("%s is missing: %w", segmentPath(s.dir, e.newest), ErrDamaged)
+	case bases[0] > e.first || next < e.first:
+		return fmt.Errorf("%s: entry %d is missing: %w", s.dir, e.first, ErrDamaged)
+	}
+	last := s.segments[len(s.segments)-1]
+	fd, err := openForWriting(last.file.Name())
+	if err != nil {
+		return err
+	}
+	s.tail = fd
+	if torn {
+		return cut(fd, last.end, s.size)
+	}
+	return nil
+}
+
+func openDB(path string, opts Options) (db *bolt.DB, err error) {
+	o := &bolt.Options{
+		Timeout:        lockTimeout,
+		FreelistType:   bolt.FreelistMapType,
+		NoFreelistSync: true, // one page less to write in a commit, and Open reads the index anyway
+		NoStatistics:   true,
+		OpenFile:       opts.openFile,
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = create(path)
+	case err == nil && info.Size() == 0:
+		err = fmt.Errorf("empty: %w", ErrDamaged)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := guard(func() error { return examine(path) }); err != nil {
+		return nil, err
+	}
+	err = guard(func() (err error) {
+		db, err = bolt.Open(path, 0o600, o)
+		return err
+	})
+	return db, err
+}
+
+// create makes a file with empty buckets. It appears under its name when it is
+// complete and on disk: a crash leaves either no file or a good one.
+func create(path string) error {
+	unfinished := path + ".new"
+	if err := os.Remove(unfinished); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	db, err := bolt.Open(unfinished, 0o600, &bolt.Options{Timeout: lockTimeout})
+	if err != nil {
+		return err
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		_, err1 := tx.CreateBucket(logBucket)
+		_, err2 := tx.CreateBucket(stableBucket)
+		return errors.Join(err1, err2)
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(unfinished, path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// examine reads the file without writing to it. When bbolt opens one for
+// writing it meets damage in a goroutine of its own, where nobody can catch the
+// panic.
+func examine(path string) error {
+	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, Timeout: lockTimeout})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return db.View(func(tx *bolt.Tx) error {
+		logs, stable := tx.Bucket(logBucket), tx.Bucket(stableBucket)
+		switch {
+		case logs == nil && tx.Bucket([]byte("log")) != nil:
+			return errors.New("made by a version before the first release, which is not read any more")
+		case logs == nil || stable == nil:
+			return errors.New("not a log store")
+		}
+		see := func(k, v []byte) error { return nil }
+		return errors.Join(logs.ForEach(see), stable.ForEach(see))
+	})
+}
+
+// guard turns into errors what bbolt does on a damaged file: panics, and faults
+// of the memory map where the file is shorter than it says.
+func guard(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%v: %w", r, ErrDamaged)
+		}
+	}()
+	return f()
+}
+
+// explain names what is behind an error of opening.
+func explain(err error) error {
+	var system syscall.Errno
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return fmt.Errorf("another process uses it, and still did after %v: %w", lockTimeout, err)
+	case errors.Is(err, ErrVersion), errors.Is(err, ErrDamaged), errors.As(err, &system):
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, ErrDamaged)
+}

@@ -1,0 +1,255 @@
+package logstore
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/raft"
+	"golang.org/x/sys/unix"
+)
+
+// The log is a row of files, segments, named by the index of their first entry.
+// A file has a header, then records; the disk space of all is set aside when the
+// file is made, so that a flush has no sizes to write down. After the last record
+// there are zeros.
+//
+//	 0 16  "leader-latch log"
+//	16  4  format, 1
+//	20  4  CRC-32C of the rest of the header
+//	24  4  salt: random, so that no text that a client sends can pass for a record
+//	28  8  index of the first entry
+//	36  4  zeros
+const (
+	segmentMagic  = "leader-latch log"
+	segmentFormat = 1
+	segmentHeader = 40
+	segmentSuffix = ".log"
+)
+
+// segment is a file of the log as it is read. The owner guards it.
+type segment struct {
+	base    uint64
+	salt    uint32
+	file    *os.File
+	offsets []uint32 // of the records
+	end     int64    // of the last one
+}
+
+func segmentPath(dir string, base uint64) string {
+	return filepath.Join(dir, fmt.Sprintf("%020d%s", base, segmentSuffix))
+}
+
+// segmentBase gives the index that the name of a file says; false if the file is
+// no segment.
+func segmentBase(name string) (uint64, bool) {
+	digits, ok := strings.CutSuffix(name, segmentSuffix)
+	base, err := strconv.ParseUint(digits, 10, 64)
+	return base, ok && err == nil
+}
+
+func (g *segment) next() uint64 { return g.base + uint64(len(g.offsets)) }
+
+// read fills l with an entry of the segment.
+func (g *segment) read(index uint64, l *raft.Log) error {
+	i := int(index - g.base)
+	end := g.end
+	if i+1 < len(g.offsets) {
+		end = int64(g.offsets[i+1])
+	}
+	b := make([]byte, end-int64(g.offsets[i]))
+	if _, err := g.file.ReadAt(b, int64(g.offsets[i])); err == io.EOF {
+		return fmt.Errorf("entry %d: the file ends before it: %w", index, ErrDamaged)
+	} else if err != nil {
+		return err
+	}
+	r, ok := parseRecord(b, g.salt)
+	switch {
+	case !ok:
+		return fmt.Errorf("entry %d with a wrong checksum: %w", index, ErrDamaged)
+	case r.index() != index:
+		return fmt.Errorf("entry %d is at the place of %d: %w", r.index(), index, ErrDamaged)
+	}
+	return r.entry(l)
+}
+
+// createSegment makes an empty segment that is on disk under its name when it
+// returns, and its descriptor for writing.
+func createSegment(dir string, base uint64, size int64) (g *segment, fd int, err error) {
+	g = &segment{base: base, salt: rand.Uint32(), end: segmentHeader}
+	path := segmentPath(dir, base)
+	if fd, err = openForWriting(path, unix.O_CREAT|unix.O_EXCL); err != nil {
+		return nil, noTail, err
+	}
+	err = allocate(fd, size)
+	if err == nil {
+		err = writeAt(fd, g.header(), 0)
+	}
+	if err == nil {
+		err = unix.Fsync(fd)
+	}
+	if err == nil {
+		err = syncDir(dir)
+	}
+	if err == nil {
+		g.file, err = os.Open(path)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, noTail, fmt.Errorf("%s: %w", path, err)
+	}
+	return g, fd, nil
+}
+
+func openForWriting(path string, flags ...int) (fd int, err error) {
+	mode := unix.O_WRONLY | unix.O_CLOEXEC
+	for _, f := range flags {
+		mode |= f
+	}
+	for {
+		if fd, err = unix.Open(path, mode, 0o600); err != unix.EINTR {
+			break
+		}
+	}
+	if err != nil {
+		return noTail, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return fd, nil
+}
+
+func (g *segment) header() []byte {
+	b := make([]byte, 0, segmentHeader)
+	b = append(b, segmentMagic...)
+	b = binary.BigEndian.AppendUint32(b, segmentFormat)
+	b = binary.BigEndian.AppendUint32(b, 0)
+	b = binary.BigEndian.AppendUint32(b, g.salt)
+	b = binary.BigEndian.AppendUint64(b, g.base)
+	b = append(b, 0, 0, 0, 0)
+	binary.BigEndian.PutUint32(b[20:], headerSum(b))
+	return b
+}
+
+func headerSum(b []byte) uint32 {
+	return crc32.Update(crc32.Checksum(b[:20], castagnoli), castagnoli, b[24:segmentHeader])
+}
+
+// openSegment reads a segment, and changes nothing. torn says that behind its last
+// record there is something that was not written to its end.
+func openSegment(dir string, base uint64) (g *segment, torn bool, err error) {
+	f, err := os.Open(segmentPath(dir, base))
+	if err != nil {
+		return nil, false, err
+	}
+	g = &segment{base: base, file: f, end: segmentHeader}
+	if torn, err = g.scan(); err != nil {
+		f.Close()
+		return nil, false, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	return g, torn, nil
+}
+
+func (g *segment) scan() (torn bool, err error) {
+	b, err := io.ReadAll(g.file)
+	if err != nil {
+		return false, err
+	}
+	switch {
+	case len(b) < segmentHeader || string(b[:16]) != segmentMagic:
+		return false, fmt.Errorf("not a part of a log: %w", ErrDamaged)
+	case binary.BigEndian.Uint32(b[16:]) > segmentFormat:
+		return false, fmt.Errorf("log format %d: %w", binary.BigEndian.Uint32(b[16:]), ErrVersion)
+	case binary.BigEndian.Uint32(b[20:]) != headerSum(b) || binary.BigEndian.Uint64(b[28:]) != g.base:
+		return false, fmt.Errorf("the header is not what was written: %w", ErrDamaged)
+	}
+	g.salt = binary.BigEndian.Uint32(b[24:])
+	for {
+		r, ok := parseRecord(b[g.end:], g.salt)
+		if !ok {
+			break
+		}
+		if r.index() != g.next() {
+			return false, fmt.Errorf("entry %d is at the place of %d: %w", r.index(), g.next(), ErrDamaged)
+		}
+		g.offsets = append(g.offsets, uint32(g.end))
+		g.end += int64(padded(len(r)))
+	}
+	rest := b[g.end:]
+	if len(bytes.TrimLeft(rest, "\x00")) == 0 {
+		return false, nil
+	}
+	// What is here was being written when the machine went down, or it is damage.
+	// Then a later batch may be there, which was written when this was on disk.
+	for at := recordAlign; at < len(rest); at += recordAlign {
+		if r, ok := parseRecord(rest[at:], g.salt); ok && r.batch() > g.next() {
+			return false, fmt.Errorf("entry %d cannot be read, and later ones can: %w", g.next(), ErrDamaged)
+		}
+	}
+	return true, nil
+}
+
+// cut makes a segment's file end at an offset, on disk too.
+func cut(fd int, end, size int64) error {
+	err := unix.Ftruncate(fd, end)
+	if err == nil {
+		err = allocate(fd, size)
+	}
+	if err == nil {
+		err = unix.Fsync(fd)
+	}
+	return err
+}
+
+// allocate sets disk space aside, up to size; the file then has that size. Where
+// the file system cannot do that, the file grows with what is written.
+func allocate(fd int, size int64) error {
+	for {
+		switch err := unix.Fallocate(fd, 0, 0, size); err {
+		case unix.EINTR:
+		case unix.EOPNOTSUPP, unix.ENOSYS:
+			return nil
+		default:
+			return err
+		}
+	}
+}
+
+func writeAt(fd int, b []byte, offset int64) error {
+	for len(b) > 0 {
+		n, err := unix.Pwrite(fd, b, offset)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return err
+		case n == 0:
+			return io.ErrShortWrite
+		}
+		b, offset = b[n:], offset+int64(n)
+	}
+	return nil
+}
+
+func flush(fd int) error {
+	for {
+		if err := unix.Fdatasync(fd); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}

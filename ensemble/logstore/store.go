@@ -1,0 +1,469 @@
+// Package logstore keeps the Raft log in files of its own, which are only appended
+// to, and Raft's few other durable values (term, vote) in a bbolt file beside them.
+// An entry is on disk after one flush; bbolt alone would take two. Start at [Open].
+//
+// What is promised:
+//
+//   - A call that wrote returns after the data are on disk. Of a batch of entries
+//     that a crash has interrupted, the beginning may be there.
+//   - The first error of the disk, or the first sign of damage, is the last word:
+//     every later call returns it too. After a failed fsync the kernel counts the
+//     lost pages as written, so trying again would seem to work. Raft itself goes
+//     on after such errors as a silent follower; hence [Options].OnError, after
+//     which the process should end. A write that hangs is such an error too: Raft
+//     would go on as a leader that commits nothing, and nobody would take its place.
+//   - Entries have no gaps. Raft leaves one when a snapshot has taken the place
+//     of all that a log had; then the entries before the gap go before any is
+//     stored. Left there they could be entries that never were committed, and be
+//     handed to another node later.
+//   - What was interrupted is told from what was damaged: an entry that cannot be
+//     read is given up only if nothing that was written later is there.
+//
+// Which of the files count, and from which entry on, stands in the bbolt file; see
+// [extent]. It changes when a file is full, and when entries are deleted.
+//
+// Raft offers to stores without gaps to be a raft.MonotonicLogStore. This one
+// is not: raft 1.8.0 then empties the store after each installed snapshot, with
+// the entries above the snapshot that this node has already acknowledged
+// (https://github.com/hashicorp/raft/issues/697). Nor should a raft.LogCache stand
+// before it, which goes on serving what a gap has removed; a read takes 2 us.
+//
+// Methods may be called from several goroutines at once; writes take turns.
+package logstore
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
+)
+
+// ErrClosed is that of every call after Close.
+var ErrClosed = errors.New("the log store is closed")
+
+// errNotFound has the text that raft looks for.
+var errNotFound = errors.New("not found")
+
+// A Store is a raft.LogStore and a raft.StableStore.
+type Store struct {
+	db      *bolt.DB
+	dir     string // of the segments
+	size    int64  // at which a segment is full
+	onError func(error)
+	failed  atomic.Pointer[error]
+
+	beforeCommit func()
+
+	began     atomic.Pointer[time.Time] // of the write that is under way; nil: none
+	closeOnce sync.Once
+	closeErr  error
+	closed    chan struct{}
+
+	writing sync.Mutex // held over a write and the note that it failed, so that no other comes between
+	tail    int        // guarded by writing: the last segment's descriptor for writing, or noTail
+	buf     []byte     // guarded by writing: scratch
+
+	mu       sync.RWMutex // guards what follows, which changes while writing is held too
+	segments []*segment   // in the order of their entries
+	first    uint64       // entry of the log; if that is empty, the one that the last segment begins with
+}
+
+const noTail = -1
+
+// keptBuffer is how much of the scratch is kept from one write to the next.
+const keptBuffer = 256 << 10
+
+// Close waits for running calls and closes the files. Later calls fail with
+// [ErrClosed], without OnError.
+func (s *Store) Close() error {
+	s.closeOnce.Do(func() {
+		close(s.closed)
+		s.writing.Lock()
+		defer s.writing.Unlock()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.closeErr = errors.Join(closeSegments(s.segments), s.closeTail(), s.db.Close())
+		s.segments = nil
+	})
+	return s.closeErr
+}
+
+// watch fails the store when a write takes longer than limit: the disk hangs.
+// The write itself cannot be ended, nor is it known what will come of it.
+func (s *Store) watch(limit time.Duration) {
+	tick := time.NewTicker(limit / 10)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.closed:
+			return
+		case <-tick.C:
+		}
+		if s.Busy() > limit {
+			s.fail(fmt.Errorf("a write has taken over %v: %w", limit, ErrStalled))
+			return
+		}
+	}
+}
+
+// fail makes an error the last word, unless there is one.
+func (s *Store) fail(err error) {
+	err = fmt.Errorf("log store %s: %w", s.db.Path(), err)
+	if s.failed.CompareAndSwap(nil, &err) && s.onError != nil {
+		s.onError(err)
+	}
+}
+
+// FirstIndex returns the index of the oldest entry, 0 if there is none.
+func (s *Store) FirstIndex() (first uint64, err error) {
+	err = s.run(func() error { first, _ = s.bounds(); return nil })
+	return first, err
+}
+
+// LastIndex returns the index of the newest entry, 0 if there is none.
+func (s *Store) LastIndex() (last uint64, err error) {
+	err = s.run(func() error { _, last = s.bounds(); return nil })
+	return last, err
+}
+
+// bounds gives the indexes of the first and the last entry, 0 and 0 if there is none.
+func (s *Store) bounds() (first, last uint64) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if len(s.segments) == 0 || s.segments[len(s.segments)-1].next() == s.first {
+		return 0, 0
+	}
+	return s.first, s.segments[len(s.segments)-1].next() - 1
+}
+
+// GetLog fills l with the entry, or returns raft.ErrLogNotFound.
+func (s *Store) GetLog(index uint64, l *raft.Log) error {
+	return s.run(func() error {
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+		for i := len(s.segments) - 1; i >= 0 && index >= s.first; i-- {
+			if g := s.segments[i]; index >= g.next() {
+				break
+			} else if index >= g.base {
+				return g.read(index, l)
+			}
+		}
+		return cmp.Or(s.over(), raft.ErrLogNotFound)
+	})
+}
+
+// StoreLog appends one entry; see StoreLogs.
+func (s *Store) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
+
+// StoreLogs appends entries, which follow each other. If they do not follow the
+// last one stored but leave a gap, they take the place of all. What is to be
+// written anew must be deleted before: Raft does so, and if it did not, what it
+// remembers would differ from what is here.
+func (s *Store) StoreLogs(logs []*raft.Log) error {
+	if len(logs) == 0 {
+		return nil
+	}
+	return s.write(func() error {
+		_, last := s.bounds()
+		next := logs[0].Index
+		if next <= last {
+			return fmt.Errorf("store entry %d: the log ends at %d", next, last)
+		}
+		g, err := s.segmentFor(next, last)
+		if err != nil {
+			return err
+		}
+		size := 0
+		for _, l := range logs {
+			size += padded(recordHeader + len(l.Extensions) + len(l.Data))
+		}
+		b, offsets := slices.Grow(s.buf[:0], size), make([]uint32, len(logs))
+		for i, l := range logs {
+			if want := next + uint64(i); l.Index != want {
+				return fmt.Errorf("store entry %d where %d should be", l.Index, want)
+			}
+			offset := g.end + int64(len(b))
+			if offset > math.MaxUint32 {
+				return fmt.Errorf("store entry %d: too much at once", l.Index)
+			}
+			offsets[i] = uint32(offset)
+			if b, err = appendRecord(b, g.salt, next, l); err != nil {
+				return err
+			}
+		}
+		if cap(b) <= keptBuffer {
+			s.buf = b
+		}
+		if err := writeAt(s.tail, b, g.end); err != nil {
+			return err
+		}
+		if s.beforeCommit != nil {
+			s.beforeCommit()
+		}
+		if err := flush(s.tail); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		g.offsets = append(g.offsets, offsets...)
+		g.end += int64(len(b))
+		return nil
+	})
+}
+
+// segmentFor gives the segment that the entry next is to be written to, behind the
+// entry last. s.writing is held.
+func (s *Store) segmentFor(next, last uint64) (*segment, error) {
+	if n := len(s.segments); n > 0 {
+		g := s.segments[n-1]
+		switch {
+		case g.next() != next:
+			if err := s.empty(); err != nil {
+				return nil, err
+			}
+			last = 0
+		case g.end < s.size:
+			return g, nil
+		}
+	}
+	first := s.first
+	if last == 0 {
+		first = next
+	}
+	g, fd, err := createSegment(s.dir, next, s.size)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.setExtent(extent{first, next}); err != nil {
+		return nil, errors.Join(err, g.file.Close(), unix.Close(fd))
+	}
+	closed := s.closeTail()
+	s.tail = fd
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.segments, s.first = append(s.segments, g), first
+	return g, closed
+}
+
+// DeleteRange deletes the entries from one to another, both included, as far as
+// there are any. They must be at one end of the log or be all of it.
+func (s *Store) DeleteRange(from, to uint64) error {
+	return s.write(func() error {
+		first, last := s.bounds()
+		from, to = max(from, first), min(to, last)
+		switch {
+		case first == 0 || from > to:
+			return nil
+		case from == first && to == last:
+			return s.empty()
+		case from == first:
+			return s.deleteFront(to + 1)
+		case to == last:
+			return s.deleteBack(from)
+		}
+		return fmt.Errorf("delete entries %d to %d: that leaves a gap in %d to %d", from, to, first, last)
+	})
+}
+
+// empty deletes all entries. s.writing is held, as in the next two.
+func (s *Store) empty() error {
+	gone := s.take(0, len(s.segments), 0)
+	if err := s.setExtent(extent{}); err != nil {
+		return err
+	}
+	return errors.Join(s.closeTail(), s.remove(gone))
+}
+
+// deleteFront deletes the entries before first.
+func (s *Store) deleteFront(first uint64) error {
+	n := 0
+	for n+1 < len(s.segments) && s.segments[n+1].base <= first {
+		n++
+	}
+	gone := s.take(0, n, first)
+	if err := s.setExtent(extent{first, s.segments[len(s.segments)-1].base}); err != nil || n == 0 {
+		return err
+	}
+	return s.remove(gone)
+}
+
+// deleteBack deletes the entries from next on.
+func (s *Store) deleteBack(next uint64) error {
+	n := len(s.segments)
+	for s.segments[n-1].base >= next {
+		n--
+	}
+	if n < len(s.segments) {
+		gone := s.take(n, len(s.segments), s.first)
+		if err := s.setExtent(extent{s.first, s.segments[n-1].base}); err != nil {
+			return err
+		}
+		err := errors.Join(s.closeTail(), s.remove(gone))
+		if err != nil {
+			return err
+		}
+		if s.tail, err = openForWriting(s.segments[n-1].file.Name()); err != nil {
+			return err
+		}
+	}
+	g := s.segments[n-1]
+	if next == g.next() {
+		return nil
+	}
+	s.mu.Lock()
+	g.end = int64(g.offsets[next-g.base])
+	g.offsets = g.offsets[:next-g.base]
+	s.mu.Unlock()
+	return cut(s.tail, g.end, s.size)
+}
+
+// take takes the segments from i to j out of the log, for those who read it, and
+// sets its first entry.
+func (s *Store) take(i, j int, first uint64) []*segment {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	gone := slices.Clone(s.segments[i:j])
+	s.segments, s.first = slices.Delete(s.segments, i, j), first
+	return gone
+}
+
+// remove deletes the files of segments that count no more.
+func (s *Store) remove(gone []*segment) error {
+	err := closeSegments(gone)
+	for _, g := range gone {
+		err = errors.Join(err, os.Remove(g.file.Name()))
+	}
+	return errors.Join(err, syncDir(s.dir))
+}
+
+func closeSegments(all []*segment) (err error) {
+	for _, g := range all {
+		err = errors.Join(err, g.file.Close())
+	}
+	return err
+}
+
+func (s *Store) closeTail() error {
+	fd := s.tail
+	if s.tail = noTail; fd == noTail {
+		return nil
+	}
+	return unix.Close(fd)
+}
+
+// Set stores a value of Raft's.
+func (s *Store) Set(k, v []byte) error {
+	return s.write(func() error { return s.put(stableBucket, k, v) })
+}
+
+// Get returns the value of k, or an error with the text "not found".
+func (s *Store) Get(k []byte) (v []byte, err error) {
+	err = s.run(func() error {
+		return s.db.View(func(tx *bolt.Tx) error {
+			if v = bytes.Clone(tx.Bucket(stableBucket).Get(k)); v == nil {
+				return errNotFound
+			}
+			return nil
+		})
+	})
+	return v, err
+}
+
+// SetUint64 stores a number of Raft's.
+func (s *Store) SetUint64(k []byte, v uint64) error { return s.Set(k, number(v)) }
+
+// GetUint64 returns the number at k, 0 if there is none.
+func (s *Store) GetUint64(k []byte) (n uint64, err error) {
+	v, err := s.Get(k)
+	if err == errNotFound {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	err = s.run(func() error {
+		n, err = parseNumber(v)
+		return err
+	})
+	return n, err
+}
+
+func (s *Store) setExtent(e extent) error { return s.put(logBucket, extentKey, e.encode()) }
+
+// put stores a value in the bbolt file. s.writing is held.
+func (s *Store) put(bucket, k, v []byte) error {
+	return s.db.Update(func(tx *bolt.Tx) error {
+		err := tx.Bucket(bucket).Put(k, v)
+		if err == nil && s.beforeCommit != nil {
+			s.beforeCommit()
+		}
+		return err
+	})
+}
+
+// write does something that writes to the disk.
+func (s *Store) write(f func() error) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	now := time.Now()
+	s.began.Store(&now)
+	defer s.began.Store(nil)
+	return s.run(f)
+}
+
+// Busy is for how long the write that is under way has lasted; 0 if there is
+// none. It never waits.
+func (s *Store) Busy() time.Duration {
+	if began := s.began.Load(); began != nil {
+		return time.Since(*began)
+	}
+	return 0
+}
+
+// run does something with the files. What goes wrong is the last word.
+func (s *Store) run(f func() error) error {
+	if failed := s.failed.Load(); failed != nil {
+		return *failed
+	}
+	if err := s.over(); err != nil {
+		return err
+	}
+	err := guard(f)
+	switch {
+	case err == nil, err == raft.ErrLogNotFound, err == errNotFound, err == ErrClosed, errors.Is(err, bolterrors.ErrDatabaseNotOpen):
+		return err
+	}
+	s.fail(err)
+	return *s.failed.Load()
+}
+
+// over is [ErrClosed] after Close.
+func (s *Store) over() error {
+	select {
+	case <-s.closed:
+		return ErrClosed
+	default:
+		return nil
+	}
+}
+
+func number(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+
+func parseNumber(b []byte) (uint64, error) {
+	if len(b) != 8 {
+		return 0, fmt.Errorf("number of %d bytes instead of 8: %w", len(b), ErrDamaged)
+	}
+	return binary.BigEndian.Uint64(b), nil
+}
