@@ -52,13 +52,16 @@ func (c *conn) unread() bool {
 }
 
 // end ends the connection without a further line, at once: by a FIN, which the
-// kernel repeats until it arrives, where nothing is queued; else by a reset,
-// for a queued LEADER must not arrive any more. mu is held.
+// kernel repeats until it arrives; or by a reset where a LEADER is queued that must
+// not arrive any more, because the node may not speak for the membership now or has
+// only written a part of it. As long as it may speak, the FIN goes behind the line:
+// a client that has both knows of its end, and acknowledges a FIN at once where it
+// would keep a line waiting for 40 ms. mu is held.
 func (c *conn) end(cause error) {
 	if c.state == ended {
 		return
 	}
-	if c.unread() {
+	if c.unread() && (len(c.out) > 0 || !c.membership.Live()) {
 		abort(c.raw)
 		c.finished(byReset, cause)
 		return

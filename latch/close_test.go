@@ -411,3 +411,29 @@ func TestLastLineWaitsForRoom(t *testing.T) {
 		c.TCPConn.Close()
 	}
 }
+
+// TestAnEndRightBehindALine: a client that has read its LEADER keeps the
+// acknowledgement back for a while. That is no reason to reset its connection, and to
+// take it for one that may not know of its end.
+func TestAnEndRightBehindALine(t *testing.T) {
+	f := serve(t, func(cfg *latch.Config) { cfg.CloseGrace = 20 * time.Second })
+	c := f.join("g", "a", "a")
+	for i := 0; f.s.Queued() == 0; i++ {
+		if i == 1000 {
+			t.Skip("this kernel acknowledges everything at once")
+		}
+		f.e.Push("g", fmt.Sprint("x", i))
+		c.send("?")
+		c.line() // these two in any order
+		c.line()
+		c.delayAcks()
+		f.e.Push("g", fmt.Sprint("y", i))
+		c.want(fmt.Sprint("LEADER y", i))
+	}
+	f.e.End("g", "a")
+	c.wantEnd()
+	eventually(t, "the membership is given back", func() bool { return len(f.e.Closings()) > 0 })
+	if got, want := f.e.Closings(), []latchtest.Closing{{Group: "g", Client: "a", Acknowledged: true}}; !slices.Equal(got, want) {
+		t.Errorf("given back %v, want %v", got, want)
+	}
+}
