@@ -10,7 +10,7 @@ import (
 // Whatever is in a file of the log: it is refused, or what it is said to hold can be
 // read.
 func FuzzSegment(f *testing.F) {
-	g := &segment{base: 5, salt: 7, end: segmentHeader}
+	g := newSegment("", 5)
 	b := g.header()
 	for i := uint64(5); i < 8; i++ {
 		var err error
@@ -30,7 +30,7 @@ func FuzzSegment(f *testing.F) {
 		if err != nil {
 			return
 		}
-		defer g.file.Close()
+		defer g.close()
 		for i := g.base; i < g.next(); i++ {
 			if err := g.read(i, new(raft.Log)); err != nil {
 				t.Errorf("entry %d: %v", i, err)

@@ -71,8 +71,11 @@ func Open(path string, opts Options) (*Store, error) {
 		closed:       make(chan struct{}),
 		tail:         noTail,
 	}
-	var err error
-	if s.db, err = openDB(path, opts); err != nil {
+	err := s.onDisk(func() (err error) {
+		s.db, err = openDB(path, opts)
+		return err
+	})
+	if err != nil {
 		return nil, fmt.Errorf("open log store %s: %w", path, explain(err))
 	}
 	if err := s.load(); err != nil {
@@ -115,18 +118,18 @@ func (s *Store) load() error {
 	if err != nil {
 		return err
 	}
-	if err := os.Mkdir(s.dir, 0o700); err == nil {
-		if e.newest != 0 {
-			return fmt.Errorf("%s is missing: %w", s.dir, ErrDamaged)
-		}
-		if err := syncDir(filepath.Dir(s.dir)); err != nil {
-			return err
-		}
-	} else if !errors.Is(err, fs.ErrExist) {
-		return err
-	}
 	files, err := os.ReadDir(s.dir)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && e.newest == 0:
+		return s.onDisk(func() error {
+			if err := os.Mkdir(s.dir, 0o700); err != nil {
+				return err
+			}
+			return syncDir(filepath.Dir(s.dir))
+		})
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s is missing: %w", s.dir, ErrDamaged)
+	case err != nil:
 		return err
 	}
 	var bases []uint64
@@ -151,15 +154,14 @@ func (s *Store) load() error {
 			return err
 		}
 	}
-	for _, base := range stale {
-		if err := os.Remove(segmentPath(s.dir, base)); err != nil {
-			return err
+	return s.onDisk(func() error {
+		for _, base := range stale {
+			if err := os.Remove(segmentPath(s.dir, base)); err != nil {
+				return err
+			}
 		}
-	}
-	if len(stale) > 0 {
 		return syncDir(s.dir)
-	}
-	return nil
+	})
 }
 
 func (s *Store) loadSegments(e extent, bases []uint64) error {
@@ -182,16 +184,10 @@ func (s *Store) loadSegments(e extent, bases []uint64) error {
 	case bases[0] > e.first || next < e.first:
 		return fmt.Errorf("%s: entry %d is missing: %w", s.dir, e.first, ErrDamaged)
 	}
-	last := s.segments[len(s.segments)-1]
-	fd, err := openForWriting(last.file.Name())
-	if err != nil {
+	if err := s.openTail(); err != nil || !torn {
 		return err
 	}
-	s.tail = fd
-	if torn {
-		return cut(fd, last.end, s.size)
-	}
-	return nil
+	return s.onDisk(func() error { return cut(s.tail, s.segments[len(s.segments)-1].end, s.size) })
 }
 
 func openDB(path string, opts Options) (db *bolt.DB, err error) {

@@ -38,11 +38,17 @@ const (
 
 // segment is a file of the log as it is read. The owner guards it.
 type segment struct {
+	path    string
 	base    uint64
 	salt    uint32
-	file    *os.File
+	file    *os.File // for reading
 	offsets []uint32 // of the records
 	end     int64    // of the last one
+}
+
+// newSegment is one that is in no file yet.
+func newSegment(dir string, base uint64) *segment {
+	return &segment{path: segmentPath(dir, base), base: base, salt: rand.Uint32(), end: segmentHeader}
 }
 
 func segmentPath(dir string, base uint64) string {
@@ -82,13 +88,11 @@ func (g *segment) read(index uint64, l *raft.Log) error {
 	return r.entry(l)
 }
 
-// createSegment makes an empty segment that is on disk under its name when it
-// returns, and its descriptor for writing.
-func createSegment(dir string, base uint64, size int64) (g *segment, fd int, err error) {
-	g = &segment{base: base, salt: rand.Uint32(), end: segmentHeader}
-	path := segmentPath(dir, base)
-	if fd, err = openForWriting(path, unix.O_CREAT|unix.O_EXCL); err != nil {
-		return nil, noTail, err
+// create makes the file of an empty segment, which is on disk under its name when
+// it returns, and gives its descriptor for writing.
+func (g *segment) create(size int64) (fd int, err error) {
+	if fd, err = openForWriting(g.path, unix.O_CREAT|unix.O_EXCL); err != nil {
+		return noTail, err
 	}
 	err = allocate(fd, size)
 	if err == nil {
@@ -98,25 +102,18 @@ func createSegment(dir string, base uint64, size int64) (g *segment, fd int, err
 		err = unix.Fsync(fd)
 	}
 	if err == nil {
-		err = syncDir(dir)
-	}
-	if err == nil {
-		g.file, err = os.Open(path)
+		err = syncDir(filepath.Dir(g.path))
 	}
 	if err != nil {
 		unix.Close(fd)
-		return nil, noTail, fmt.Errorf("%s: %w", path, err)
+		return noTail, fmt.Errorf("%s: %w", g.path, err)
 	}
-	return g, fd, nil
+	return fd, nil
 }
 
-func openForWriting(path string, flags ...int) (fd int, err error) {
-	mode := unix.O_WRONLY | unix.O_CLOEXEC
-	for _, f := range flags {
-		mode |= f
-	}
+func openForWriting(path string, flags int) (fd int, err error) {
 	for {
-		if fd, err = unix.Open(path, mode, 0o600); err != unix.EINTR {
+		if fd, err = unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC|flags, 0o600); err != unix.EINTR {
 			break
 		}
 	}
@@ -124,6 +121,23 @@ func openForWriting(path string, flags ...int) (fd int, err error) {
 		return noTail, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	return fd, nil
+}
+
+// open opens the file for reading, without a note of the time, which would be
+// written to the disk.
+func (g *segment) open() (err error) {
+	g.file, err = os.OpenFile(g.path, os.O_RDONLY|unix.O_NOATIME, 0)
+	if errors.Is(err, fs.ErrPermission) { // the file is another user's
+		g.file, err = os.Open(g.path)
+	}
+	return err
+}
+
+func (g *segment) close() error {
+	if g.file == nil {
+		return nil
+	}
+	return g.file.Close()
 }
 
 func (g *segment) header() []byte {
@@ -145,14 +159,13 @@ func headerSum(b []byte) uint32 {
 // openSegment reads a segment, and changes nothing. torn says that behind its last
 // record there is something that was not written to its end.
 func openSegment(dir string, base uint64) (g *segment, torn bool, err error) {
-	f, err := os.Open(segmentPath(dir, base))
-	if err != nil {
+	g = newSegment(dir, base)
+	if err := g.open(); err != nil {
 		return nil, false, err
 	}
-	g = &segment{base: base, file: f, end: segmentHeader}
 	if torn, err = g.scan(); err != nil {
-		f.Close()
-		return nil, false, fmt.Errorf("%s: %w", f.Name(), err)
+		g.close()
+		return nil, false, fmt.Errorf("%s: %w", g.path, err)
 	}
 	return g, torn, nil
 }

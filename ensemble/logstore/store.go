@@ -94,7 +94,7 @@ func (s *Store) Close() error {
 		defer s.writing.Unlock()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.closeErr = errors.Join(closeSegments(s.segments), s.closeTail(), s.db.Close())
+		s.closeErr = errors.Join(closeSegments(s.segments), s.closeTail(), s.onDisk(s.db.Close))
 		s.segments = nil
 	})
 	return s.closeErr
@@ -206,13 +206,16 @@ func (s *Store) StoreLogs(logs []*raft.Log) error {
 		if cap(b) <= keptBuffer {
 			s.buf = b
 		}
-		if err := writeAt(s.tail, b, g.end); err != nil {
-			return err
-		}
-		if s.beforeCommit != nil {
-			s.beforeCommit()
-		}
-		if err := flush(s.tail); err != nil {
+		err = s.onDisk(func() error {
+			if err := writeAt(s.tail, b, g.end); err != nil {
+				return err
+			}
+			if s.beforeCommit != nil {
+				s.beforeCommit()
+			}
+			return flush(s.tail)
+		})
+		if err != nil {
 			return err
 		}
 		s.mu.Lock()
@@ -242,19 +245,27 @@ func (s *Store) segmentFor(next, last uint64) (*segment, error) {
 	if last == 0 {
 		first = next
 	}
-	g, fd, err := createSegment(s.dir, next, s.size)
+	g := newSegment(s.dir, next)
+	if err := s.closeTail(); err != nil {
+		return nil, err
+	}
+	err := s.onDisk(func() (err error) {
+		s.tail, err = g.create(s.size)
+		return err
+	})
+	if err == nil {
+		err = g.open()
+	}
+	if err == nil {
+		err = s.setExtent(extent{first, next})
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err := s.setExtent(extent{first, next}); err != nil {
-		return nil, errors.Join(err, g.file.Close(), unix.Close(fd))
-	}
-	closed := s.closeTail()
-	s.tail = fd
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.segments, s.first = append(s.segments, g), first
-	return g, closed
+	return g, nil
 }
 
 // DeleteRange deletes the entries from one to another, both included, as far as
@@ -310,11 +321,10 @@ func (s *Store) deleteBack(next uint64) error {
 		if err := s.setExtent(extent{s.first, s.segments[n-1].base}); err != nil {
 			return err
 		}
-		err := errors.Join(s.closeTail(), s.remove(gone))
-		if err != nil {
+		if err := errors.Join(s.closeTail(), s.remove(gone)); err != nil {
 			return err
 		}
-		if s.tail, err = openForWriting(s.segments[n-1].file.Name()); err != nil {
+		if err := s.openTail(); err != nil {
 			return err
 		}
 	}
@@ -326,7 +336,7 @@ func (s *Store) deleteBack(next uint64) error {
 	g.end = int64(g.offsets[next-g.base])
 	g.offsets = g.offsets[:next-g.base]
 	s.mu.Unlock()
-	return cut(s.tail, g.end, s.size)
+	return s.onDisk(func() error { return cut(s.tail, g.end, s.size) })
 }
 
 // take takes the segments from i to j out of the log, for those who read it, and
@@ -342,17 +352,26 @@ func (s *Store) take(i, j int, first uint64) []*segment {
 // remove deletes the files of segments that count no more.
 func (s *Store) remove(gone []*segment) error {
 	err := closeSegments(gone)
-	for _, g := range gone {
-		err = errors.Join(err, os.Remove(g.file.Name()))
-	}
-	return errors.Join(err, syncDir(s.dir))
+	return errors.Join(err, s.onDisk(func() (err error) {
+		for _, g := range gone {
+			err = errors.Join(err, os.Remove(g.path))
+		}
+		return errors.Join(err, syncDir(s.dir))
+	}))
 }
 
 func closeSegments(all []*segment) (err error) {
 	for _, g := range all {
-		err = errors.Join(err, g.file.Close())
+		err = errors.Join(err, g.close())
 	}
 	return err
+}
+
+func (s *Store) openTail() error {
+	return s.onDisk(func() (err error) {
+		s.tail, err = openForWriting(s.segments[len(s.segments)-1].path, 0)
+		return err
+	})
 }
 
 func (s *Store) closeTail() error {
@@ -360,7 +379,7 @@ func (s *Store) closeTail() error {
 	if s.tail = noTail; fd == noTail {
 		return nil
 	}
-	return unix.Close(fd)
+	return s.onDisk(func() error { return unix.Close(fd) })
 }
 
 // Set stores a value of Raft's.
@@ -404,14 +423,19 @@ func (s *Store) setExtent(e extent) error { return s.put(logBucket, extentKey, e
 
 // put stores a value in the bbolt file. s.writing is held.
 func (s *Store) put(bucket, k, v []byte) error {
-	return s.db.Update(func(tx *bolt.Tx) error {
-		err := tx.Bucket(bucket).Put(k, v)
-		if err == nil && s.beforeCommit != nil {
-			s.beforeCommit()
-		}
-		return err
+	return s.onDisk(func() error {
+		return s.db.Update(func(tx *bolt.Tx) error {
+			err := tx.Bucket(bucket).Put(k, v)
+			if err == nil && s.beforeCommit != nil {
+				s.beforeCommit()
+			}
+			return err
+		})
 	})
 }
+
+// onDisk does what may hang in the disk: all but reading.
+func (s *Store) onDisk(f func() error) error { return guard(f) }
 
 // write does something that writes to the disk.
 func (s *Store) write(f func() error) error {
