@@ -341,18 +341,27 @@ func (n *Node) Err() error {
 // run is the node's loop: it looks at the clocks. Go's timers stand still
 // while the machine sleeps, so it polls.
 func (n *Node) run() {
-	tick := time.NewTicker(min(max(n.cfg.Timing.Close/10, 5*time.Millisecond), 50*time.Millisecond))
-	defer tick.Stop()
+	look := time.NewTimer(0)
+	defer look.Stop()
 	for {
 		select {
 		case <-n.done:
 			return
-		case <-tick.C:
+		case <-look.C:
 		case <-n.wake:
 		}
-		n.step()
+		look.Reset(n.step())
 	}
 }
+
+// lookEvery is how often a node looks at its clocks that has to close its connections
+// soon, or those of others to watch as the raft leader, or has no session; one that has
+// time looks rarelyLook times as rarely.
+func (t Timing) lookEvery() time.Duration {
+	return min(max(t.Close/10, 5*time.Millisecond), 50*time.Millisecond)
+}
+
+const rarelyLook = 3
 
 // Healthy reports whether the node goes on: its loop looks at the clocks, and it
 // has not failed. It waits for the locks that everything waits for; where one of
@@ -367,7 +376,8 @@ func (n *Node) Healthy() bool {
 // stallsAfter is after how long without a look at the clocks a node is not healthy.
 const stallsAfter = 5 * time.Second
 
-func (n *Node) step() {
+// step does what has to be done now, and says when to look again.
+func (n *Node) step() time.Duration {
 	now := n.now()
 	n.yield()
 	n.mu.Lock()
@@ -381,6 +391,10 @@ func (n *Node) step() {
 	duties := n.duties(now)
 	upkeep := n.upkeepDue(now)
 	stopping := n.roster.stopping
+	again := n.cfg.Timing.lookEvery()
+	if what == needNothing && !n.roster.expirer.leading && n.roster.timeLeft() > 4*rarelyLook*again {
+		again *= rarelyLook
+	}
 	n.mu.Unlock()
 
 	if what == needClose {
@@ -415,6 +429,7 @@ func (n *Node) step() {
 		}()
 	}
 	signal(n.wakeProposer) // a Renew may be due
+	return again
 }
 
 // rearm moves the dead-man's switch on: who closes in time is not killed, and the

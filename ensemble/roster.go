@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"time"
 )
 
 // roster is a node's book of its own session and of its clients' memberships:
@@ -296,6 +297,15 @@ func (r *roster) step(now reading) (what need, closing []*Membership) {
 		r.changed = true
 	}
 	return what, closing
+}
+
+// timeLeft is how long the node has until it must begin to close its connections, if
+// nothing prolongs its lease; 0 without a session.
+func (r *roster) timeLeft() time.Duration {
+	if r.session.phase != phaseOpen {
+		return 0
+	}
+	return r.session.lease.left() - r.session.timing.early(r.members.Len())
 }
 
 // stop refuses further memberships and gives all connections, to be closed in
