@@ -80,7 +80,7 @@ func TestEveryEndGivesBackOnce(t *testing.T) {
 			end: func(f *fixture, c *client) { c.reset() }},
 		{name: "elections close while pending", pending: true, acked: true, client: refused,
 			end: func(f *fixture, c *client) { f.e.EndAll() }},
-		{name: "lease lapsed before the answer", pending: true, acked: true, client: closed,
+		{name: "lease lapsed before the answer", pending: true, acked: true, client: refused,
 			end: func(f *fixture, c *client) { f.e.Lapse(); f.e.Release() }},
 		{name: "no answer in time", pending: true, acked: true, client: refused,
 			end: func(f *fixture, c *client) {}},

@@ -252,6 +252,10 @@ func (c *conn) Leader(name string, token uint64) {
 	case leaving, ended:
 		return
 	case pending:
+		if !c.membership.Live() {
+			c.refuse(errNotLive) // it has been told nothing yet
+			return
+		}
 		c.state = joined
 		c.arm()
 	}

@@ -32,15 +32,15 @@ func TestGate(t *testing.T) {
 			}
 		})
 	}
-	t.Run("the answer to a JOIN", func(t *testing.T) {
+	t.Run("the answer to a JOIN: it is refused", func(t *testing.T) {
 		t.Parallel()
 		f := serve(t)
 		f.e.Hold()
 		cl := f.joinPending("g", "a")
 		f.e.Lapse()
 		f.e.Release()
-		if got, err := cl.readAll(); got != "" || err != nil {
-			t.Errorf("the client read %q, error %v, want only the end", got, err)
+		if got, err := cl.readAll(); got != "JOIN_FAILED SERVICE_UNAVAILABLE\n" || err != nil {
+			t.Errorf("the client read %q, error %v, want the refusal and the end", got, err)
 		}
 	})
 }
