@@ -16,34 +16,29 @@ import (
 // what they do, and words that this takes.
 const asClients = "LEADER_LATCH_TEST_AS_CLIENTS"
 
-// roles are what processes of clients do. They print a line when they have joined.
-var roles = map[string]func(in *bufio.Reader, args []string) error{
-	"lead":       beLeader,
-	"hand-overs": beHandOvers,
-}
+// outsiders are what such processes do. They print a line when they are ready, and end
+// with their stdin at the latest.
+var outsiders = map[string]func(in *bufio.Reader, args []string) error{"hand-overs": beHandOvers}
 
-func init() {
-	f := strings.Fields(os.Getenv(asClients))
-	if len(f) == 0 {
-		return
-	}
-	if err := roles[f[0]](bufio.NewReader(os.Stdin), f[1:]); err != nil {
+func beClients(role string, args ...string) {
+	if err := outsiders[role](bufio.NewReader(os.Stdin), args); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
 	os.Exit(0)
 }
 
-// clientProcess is such a process.
-type clientProcess struct {
+// outsider is such a process: it shares no scheduler with the test.
+type outsider struct {
 	t   testing.TB
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *bufio.Reader
 }
 
-// startClients starts a process of clients. It ends with the test at the latest.
-func startClients(t testing.TB, role string, args ...string) *clientProcess {
+// startOutsider starts a process of clients, and waits until it is ready. It ends with
+// the test at the latest.
+func startOutsider(t testing.TB, role string, args ...string) *outsider {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
@@ -63,19 +58,22 @@ func startClients(t testing.TB, role string, args ...string) *clientProcess {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	p := &clientProcess{t, cmd, in, bufio.NewReader(out)}
+	p := &outsider{t, cmd, in, bufio.NewReader(out)}
 	t.Cleanup(p.kill)
+	if line := p.line(); line != "ready" {
+		t.Fatalf("clients in a process of their own: %s", line)
+	}
 	return p
 }
 
-func (p *clientProcess) say(line string) {
+func (p *outsider) say(line string) {
 	p.t.Helper()
 	if _, err := io.WriteString(p.in, line+"\n"); err != nil {
 		p.t.Fatal(err)
 	}
 }
 
-func (p *clientProcess) line() string {
+func (p *outsider) line() string {
 	p.t.Helper()
 	line, err := p.out.ReadString('\n')
 	if err != nil {
@@ -84,59 +82,73 @@ func (p *clientProcess) line() string {
 	return strings.TrimSuffix(line, "\n")
 }
 
-func (p *clientProcess) kill() {
+func (p *outsider) kill() {
 	p.cmd.Process.Signal(syscall.SIGKILL)
 	p.cmd.Wait()
 }
 
-// beLeader leads a group until it is killed, or its parent has ended.
-func beLeader(in *bufio.Reader, args []string) error {
-	c, err := call(args[0], "a")
-	if err != nil {
-		return err
-	}
-	if err := c.lead(args[1]); err != nil {
-		return err
-	}
-	fmt.Println("leads")
-	in.ReadString('\n')
-	return nil
-}
-
-// beHandOvers has groups of two at a node. When it is told to begin, the leaders leave
-// one after the other; when it is told to end it prints how long it took until the next
-// one knew, each time.
+// beHandOvers has groups of two at a node. When it is told to, the leaders leave one
+// after the other, and it takes the times until the next ones know.
 func beHandOvers(in *bufio.Reader, args []string) error {
 	pairs, err := pairsAt(args[0], 200)
 	if err != nil {
 		return err
 	}
-	fmt.Println("joined")
-	if _, err := in.ReadString('\n'); err != nil {
-		return err
-	}
-	end := make(chan error, 1)
-	go func() {
-		_, err := in.ReadString('\n')
-		end <- err
-	}()
-	var times []string
-	for _, p := range pairs {
-		select {
-		case err := <-end:
-			fmt.Println(strings.Join(times, " "))
-			return err
-		default:
+	return takeTimes(in, func() (time.Duration, error) {
+		if len(pairs) == 0 {
+			return 0, io.EOF
 		}
-		took, err := handOver(p[0], p[1])
+		p := pairs[0]
+		pairs = pairs[1:]
+		return handOver(p[0], p[1])
+	})
+}
+
+// takeTimes calls f again and again from a line that says so until the next one, or
+// until f gives io.EOF, and prints what it gave; and the same again.
+func takeTimes(in *bufio.Reader, f func() (time.Duration, error)) error {
+	fmt.Println("ready")
+	for {
+		if _, err := in.ReadString('\n'); err != nil {
+			return err
+		}
+		end := make(chan error, 1)
+		go func() {
+			_, err := in.ReadString('\n')
+			end <- err
+		}()
+		var times []string
+		for len(end) == 0 {
+			took, err := f()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			times = append(times, took.String())
+		}
+		if err := <-end; err != nil {
+			return err
+		}
+		fmt.Println(strings.Join(times, " "))
+	}
+}
+
+// timesOf has a process take times while f runs.
+func (p *outsider) timesOf(f func()) (times []time.Duration) {
+	p.t.Helper()
+	p.say("begin")
+	f()
+	p.say("end")
+	for _, text := range strings.Fields(p.line()) {
+		d, err := time.ParseDuration(text)
 		if err != nil {
-			return err
+			p.t.Fatal(err)
 		}
-		times = append(times, took.String())
+		times = append(times, d)
 	}
-	err = <-end
-	fmt.Println(strings.Join(times, " "))
-	return err
+	return times
 }
 
 // pairsAt has groups of two at a node, each a leader and the next one.

@@ -29,6 +29,9 @@ func TestMain(m *testing.M) {
 		}
 		main()
 	}
+	if f := strings.Fields(os.Getenv(asClients)); len(f) > 0 {
+		beClients(f[0], f[1:]...)
+	}
 	// Tests of real processes wait more than they work. Said on the command line, it counts.
 	flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))
 	remove := func() {}

@@ -54,16 +54,16 @@ func returnTo(t testing.TB, node *member, n int, ready bool) (s storm) {
 		c.Close()
 	}
 	node.run()
-	var others *clientProcess
+	var others *outsider
 	if ready {
 		node.ready()
-		others = startClients(t, "hand-overs", node.addr)
-		others.line() // they have joined
+		others = startOutsider(t, "hand-overs", node.addr)
+		defer others.kill()
 	}
 
 	var mu sync.Mutex
 	var running sync.WaitGroup
-	begin, over := make(chan struct{}), make(chan struct{})
+	begin := make(chan struct{})
 	for i := range clients {
 		running.Go(func() {
 			<-begin
@@ -94,26 +94,17 @@ func returnTo(t testing.TB, node *member, n int, ready bool) (s storm) {
 			}
 		})
 	}
-	began := time.Now()
-	close(begin)
-	go func() {
+	back := func() {
+		began := time.Now()
+		close(begin)
 		running.Wait()
 		s.all = time.Since(began)
-		close(over)
-	}()
-	if others != nil {
-		others.say("begin")
-		<-over
-		others.say("end")
-		for _, took := range strings.Fields(others.line()) {
-			d, err := time.ParseDuration(took)
-			if err != nil {
-				t.Fatal(err)
-			}
-			s.handOvers = append(s.handOvers, d)
-		}
 	}
-	<-over
+	if others == nil {
+		back()
+	} else {
+		s.handOvers = others.timesOf(back)
+	}
 	return s
 }
 
