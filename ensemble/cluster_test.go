@@ -21,7 +21,7 @@ import (
 // machine is a place for a node: its folder and its address, which outlive the
 // node's lives.
 type machine struct {
-	t       *testing.T
+	t       testing.TB
 	name    string
 	path    string
 	address string
@@ -31,7 +31,7 @@ type machine struct {
 
 // newMachine gives a machine an address that no other one has, here or in another
 // process.
-func newMachine(t *testing.T, name string, change func(*Config)) *machine {
+func newMachine(t testing.TB, name string, change func(*Config)) *machine {
 	return &machine{t: t, name: name, path: t.TempDir(), address: anAddress(), change: change}
 }
 
@@ -101,12 +101,12 @@ func (m *machine) ready() {
 }
 
 // founders starts n nodes that find each other by one list.
-func founders(t *testing.T, n int) []*machine {
+func founders(t testing.TB, n int) []*machine {
 	t.Helper()
 	return foundersWith(t, n, func(int, *Config) {})
 }
 
-func foundersWith(t *testing.T, n int, change func(i int, c *Config)) []*machine {
+func foundersWith(t testing.TB, n int, change func(i int, c *Config)) []*machine {
 	t.Helper()
 	var all []*machine
 	var list []Place
@@ -128,7 +128,7 @@ func foundersWith(t *testing.T, n int, change func(i int, c *Config)) []*machine
 	return all
 }
 
-func raftLeaderOf(t *testing.T, all []*machine) (leader *machine, others []*machine) {
+func raftLeaderOf(t testing.TB, all []*machine) (leader *machine, others []*machine) {
 	t.Helper()
 	poll(t, "a raft leader", func() bool {
 		leader, others = nil, nil

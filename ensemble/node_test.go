@@ -18,7 +18,7 @@ import (
 )
 
 // testLog is a logger into the test's output, quiet for the common levels.
-func testLog(t *testing.T) *slog.Logger {
+func testLog(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
 }
 
@@ -29,7 +29,7 @@ var steady = Timing{"steady", 150 * time.Millisecond, 100 * time.Millisecond, ti
 var testKey = sync.OnceValues(func() (*clusterport.Key, error) { return clusterport.KeyFromSeed([32]byte{1}) })
 
 // startNode starts a node of a cluster of its own, ready for JOINs.
-func startNode(t *testing.T, path string, change func(*Config)) *Node {
+func startNode(t testing.TB, path string, change func(*Config)) *Node {
 	t.Helper()
 	n := startNodeUnready(t, path, change)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -40,7 +40,7 @@ func startNode(t *testing.T, path string, change func(*Config)) *Node {
 	return n
 }
 
-func startNodeUnready(t *testing.T, path string, change func(*Config)) *Node {
+func startNodeUnready(t testing.TB, path string, change func(*Config)) *Node {
 	t.Helper()
 	dir, err := OpenDir(t.Context(), path)
 	if err != nil {
@@ -49,7 +49,7 @@ func startNodeUnready(t *testing.T, path string, change func(*Config)) *Node {
 	return startNodeOn(t, dir, change)
 }
 
-func startNodeOn(t *testing.T, dir *Dir, change func(*Config)) *Node {
+func startNodeOn(t testing.TB, dir *Dir, change func(*Config)) *Node {
 	t.Helper()
 	cfg := Config{Name: "riak@127.0.0.1", Address: "127.0.0.1:5324", Timing: steady, MinimumNodes: 1, Key: testKey, Logger: testLog(t)}
 	if change != nil {
@@ -68,7 +68,7 @@ func startNodeOn(t *testing.T, dir *Dir, change func(*Config)) *Node {
 }
 
 // stop stops a node once.
-func stop(t *testing.T, n *Node) {
+func stop(t testing.TB, n *Node) {
 	select {
 	case <-n.done:
 		return
@@ -589,7 +589,7 @@ type leaderFunc func(name string)
 func (f leaderFunc) Leader(name string, _ uint64) { f(name) }
 func (leaderFunc) Close()                         {}
 
-func poll(t *testing.T, what string, cond func() bool) {
+func poll(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !cond(); {
 		if time.Now().After(end) {
