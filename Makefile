@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 # Where "build" puts the binary.
 BIN ?= bin/leader-latch
 
-.PHONY: help build run test race lint fuzz faults corpus bench packages test-packages clean
+.PHONY: help build run test race lint fuzz faults corpus bench microbench packages test-packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,8 +32,10 @@ lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l .) && test -z "$$unformatted" || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
 	go vet ./...
 	go vet -tags faults ./cmd/leader-latch
+	go vet -tags bench ./cmd/leader-latch
 	$(TOOL) staticcheck ./...
 	$(TOOL) staticcheck -tags faults ./cmd/leader-latch
+	$(TOOL) staticcheck -tags bench ./cmd/leader-latch
 
 FUZZTIME ?= 30s
 fuzz: ## every fuzz target for FUZZTIME (30s) each
@@ -52,7 +54,11 @@ CORPUS ?= testdata/riakconf/real
 corpus: ## read every riak.conf of a folder, CORPUS=..., beside its expected outcome
 	CORPUS=$(abspath $(CORPUS)) go test -count=1 -run 'Real|EffectiveValues' -v ./riakconf | grep -E '^(---|ok|FAIL|PASS| +[a-z_]+\.go)'
 
-bench: ## latencies of one node and the benchmarks of the packages
+BENCH ?= .
+bench: ## the table of README, Speed, measured on this machine in 10 minutes; BENCH=storm one of its parts, BENCH_FLAGS=-short a trial
+	@go test -C cmd/leader-latch -tags bench -count=1 -timeout 1h -run '^TestMeasure$$/$(BENCH)' $(BENCH_FLAGS)
+
+microbench: ## the benchmarks of the packages, with allocations
 	go test -run '^$$' -bench . -benchmem ./...
 
 packages: ## deb and rpm for amd64 and arm64, in dist/
