@@ -27,6 +27,7 @@ import (
 // has nothing else to do. With -short it takes a tenth of everything, to try it out.
 // README, Speed, says what the rows mean.
 func TestMeasure(t *testing.T) {
+	began := time.Now()
 	printHeader(t)
 	for _, s := range []struct {
 		name    string
@@ -46,6 +47,8 @@ func TestMeasure(t *testing.T) {
 	} {
 		t.Run(s.name, s.measure)
 	}
+	row("one flush, at the end", "%v", flushes(t, fewer(4000)))
+	row("load at the end; time taken", "%s; %v", loadAverages(t), time.Since(began).Round(time.Second))
 }
 
 // row prints one row of the table.
@@ -55,10 +58,6 @@ func row(what, format string, args ...any) {
 
 // printHeader prints what the figures depend on, and the head of the table.
 func printHeader(t *testing.T) {
-	load, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var uname unix.Utsname
 	if err := unix.Uname(&uname); err != nil {
 		t.Fatal(err)
@@ -72,9 +71,17 @@ func printHeader(t *testing.T) {
 	row("commit, Go", "%s, %s", strings.TrimSpace(string(commit)), runtime.Version())
 	row("machine", "%d cores of %s, %s of memory, Linux %s", runtime.NumCPU(), procField("/proc/cpuinfo", "model name"),
 		procField("/proc/meminfo", "MemTotal"), unix.ByteSliceToString(uname.Release[:]))
-	row("load before (1, 5, 15 minutes)", "%s", strings.Join(strings.Fields(string(load))[:3], " "))
+	row("load before (1, 5, 15 minutes)", "%s", loadAverages(t))
 	row("open files allowed to each process", "%d", openFiles())
 	row("one flush: 4 KiB appended, fdatasync", "%v", flushes(t, fewer(4000)))
+}
+
+func loadAverages(t *testing.T) string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(strings.Fields(string(b))[:3], " ")
 }
 
 // procField gives the first value of that name in a file of /proc.
