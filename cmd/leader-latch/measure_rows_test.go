@@ -260,14 +260,21 @@ func measureClientKilled(t *testing.T) {
 }
 
 func measureFanOut(t *testing.T) {
-	for _, n := range []int{1000, 10000} {
-		t.Run(fmt.Sprint(n), func(t *testing.T) {
+	for _, c := range []struct {
+		members int
+		where   string
+	}{{1000, "at all nodes"}, {10000, "at all nodes"}, {10000, "at one node"}} {
+		t.Run(fmt.Sprint(c.members, " ", c.where), func(t *testing.T) {
 			all := timed(t, 3, "normal")
-			n, limited := affordable(fewer(n))
+			n, limited := affordable(fewer(c.members))
 			_, follower, _ := places(t, all)
+			at := all
+			if c.where == "at one node" {
+				at = []*member{follower.member}
+			}
 			began := time.Now()
-			a := assemble(t, all, "fan-out", n)
-			row(fmt.Sprintf("%d members of one group joined, 32 at a time", n), "%.2f s%s", time.Since(began).Seconds(), limited)
+			a := assemble(t, at, "fan-out", n)
+			row(fmt.Sprintf("%d members of one group joined %s, 32 at a time", n, c.where), "%.2f s%s", time.Since(began).Seconds(), limited)
 
 			joins := startOutsider(t, "joins", follower.addr)
 			quiet := latencies(joins.timesOf(func() { time.Sleep(time.Second) }))
@@ -280,7 +287,7 @@ func measureFanOut(t *testing.T) {
 					first, last = append(first, f), append(last, l)
 				}
 				cpu = pidsOf(all).cpu(t) - cpu
-				row(fmt.Sprintf("%d members told of a new leader%s, the last one", n, what), "%v; first one p50 %s; server CPU %s ms each",
+				row(fmt.Sprintf("%d members %s%s told of a new leader, the last one", n, c.where, what), "%v; first one p50 %s; server CPU %s ms each",
 					last, ms(first.at(0.5)), ms(cpu/time.Duration(changes)))
 				for range changes {
 					time.Sleep(200 * time.Millisecond)
@@ -290,7 +297,7 @@ func measureFanOut(t *testing.T) {
 			}
 			tell("", 10)
 			jam(stickAt(t, follower.member, "fan-out", 100))
-			tell(", 100 more stuck", 5) // for as long as these are kept: 9 s
+			tell(", 100 more stuck,", 5) // for as long as these are kept: 9 s
 		})
 	}
 }
