@@ -1,9 +1,12 @@
 package ensemble
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
-// dispatcher hands committed changes to this node's connections, in order,
-// on a goroutine of its own: applying an entry never waits for a client.
+// dispatcher hands committed changes to this node's connections, in order for each
+// group, on a goroutine of its own: applying an entry never waits for a client.
 //
 // Its queue is bounded: beyond the bound it forgets what is queued and hands
 // every member the leader of its group as the state has it by then. The same
@@ -16,11 +19,33 @@ type dispatcher struct {
 
 	// Of the dispatcher's goroutine alone.
 	groups  map[string]*audience
-	through uint64 // log index up to which all is known; older deliveries are stale
+	through uint64    // log index up to which all is known; older deliveries are stale
+	telling []telling // the oldest first
 }
 
 // audience is the members of one group on this node.
-type audience struct{ members []*Membership }
+type audience struct {
+	members []*Membership
+	told    int // how many changes its members are being told of
+}
+
+// telling is a change of a group's leader that not all of its members have been told
+// of yet. They are told some at a time, and whatever is committed meanwhile goes
+// between: a large group delays nobody else. It holds whoever was a member at the
+// change; who joins later has the new leader in its first answer.
+type telling struct {
+	audience *audience
+	members  []*Membership // of whom are left
+	leader   string
+	token    uint64
+}
+
+// tellAtOnce is how many members are told before the queue is looked at again.
+const tellAtOnce = 64
+
+// maxTelling bounds the changes that are being told of, and so the memory for them.
+// Beyond it the queue waits, which has a bound of its own.
+const maxTelling = 16
 
 // delivery is a change to hand on. Its index is that of the log entry.
 type delivery struct {
@@ -68,10 +93,12 @@ func (d *dispatcher) add(v delivery) {
 func (d *dispatcher) run(done <-chan struct{}, all func() (uint64, []delivery)) {
 	var batch []delivery
 	for {
-		select {
-		case <-done:
-			return
-		case <-d.wake:
+		if len(d.telling) == 0 {
+			select {
+			case <-done:
+				return
+			case <-d.wake:
+			}
 		}
 		d.mu.Lock()
 		batch, d.queue = d.queue, batch[:0]
@@ -80,6 +107,49 @@ func (d *dispatcher) run(done <-chan struct{}, all func() (uint64, []delivery)) 
 			d.deliver(v, all)
 			batch[i] = delivery{}
 		}
+		d.tellSome()
+		select {
+		case <-done:
+			return
+		default:
+		}
+	}
+}
+
+// tell tells a few members at once, and has more of them, or those that are still
+// being told of a change before, told in their turn.
+func (d *dispatcher) tell(a *audience, leader string, token uint64) {
+	if a.told > 0 || len(a.members) > tellAtOnce {
+		for len(d.telling) >= maxTelling {
+			d.tellSome()
+		}
+		if a.told == 0 { // whom it concerns most does not wait for the others
+			if i := slices.IndexFunc(a.members, func(m *Membership) bool { return m.client == leader }); i >= 0 {
+				a.members[i].told(leader, token)
+			}
+		}
+		a.told++
+		d.telling = append(d.telling, telling{a, slices.Clone(a.members), leader, token})
+		return
+	}
+	for _, m := range a.members {
+		m.told(leader, token)
+	}
+}
+
+// tellSome goes on with the oldest telling.
+func (d *dispatcher) tellSome() {
+	if len(d.telling) == 0 {
+		return
+	}
+	t := &d.telling[0]
+	n := min(tellAtOnce, len(t.members))
+	for _, m := range t.members[:n] {
+		m.told(t.leader, t.token)
+	}
+	if t.members = t.members[n:]; len(t.members) == 0 {
+		t.audience.told--
+		d.telling = slices.Delete(d.telling, 0, 1)
 	}
 }
 
@@ -89,6 +159,7 @@ func (d *dispatcher) deliver(v delivery, all func() (uint64, []delivery)) {
 		index, joined := all()
 		d.through = index
 		clear(d.groups)
+		d.telling = nil
 		for _, v := range joined {
 			d.join(v)
 		}
@@ -100,9 +171,7 @@ func (d *dispatcher) deliver(v delivery, all func() (uint64, []delivery)) {
 		}
 	case deliverLed:
 		if a := d.groups[v.group]; a != nil && v.index > d.through {
-			for _, m := range a.members {
-				m.told(v.leader, v.token)
-			}
+			d.tell(a, v.leader, v.token)
 		}
 	}
 }

@@ -1,0 +1,139 @@
+package ensemble
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+)
+
+// listener is a Member that keeps what it is told. heard is called each time.
+type listener struct {
+	mu    sync.Mutex
+	told  []string
+	heard func(leader string)
+}
+
+func (l *listener) Leader(name string, _ uint64) {
+	l.mu.Lock()
+	l.told = append(l.told, name)
+	l.mu.Unlock()
+	if l.heard != nil {
+		l.heard(name)
+	}
+}
+
+func (l *listener) Close() {}
+
+func (l *listener) all() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.told)
+}
+
+// Of however many changes in a row, the members of a large group are told in order.
+func TestALargeGroupIsToldOfEveryChange(t *testing.T) {
+	const members, changes = 2 * tellAtOnce, 3 * maxTelling
+	d := newDispatcher()
+	done := make(chan struct{})
+	defer close(done)
+	var large []*listener
+	want := []string{"0"}
+	for i := range members {
+		l := &listener{}
+		large = append(large, l)
+		d.add(delivery{what: deliverJoined, index: 1, member: &Membership{member: l, group: "large", client: fmt.Sprint("m", i)}, leader: "0"})
+	}
+	for i := range changes {
+		leader := fmt.Sprint(i + 1)
+		want = append(want, leader)
+		d.add(delivery{what: deliverLed, index: 2, group: "large", leader: leader})
+	}
+	go d.run(done, nil)
+	for i, l := range large {
+		poll(t, fmt.Sprint("member ", i, " is told of all changes"), func() bool { return slices.Equal(l.all(), want) })
+	}
+}
+
+// What is committed while a large group is told of its leader goes ahead of the rest of
+// that: a client that joins another group, also at the next change of that one. The
+// group's members are told of each change in order, and one that joins amid that of the
+// newest leader alone.
+func TestALargeGroupDelaysNobodyElse(t *testing.T) {
+	const members = 10 * tellAtOnce
+	d := newDispatcher()
+	done := make(chan struct{})
+	defer close(done)
+	go d.run(done, nil)
+
+	joined := func(group, client, leader string, l *listener) {
+		d.add(delivery{what: deliverJoined, index: 1, member: &Membership{member: l, group: group, client: client}, leader: leader})
+	}
+	var large []*listener
+	for i := range members {
+		l := &listener{}
+		large = append(large, l)
+		joined("large", fmt.Sprint("m", i), "a", l)
+	}
+	other, late, last := &listener{}, &listener{}, large[members-1]
+	var seen []string
+	other.heard = func(leader string) { seen = append(seen, fmt.Sprint(leader, " before ", last.all())) }
+	large[0].heard = func(leader string) {
+		if leader != "b" {
+			return
+		}
+		joined("other", "x", "x", other)
+		d.add(delivery{what: deliverLed, index: 2, group: "other", leader: "y"})
+		d.add(delivery{what: deliverLed, index: 2, group: "large", leader: "c"})
+		joined("large", "late", "c", late)
+	}
+	d.add(delivery{what: deliverLed, index: 2, group: "large", leader: "b"})
+	poll(t, "all are told of the newest leader", func() bool {
+		for _, l := range large {
+			if told := l.all(); len(told) == 0 || told[len(told)-1] != "c" {
+				return false
+			}
+		}
+		return true
+	})
+	if want := []string{"x before [a]", "y before [a]"}; !slices.Equal(seen, want) {
+		t.Errorf("the other group: %q, want %q", seen, want)
+	}
+	for i, l := range large {
+		if told := l.all(); !slices.Equal(told, []string{"a", "b", "c"}) {
+			t.Fatalf("member %d was told %q", i, told)
+		}
+	}
+	if told := late.all(); !slices.Equal(told, []string{"c"}) {
+		t.Errorf("who joined amid that was told %q", told)
+	}
+}
+
+// The one that leads from now on is told before the others.
+func TestTheNewLeaderIsToldFirst(t *testing.T) {
+	const members = 3 * tellAtOnce
+	d := newDispatcher()
+	done := make(chan struct{})
+	defer close(done)
+	var mu sync.Mutex
+	var order []string // in which they hear of it
+	last := fmt.Sprint("m", members-1)
+	for i := range members {
+		name := fmt.Sprint("m", i)
+		l := &listener{heard: func(leader string) {
+			if leader == last {
+				mu.Lock()
+				order = append(order, name)
+				mu.Unlock()
+			}
+		}}
+		d.add(delivery{what: deliverJoined, index: 1, member: &Membership{member: l, group: "g", client: name}, leader: "0"})
+	}
+	d.add(delivery{what: deliverLed, index: 2, group: "g", leader: last})
+	go d.run(done, nil)
+	poll(t, "all are told", func() bool { mu.Lock(); defer mu.Unlock(); return len(order) >= members })
+	if mu.Lock(); order[0] != last {
+		t.Errorf("%s was told first, want %s", order[0], last)
+	}
+	mu.Unlock()
+}
