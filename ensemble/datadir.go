@@ -2,6 +2,7 @@ package ensemble
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -19,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"leaderlatch/ensemble/diskthread"
 	"leaderlatch/ensemble/logstore"
 )
 
@@ -47,9 +49,15 @@ var ErrLocked = errors.New("another leader-latch runs on this data folder")
 //	snapshots/ Raft's snapshots
 //	aside/     Raft's state of a life that ended when the node left its cluster
 //	           or joined another; nothing reads it
+//
+// What may hang in its disk is done on threads of the folder (package diskthread),
+// which hold the lock too: it is not free while a write is under way. A commit waits
+// for no other files than those of the log store, so these have one for themselves.
 type Dir struct {
-	path string
-	lock *os.File
+	path  string
+	lock  *os.File           // in the table of all other threads: closed last when the process dies, as opened before their sockets
+	log   *diskthread.Thread // for raft.db and log/
+	files *diskthread.Thread // for all else
 
 	identity atomic.Pointer[identity]
 
@@ -107,7 +115,7 @@ func OpenDir(ctx context.Context, path string) (*Dir, error) {
 	if err := os.MkdirAll(path, 0o750); err != nil {
 		return nil, permanent("data folder: %w; make it writable for the user that the service runs as, or set platform_data_dir", err)
 	}
-	if err := os.Chmod(path, 0o750); err != nil { // whatever the umask is
+	if err := ensureMode(path, 0o750); err != nil {
 		return nil, permanent("data folder: %w; give it to the user that the service runs as", err)
 	}
 	kind, err := fileSystemOf(path)
@@ -121,12 +129,22 @@ func OpenDir(ctx context.Context, path string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dir{path: path, lock: lock}
-	if err := d.readIdentity(); err != nil {
-		lock.Close()
+	d := &Dir{path: path, lock: lock, log: diskthread.Start(int(lock.Fd())), files: diskthread.Start(int(lock.Fd()))}
+	if err := d.files.Do(d.readIdentity); err != nil {
+		d.Close()
 		return nil, err
 	}
 	return d, nil
+}
+
+// ensureMode gives a folder its mode, whatever the umask is. One that has it already
+// it leaves alone: that would wait for a disk that hangs.
+func ensureMode(path string, mode fs.FileMode) error {
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() == mode {
+		return err
+	}
+	return os.Chmod(path, mode)
 }
 
 // CheckOwner refuses to work as root in a folder of another user, existing or
@@ -153,7 +171,10 @@ func CheckOwner(path string) error {
 // may hold it until its last connection is closed.
 func lockDir(ctx context.Context, path string) (*os.File, error) {
 	name := filepath.Join(path, "lock")
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.Open(name) // on a disk that hangs, for the holder of the lock to be named; not for writing, so that closing it never writes
+	if errors.Is(err, fs.ErrNotExist) {
+		f, err = os.OpenFile(name, os.O_RDONLY|os.O_CREATE, 0o600)
+	}
 	if err != nil {
 		return nil, permanent("data folder: %w; give it to the user that the service runs as", err)
 	}
@@ -176,9 +197,7 @@ func lockDir(ctx context.Context, path string) (*os.File, error) {
 		}
 	}
 	// Who holds it is for people only; failing to say so is no reason to stop.
-	if err := f.Truncate(0); err == nil {
-		fmt.Fprintf(f, "%d\n", os.Getpid())
-	}
+	os.WriteFile(name, fmt.Appendln(nil, os.Getpid()), 0o600)
 	return f, nil
 }
 
@@ -225,7 +244,12 @@ func (d *Dir) newIdentity() error {
 	case hasRaft:
 		return permanent("%s is there without node.json; %s", d.raftPath(), cureFolder)
 	}
-	return d.change(0, func(id *identity) { *id = identity{Format: dirFormat, Node: NodeID(randomID())} })
+	id := identity{Format: dirFormat, Node: NodeID(randomID())}
+	if err := d.writeIdentity(id); err != nil {
+		return err
+	}
+	d.identity.Store(&id)
+	return nil
 }
 
 // found gives an identity a cluster of its own.
@@ -257,12 +281,9 @@ func (d *Dir) change(life int, f func(*identity)) error {
 	if life != d.life {
 		return errFormerLife
 	}
-	var id identity
-	if was := d.identity.Load(); was != nil {
-		id = *was
-	}
+	id := d.id()
 	f(&id)
-	if err := d.writeIdentity(id); err != nil {
+	if err := d.files.Do(func() error { return d.writeIdentity(id) }); err != nil {
 		return err
 	}
 	d.identity.Store(&id)
@@ -296,6 +317,13 @@ func (d *Dir) writeIdentity(id identity) error {
 // life before goes aside, in the place of what is there; what a start left that
 // did not get further was never served from, and goes.
 func (d *Dir) clear(life int) error {
+	if err := d.files.Do(d.clearRaft); err != nil || !d.id().Aside {
+		return err
+	}
+	return d.change(life, func(id *identity) { id.Aside = false })
+}
+
+func (d *Dir) clearRaft() error {
 	aside := d.Path("aside")
 	for _, n := range []string{"snapshots", "log", "raft.db"} { // raft.db last: without it there is no state
 		if _, err := os.Lstat(d.Path(n)); errors.Is(err, fs.ErrNotExist) {
@@ -318,10 +346,7 @@ func (d *Dir) clear(life int) error {
 			return permanent("data folder: %w", err)
 		}
 	}
-	if !d.id().Aside {
-		return nil
-	}
-	return d.change(life, func(id *identity) { id.Aside = false })
+	return nil
 }
 
 func (d *Dir) raftPath() string { return filepath.Join(d.path, "raft.db") }
@@ -337,8 +362,21 @@ func (d *Dir) hasRaft() (bool, error) {
 // Path is where a file of that name lies in the folder.
 func (d *Dir) Path(name string) string { return filepath.Join(d.path, name) }
 
-// Close gives the lock back.
-func (d *Dir) Close() error { return d.lock.Close() }
+// Remove removes a file of the folder. It does not wait for a disk that hangs.
+func (d *Dir) Remove(name string) error {
+	return d.files.DoWithin(time.Second, func() error { return os.Remove(d.Path(name)) })
+}
+
+// Shared is why a kill of this process would close its connections only when the disk
+// answers, should it hang; nil: it closes them at once.
+func (d *Dir) Shared() error { return cmp.Or(d.log.Shared(), d.files.Shared()) }
+
+// Close gives the lock back, when nothing is under way any more in the folder.
+func (d *Dir) Close() error {
+	d.log.Close()
+	d.files.Close()
+	return d.lock.Close()
+}
 
 var counterKey = []byte("leader_latch.open_counter")
 

@@ -49,7 +49,11 @@ const spaceEvery = 5 * time.Second
 // checkSpace reports an error if there is too little space to go on: a write that
 // fails half way would end the node without order.
 func (n *Node) checkSpace() error {
-	free, err := n.cfg.freeSpace(n.dir.path)
+	var free uint64
+	err := n.dir.files.Do(func() (err error) {
+		free, err = n.cfg.freeSpace(n.dir.path)
+		return err
+	})
 	if err != nil {
 		n.log.Debug("free space cannot be found out", "error", err)
 		return nil

@@ -34,6 +34,7 @@ func (n *Node) startRaft() error {
 		return err
 	}
 	store, err := logstore.Open(n.dir.raftPath(), logstore.Options{
+		Thread:       n.dir.log,
 		OnError:      func(err error) { n.failed(fmt.Errorf("disk: %w", err)) },
 		BeforeCommit: n.cfg.beforeCommit,
 		StallLimit:   n.cfg.stallLimit,
@@ -51,7 +52,7 @@ func (n *Node) startRaft() error {
 	}
 	n.counter.Store(counter)
 	logger := raftLogger(n.log)
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(n.dir.path, 2, logger)
+	snapshots, err := newSnapshots(n.dir, logger)
 	if err != nil {
 		return permanent("data folder: %w", err)
 	}

@@ -95,13 +95,13 @@ func (r *Recovery) Do() error {
 
 // withState opens what Raft has in the folder.
 func (r *Recovery) withState(f func(*raft.Config, *logstore.Store, raft.SnapshotStore, raft.Transport) error) error {
-	store, err := logstore.Open(r.dir.raftPath(), logstore.Options{})
+	store, err := logstore.Open(r.dir.raftPath(), logstore.Options{Thread: r.dir.log})
 	if err != nil {
 		return permanent("data folder: %w; %s", err, cureFolder)
 	}
 	defer store.Close()
 	logger := raftLogger(r.cfg.Logger)
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(r.dir.path, 2, logger)
+	snapshots, err := newSnapshots(r.dir, logger)
 	if err != nil {
 		return permanent("data folder: %w", err)
 	}

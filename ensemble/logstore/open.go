@@ -14,6 +14,9 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
+
+	"leaderlatch/ensemble/diskthread"
 )
 
 var (
@@ -41,6 +44,11 @@ type Options struct {
 	// When a write hangs, so does Close.
 	OnError func(error)
 
+	// Thread is where files are written, and descriptors for that are opened and
+	// closed; nil: wherever it is asked for. Reading goes through the memory map
+	// of bbolt, or descriptors of all other threads.
+	Thread *diskthread.Thread
+
 	// BeforeCommit, if set, is called in every write before it goes to disk.
 	// Tests and benchmarks make slow disks by it.
 	BeforeCommit func()
@@ -64,6 +72,7 @@ func Open(path string, opts Options) (*Store, error) {
 		opts.SegmentSize = 8 << 20
 	}
 	s := &Store{
+		thread:       opts.Thread,
 		dir:          LogDir(path),
 		size:         opts.SegmentSize,
 		onError:      opts.OnError,
@@ -191,12 +200,18 @@ func (s *Store) loadSegments(e extent, bases []uint64) error {
 }
 
 func openDB(path string, opts Options) (db *bolt.DB, err error) {
+	f := files{open: os.OpenFile}
+	defer func() {
+		if err != nil {
+			f.close()
+		}
+	}()
 	o := &bolt.Options{
 		Timeout:        lockTimeout,
 		FreelistType:   bolt.FreelistMapType,
 		NoFreelistSync: true, // one page less to write in a commit, and Open reads the index anyway
 		NoStatistics:   true,
-		OpenFile:       opts.openFile,
+		OpenFile:       f.openFile,
 	}
 	info, err := os.Stat(path)
 	switch {
@@ -208,14 +223,50 @@ func openDB(path string, opts Options) (db *bolt.DB, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := guard(func() error { return examine(path) }); err != nil {
+	if err := guard(func() error { return examine(path, f.openFile) }); err != nil {
 		return nil, err
+	}
+	if opts.openFile != nil {
+		f.open = opts.openFile
 	}
 	err = guard(func() (err error) {
 		db, err = bolt.Open(path, 0o600, o)
 		return err
 	})
 	return db, err
+}
+
+// files are those that bbolt has opened. A panic of bbolt's leaves its file open, and
+// that has to be closed on its thread.
+type files struct {
+	open func(string, int, os.FileMode) (*os.File, error)
+	all  []*os.File
+}
+
+// openFile opens without keeping the time of reading: mapping a file would otherwise
+// note it, and wait for the disk with a lock held that every other thread needs in
+// order to end.
+func (f *files) openFile(name string, flag int, mode os.FileMode) (*os.File, error) {
+	file, err := openNoTime(f.open, name, flag, mode)
+	if err == nil {
+		f.all = append(f.all, file)
+	}
+	return file, err
+}
+
+// openNoTime opens a file without keeping the time of reading, where that is permitted.
+func openNoTime(open func(string, int, os.FileMode) (*os.File, error), name string, flag int, mode os.FileMode) (*os.File, error) {
+	file, err := open(name, flag|unix.O_NOATIME, mode)
+	if errors.Is(err, fs.ErrPermission) { // the file is another user's
+		file, err = open(name, flag, mode)
+	}
+	return file, err
+}
+
+func (f *files) close() {
+	for _, file := range f.all {
+		file.Close() // fails where bbolt has done it
+	}
 }
 
 // create makes a file with empty buckets. It appears under its name when it is
@@ -246,8 +297,8 @@ func create(path string) error {
 // examine reads the file without writing to it. When bbolt opens one for
 // writing it meets damage in a goroutine of its own, where nobody can catch the
 // panic.
-func examine(path string) error {
-	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, Timeout: lockTimeout})
+func examine(path string, openFile func(string, int, os.FileMode) (*os.File, error)) error {
+	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, Timeout: lockTimeout, OpenFile: openFile})
 	if err != nil {
 		return err
 	}

@@ -123,13 +123,9 @@ func openForWriting(path string, flags int) (fd int, err error) {
 	return fd, nil
 }
 
-// open opens the file for reading, without a note of the time, which would be
-// written to the disk.
+// open opens the file for reading.
 func (g *segment) open() (err error) {
-	g.file, err = os.OpenFile(g.path, os.O_RDONLY|unix.O_NOATIME, 0)
-	if errors.Is(err, fs.ErrPermission) { // the file is another user's
-		g.file, err = os.Open(g.path)
-	}
+	g.file, err = openNoTime(os.OpenFile, g.path, os.O_RDONLY, 0)
 	return err
 }
 

@@ -48,6 +48,8 @@ import (
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sys/unix"
+
+	"leaderlatch/ensemble/diskthread"
 )
 
 // ErrClosed is that of every call after Close.
@@ -59,6 +61,7 @@ var errNotFound = errors.New("not found")
 // A Store is a raft.LogStore and a raft.StableStore.
 type Store struct {
 	db      *bolt.DB
+	thread  *diskthread.Thread
 	dir     string // of the segments
 	size    int64  // at which a segment is full
 	onError func(error)
@@ -435,7 +438,9 @@ func (s *Store) put(bucket, k, v []byte) error {
 }
 
 // onDisk does what may hang in the disk: all but reading.
-func (s *Store) onDisk(f func() error) error { return guard(f) }
+func (s *Store) onDisk(f func() error) error {
+	return s.thread.Do(func() error { return guard(f) })
+}
 
 // write does something that writes to the disk.
 func (s *Store) write(f func() error) error {
