@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -406,27 +405,12 @@ func (nw *network) troubled(kind string, links map[link]bool) (done func()) {
 	}
 }
 
-// undying notes that a node's process, killed since a time, has come to its end only
-// now: one of its threads waited for a disk that hung, and while it did, no socket of
-// the process was closed, by whomever it was killed. See README, Faults.
-func (nw *network) undying(h *host, since time.Duration) {
-	nw.mu.Lock()
-	defer nw.mu.Unlock()
-	nw.trouble[link{h.n, h.n}] = append(nw.trouble[link{h.n, h.n}], &latchtest.Trouble{
-		Kind: "at a node that was killed while its disk hung", From: since, To: nw.now() + time.Second,
-	})
-}
-
 // troubleOf gives the trouble since a time of a client on one host with a node on
 // another.
 func (nw *network) troubleOf(client, node *host, since time.Duration) (all []latchtest.Trouble) {
 	nw.mu.Lock()
 	defer nw.mu.Unlock()
-	trouble := nw.trouble[link{node.n, node.n}]
-	if client != node {
-		trouble = append(slices.Clip(trouble), nw.trouble[newLink(client, node)]...)
-	}
-	for _, t := range trouble {
+	for _, t := range nw.trouble[newLink(client, node)] {
 		if t.To == 0 || t.To >= since {
 			all = append(all, *t)
 		}

@@ -33,6 +33,7 @@ func onHosts(hosts []*host, timing string, lines ...string) (all []*member) {
 			"leader_latch.timing = " + timing,
 			"leader_latch.join = " + strings.Join(names, ", "),
 			"platform_data_dir = " + filepath.Join(data, "data"),
+			"platform_log_dir = " + filepath.Join(data, "log"),
 		}, lines...)})
 	}
 	return all
@@ -53,7 +54,6 @@ type node struct {
 	sick     int         // disk faults that are on: the node may fail
 	endings  map[string]int
 	sentKill bool
-	stalled  time.Duration // when the disk began to hang that does, or did until lately; 0: none
 }
 
 func supervise(m *member, h *host) *node {
@@ -116,9 +116,6 @@ func (n *node) note(s syscall.WaitStatus) {
 	}
 	if s.Exited() && s.ExitStatus() == exitPermanent {
 		n.held++ // nobody starts it again
-	}
-	if s.Signaled() && n.stalled != 0 {
-		n.undying(n.host, n.stalled)
 	}
 	n.endings[how]++
 	if s.Exited() && s.ExitStatus() == 0 || s.Signaled() && s.Signal() == syscall.SIGKILL {

@@ -280,8 +280,8 @@ func TestFaultTheDiskIsFull(t *testing.T) {
 }
 
 // A node whose disk hangs closes its members by the end of its lease, and all its
-// sockets when the disk has hung for five seconds, though its process cannot end
-// before the disk answers. If it is the raft leader, the others elect another then.
+// sockets when the disk has hung for five seconds, though its process does not come to
+// its end before the disk answers. If it is the raft leader, the others elect another then.
 func TestFaultTheDiskHangs(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, 0, true)

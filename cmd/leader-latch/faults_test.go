@@ -388,9 +388,6 @@ func (a *attacker) nodeFaults() []fault {
 		{"stalled disk", func(r *rand.Rand) (func(), string) {
 			n := a.nodes[r.IntN(len(a.nodes))]
 			well := n.sicken()
-			n.mu.Lock()
-			n.stalled = n.now()
-			n.mu.Unlock()
 			heal, err := n.stallDisk(15 * time.Second)
 			if err != nil {
 				well()
@@ -449,14 +446,7 @@ func all(arrows []arrow) []arrow {
 func (n *node) sicken() (well func()) {
 	n.count(&n.sick, 1)
 	return func() {
-		time.AfterFunc(10*time.Second, func() {
-			n.count(&n.sick, -1)
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			if n.sick == 0 {
-				n.stalled = 0
-			}
-		})
+		time.AfterFunc(10*time.Second, func() { n.count(&n.sick, -1) })
 	}
 }
 

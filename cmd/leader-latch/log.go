@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"leaderlatch/ensemble"
+	"leaderlatch/ensemble/diskthread"
 	"leaderlatch/riakconf"
 )
 
@@ -26,8 +27,9 @@ type serviceLog struct {
 	*slog.Logger
 	onConsole bool // errors are seen on stderr
 	queues    []*logQueue
-	crash     *crashFile // nil if log.crash is off
-	early     []func()   // warnings of things before there was a log
+	crash     *crashFile         // nil if log.crash is off
+	disk      *diskthread.Thread // of the file of crashes
+	early     []func()           // warnings of things before there was a log
 	hangups   chan os.Signal
 }
 
@@ -60,7 +62,8 @@ func openLog(conf *riakconf.Config, places logPlaces) (*serviceLog, error) {
 	level, on := logLevel(c.ConsoleLevel)
 	if toConsole && on {
 		l.onConsole = true
-		l.add("log.console", level, &consoleSink{places.console, isJournal(places.console, places.journal)})
+		q := l.add("log.console", level, &consoleSink{places.console, isJournal(places.console, places.journal)})
+		q.disk = diskthread.Start() // stderr may be a file
 	}
 	if toFile && on {
 		if err := l.addFile("log.console.file", level, c.ConsoleFile); err != nil {
@@ -88,10 +91,16 @@ func openLog(conf *riakconf.Config, places logPlaces) (*serviceLog, error) {
 		warn()
 	}
 	for _, q := range l.queues {
-		go q.run()
+		q.start()
 	}
 	signal.Notify(l.hangups, syscall.SIGHUP)
-	go l.tend()
+	go func() {
+		l.disk.Do(func() error {
+			l.tend()
+			return nil
+		})
+		l.disk.Close()
+	}()
 	opened = true
 	return l, nil
 }
@@ -109,11 +118,18 @@ func (l *serviceLog) addFile(key string, level slog.Level, name string) error {
 		return cureLogFile(key, err)
 	}
 	warn := func(msg string, err error) { l.Warn(msg, "to", key, "error", err) }
-	f, err := openLogFile(name, logFileSize, logFileKeep, time.Now, warn)
+	disk := diskthread.Start()
+	err := disk.Do(func() error {
+		f, err := openLogFile(name, logFileSize, logFileKeep, time.Now, warn)
+		if err == nil {
+			l.add(key, level, f).disk = disk
+		}
+		return err
+	})
 	if err != nil {
+		disk.Close()
 		return cureLogFile(key, err)
 	}
-	l.add(key, level, f)
 	return nil
 }
 
@@ -130,7 +146,7 @@ func (l *serviceLog) addCrashes(c riakconf.Log) error {
 	if err := f.open(); err != nil {
 		return cureLogFile(crashKey, err)
 	}
-	l.crash = f
+	l.crash, l.disk = f, diskthread.Start()
 	return nil
 }
 
@@ -193,8 +209,13 @@ func (l *serviceLog) close() {
 // discard closes the places of a log that is not to be.
 func (l *serviceLog) discard() {
 	for _, q := range l.queues {
-		q.sink.close()
+		q.disk.Do(func() error {
+			q.sink.close()
+			return nil
+		})
+		q.disk.Close()
 	}
+	l.disk.Close()
 }
 
 // logLevel is a level of Riak's as slog's; false for none. This service logs

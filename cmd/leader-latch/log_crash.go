@@ -3,10 +3,10 @@ package main
 import (
 	"io/fs"
 	"os"
-	"runtime/debug"
 	"strings"
 	"time"
 
+	"leaderlatch/ensemble/diskthread"
 	"leaderlatch/riakconf"
 )
 
@@ -41,13 +41,13 @@ func (f *crashFile) open() error {
 	if err != nil {
 		return err
 	}
-	defer file.Close() // the runtime has a descriptor of its own
+	defer file.Close() // the runtime gets a descriptor of its own
 	info, err := file.Stat()
 	if err != nil {
 		return err
 	}
 	f.file = info
-	return debug.SetCrashOutput(file, debug.CrashOptions{})
+	return diskthread.SetCrashOutput(file)
 }
 
 // look opens the file under the name again, if that is another one by now.

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"leaderlatch/ensemble/diskthread"
 	"leaderlatch/riakconf"
 )
 
@@ -210,7 +210,7 @@ func TestTheFileOfCrashesIsMadeAnew(t *testing.T) {
 		if err := l.crash.open(); err != nil {
 			t.Fatal(err)
 		}
-		defer debug.SetCrashOutput(nil, debug.CrashOptions{})
+		defer diskthread.SetCrashOutput(nil)
 		go l.tend()
 		defer close(l.hangups)
 		after := func(do error) fs.FileInfo {

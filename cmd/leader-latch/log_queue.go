@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"time"
+
+	"leaderlatch/ensemble/diskthread"
 )
 
 // A logSink writes entries to one place. Only the goroutine of its queue
@@ -27,6 +29,7 @@ type logSink interface {
 type logQueue struct {
 	level slog.Level
 	sink  logSink
+	disk  *diskthread.Thread          // on which the sink is opened, and run; nil: it needs none
 	warn  func(msg string, err error) // to all places, this one too
 
 	entries chan entry
@@ -69,6 +72,17 @@ func (q *logQueue) askToReopen() {
 	case q.reopen <- struct{}{}:
 	default: // asked already
 	}
+}
+
+// start runs the queue, on its thread if it has one: a disk that hangs may hold that.
+func (q *logQueue) start() {
+	go func() {
+		q.disk.Do(func() error {
+			q.run()
+			return nil
+		})
+		q.disk.Close()
+	}()
 }
 
 // run writes what is added until quit is closed, then what is queued.

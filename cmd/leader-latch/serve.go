@@ -16,9 +16,11 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"leaderlatch/ensemble"
 	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/diskthread"
 	"leaderlatch/latch"
 	"leaderlatch/riakconf"
 )
@@ -93,6 +95,9 @@ const (
 func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakconf.Problem) int {
 	syscall.Umask(0o077)
 	debug.SetTraceback("crash") // a panic ends in SIGABRT, not in exit code 2, on which nobody starts it anew
+	// A core dump waits for all threads, before anything is closed and whatever its
+	// limit, also for one that a disk has in its hands.
+	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	if err := ensemble.CheckOwner(conf.DataDir()); err != nil {
 		return e.fail(exitPermanent, err)
 	}
@@ -103,10 +108,14 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 	}
 	defer logs.close()
 	log := logs.Logger
+	stderr := diskthread.Start()
 	fail := func(code int, err error) int {
 		log.Error("cannot serve", "error", err)
-		if !logs.onConsole {
-			e.fail(code, err) // the log is elsewhere; whoever started this sees it too
+		if !logs.onConsole { // the log is elsewhere; whoever started this sees it too
+			stderr.DoWithin(time.Second, func() error {
+				e.fail(code, err)
+				return nil
+			})
 		}
 		return code
 	}
@@ -126,6 +135,9 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 	}
 	// The lock goes with the process, never before: whoever gets it takes it
 	// for the proof that no connection of this one is left.
+	if err := dir.Shared(); err != nil {
+		log.Warn("should this process be killed while its disk hangs, its connections will close only when the disk answers", "error", err)
+	}
 
 	listeners, err := listen(ctx, conf)
 	if err != nil {
@@ -140,7 +152,7 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 	if err != nil {
 		return fail(exitFailed, fmt.Errorf("admin socket: %w", err))
 	}
-	defer os.Remove(dir.Path(adminSocket))
+	defer dir.Remove(adminSocket)
 	defer adminListener.Close()
 
 	node := &lives{conf: conf, dir: dir, timing: timing, log: log, key: sync.OnceValues(func() (*clusterport.Key, error) {
@@ -154,7 +166,7 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 
 	ended := make(chan error, len(listeners)+1)
 	servers := serveLatch(conf, node, timing, listeners, log, ended)
-	admin := &http.Server{Handler: commands.handler(), ReadHeaderTimeout: 10 * time.Second}
+	admin := &http.Server{Handler: commands.handler(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	go func() { ended <- fmt.Errorf("admin socket: %w", admin.Serve(adminListener)) }()
 
 	signals := make(chan os.Signal, 2)
