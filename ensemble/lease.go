@@ -31,11 +31,12 @@ func (l *lease) live() bool {
 	if l.over.Load() {
 		return false
 	}
-	if l.now().atMost(*l.sent.Load()) >= l.length {
+	now, sent := l.now(), *l.sent.Load()
+	if now.atMost(sent) >= l.length {
 		l.over.Store(true)
 		return false
 	}
-	return l.suspect.Load() == nil
+	return l.suspect.Load() == nil && now.jump(sent) <= jumpLimit // which nobody may have looked at yet
 }
 
 // doubt shuts the gate until a renewal is accepted that was sent after now: a

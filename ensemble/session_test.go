@@ -133,6 +133,9 @@ func TestAJumpOfTheWallClockShutsTheGateUntilTheNextRenewal(t *testing.T) {
 	check("a small step", true)
 	c.pass(10 * time.Millisecond)
 	c.at.wall += jumpLimit + time.Millisecond
+	if s.lease.live() {
+		t.Error("the gate is open until somebody looks at the clocks")
+	}
 	check("a jump forward", false)
 	s.renewedAt(1)
 	check("a renewal sent before it", false)
