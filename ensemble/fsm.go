@@ -18,6 +18,7 @@ import (
 // this node's state another than the others'.
 type fsm struct {
 	observer observer
+	alter    func(*State, Entry) Entry // a seam of tests: what an entry is taken for; nil: for itself
 
 	mu      sync.RWMutex // guards what follows; taken before the node's mutex
 	state   *State
@@ -46,6 +47,9 @@ func (f *fsm) Apply(l *raft.Log) any {
 	entry, err := decodeEntry(l.Data)
 	if err != nil {
 		return f.halt("log entry %d: %w", l.Index, err)
+	}
+	if f.alter != nil {
+		entry = f.alter(f.state, entry)
 	}
 	f.effects = f.state.Apply(l.Index, entry, f.effects[:0])
 	f.observer.applied(f.state, f.effects, l.Term)

@@ -67,6 +67,7 @@ type Config struct {
 	freeSpace    func(path string) (uint64, error)
 	now          func() reading
 	bootID       string
+	alter        func(*State, Entry) Entry
 }
 
 // Node is one node of the ensemble: the replicated state, this node's session
@@ -195,6 +196,7 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 		}
 	}
 	n.fsm = newFSM(n)
+	n.fsm.alter = cfg.alter
 	if err := n.startRaft(); err != nil {
 		n.end()
 		n.running.Wait()

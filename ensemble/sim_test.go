@@ -28,16 +28,21 @@ var (
 type mutation int
 
 const (
-	mutateNothing          mutation = iota
-	mutateNoCompare                 // an Expire takes whatever renewal is the last
-	mutateReceiveTime               // the lease counts from the acceptance of a renewal
-	mutateLeaveBeforeClose          // the Leave is proposed while the connection is open
-	mutateOpenBeforeClose           // the Open is proposed while connections are open
-	mutateNoDedup                   // operations are accepted whatever their number
-	mutateNoCloseTime               // C = 0: S is as long as L
-	mutateNoSwitch                  // a process that was paused goes on when its lease is over
-	mutateNoSwitchNoGate            // both: only what is written counts then
-	mutateNoSwitchGate              // the switch alone: nothing stale may be written
+	mutateNothing           mutation = iota
+	mutateNoCompare                  // an Expire takes whatever renewal is the last
+	mutateReceiveTime                // the lease counts from the acceptance of a renewal
+	mutateLeaveBeforeClose           // the Leave is proposed while the connection is open
+	mutateOpenBeforeClose            // the Open is proposed while connections are open
+	mutateNoDedup                    // operations are accepted whatever their number
+	mutateNoCloseTime                // C = 0: S is as long as L
+	mutateNoSwitch                   // a process that was paused goes on when its lease is over
+	mutateNoSwitchNoGate             // both: only what is written counts then
+	mutateNoSwitchGate               // the switch alone: nothing stale may be written
+	mutateAnyCounter                 // an Open is accepted whatever its counter
+	mutateNoAcknowledgement          // a node speaks whether its renewals are accepted or not
+	mutateNoGrace                    // a new raft leader counts silence from before it could hear
+	mutateNoJump                     // a jump of the wall clock shuts nothing
+	mutateEndBeforeClose             // a node that stops ends its session while connections are open
 )
 
 func TestSimulation(t *testing.T) {
@@ -412,7 +417,7 @@ func (s *sim) checkStale(c *simConn) {
 func (s *sim) checkCalm() {
 	state := NewState()
 	for i, e := range s.log {
-		state.Apply(uint64(i+1), s.mutated(state, e), nil)
+		state.Apply(uint64(i+1), mutated(s.mutate, state, e), nil)
 	}
 	for _, c := range s.conns {
 		if !c.open || !c.node.up {
@@ -437,8 +442,16 @@ func (s *sim) checkCalm() {
 }
 
 // mutated is an entry as a state machine without some rule would take it.
-func (s *sim) mutated(state *State, e Entry) Entry {
-	switch s.mutate {
+func mutated(mutate mutation, state *State, e Entry) Entry {
+	switch mutate {
+	case mutateAnyCounter:
+		e.Ops = slices.Clone(e.Ops)
+		for i, op := range e.Ops {
+			if op, ok := op.(Open); ok && state.nodes[op.Node] != nil && op.Counter <= state.nodes[op.Node].counter {
+				op.Counter = state.nodes[op.Node].counter + 1
+				e.Ops[i] = op
+			}
+		}
 	case mutateNoCompare:
 		e.Ops = slices.Clone(e.Ops)
 		for i, op := range e.Ops {
@@ -655,7 +668,7 @@ func (n *simNode) step() {
 
 func (n *simNode) apply() {
 	s := n.sim
-	e := s.mutated(n.state, s.log[n.applied])
+	e := mutated(s.mutate, n.state, s.log[n.applied])
 	n.applied++
 	effects := n.state.Apply(uint64(n.applied), e, nil)
 	for _, f := range effects {
@@ -685,7 +698,7 @@ func (n *simNode) install() {
 	to := n.applied + 1 + s.rng.IntN(len(s.log)-n.applied)
 	ahead, err := restoreState(n.state.Snapshot())
 	for i := n.applied; i < to; i++ {
-		ahead.Apply(uint64(i+1), s.mutated(ahead, s.log[i]), nil)
+		ahead.Apply(uint64(i+1), mutated(s.mutate, ahead, s.log[i]), nil)
 	}
 	if err == nil {
 		ahead, err = restoreState(ahead.Snapshot())

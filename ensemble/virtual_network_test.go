@@ -19,6 +19,7 @@ type virtualNetwork struct {
 	rng       *rand.Rand
 	listeners map[string]*virtualListener
 	cuts      map[[2]string]bool // ways that are cut
+	stopped   map[string]bool    // hosts to and from which nothing goes
 	changed   chan struct{}      // closed and replaced when cuts changes
 	conns     map[*virtualConn]struct{}
 	closed    bool
@@ -32,6 +33,7 @@ func newVirtualNetwork(rng *rand.Rand) *virtualNetwork {
 		rng:       rng,
 		listeners: make(map[string]*virtualListener),
 		cuts:      make(map[[2]string]bool),
+		stopped:   make(map[string]bool),
 		changed:   make(chan struct{}),
 		conns:     make(map[*virtualConn]struct{}),
 	}
@@ -50,10 +52,19 @@ func (w *virtualNetwork) cut(from, to string, is bool) {
 	w.changed = make(chan struct{})
 }
 
+// stop cuts all ways from and to a host, or takes that back.
+func (w *virtualNetwork) stop(host string, is bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stopped[host] = is
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
 func (w *virtualNetwork) isCut(from, to string) (cut bool, changed <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.cuts[[2]string{from, to}], w.changed
+	return w.cuts[[2]string{from, to}] || w.stopped[from] || w.stopped[to], w.changed
 }
 
 // delay is how long something takes on its way.

@@ -21,11 +21,12 @@ import (
 
 // The real stack in virtual time: three nodes with Raft, the cluster port and its
 // TLS, and bbolt on a disk, over a network in memory that is cut, one way and
-// both, delays, and loses connections; nodes crash, stop and start again, raft
-// leadership moves, snapshots are taken. What every client was told is held
-// against the promise at the moment at which it is told. A failure prints its
-// seed and its history; -virtual.seed plays a run of that seed again, which is
-// not the same one: goroutines are scheduled as they like.
+// both, delays, and loses connections; nodes crash, stop and start again, are
+// paused, and frozen with their machine; clocks run at different rates, and the wall
+// clock is set; raft leadership moves, snapshots are taken. What every client was
+// told is held against the promise at the moment at which it is told. A failure
+// prints its seed and its history; -virtual.seed plays a run of that seed again,
+// which is not the same one: goroutines are scheduled as they like.
 var (
 	virtualRuns = flag.Int("virtual.runs", 20, "how many runs to play")
 	virtualSeed = flag.Uint64("virtual.seed", 0, "play runs with this seed alone")
@@ -41,27 +42,92 @@ func TestRealStackInVirtualTime(t *testing.T) {
 			seed = *virtualSeed
 		}
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
-			var histories map[string][]porcupine.Operation
-			synctest.Test(t, func(t *testing.T) { histories = playVirtual(t, seed) })
-			checked, open := checkLinear(t, histories) // in real time
-			t.Logf("%d groups in order, %d not decided", checked, open)
+			w := playVirtual(t, seed, mutateNothing)
+			if w.bad != "" {
+				t.Errorf("seed %d: %s\n%s", seed, w.bad, strings.Join(w.history, "\n"))
+			}
+			checked, open := checkLinear(t, w.orders()) // in real time
+			t.Logf("seed %d: %v; %d lines to clients, %d groups in order, %d not decided; %v", seed, w.took.Round(time.Second), w.told, checked, open, w.happened)
+			if len(w.stale) > 0 {
+				slices.Sort(w.stale)
+				t.Logf("%d believed themselves to lead on a machine that was frozen, %v at most after it went on", len(w.stale), w.stale[len(w.stale)-1].Round(time.Millisecond))
+			}
+		})
+	}
+}
+
+// aims is what alone fails where a rule is taken away, to find that soon.
+var aims = map[mutation]string{
+	mutateAnyCounter:        "late copies",
+	mutateNoDedup:           "late copies",
+	mutateReceiveTime:       "links that come and go",
+	mutateNoAcknowledgement: "cut off",
+	mutateNoCompare:         "late copies",
+	mutateNoGrace:           "hand-overs",
+	mutateNoSwitchNoGate:    "pauses",
+	mutateLeaveBeforeClose:  "ended by the node",
+	mutateOpenBeforeClose:   "links that come and go",
+	mutateNoCloseTime:       "links that come and go",
+	mutateNoJump:            "frozen machines",
+	mutateNoSwitch:          "pauses",
+	mutateEndBeforeClose:    "stops",
+}
+
+// Each rule that is taken away from the real stack is found.
+func TestRealStackFindsEveryMissingRule(t *testing.T) {
+	if raceEnabled {
+		t.Skip("virtual time is slow under the race detector, and not about races")
+	}
+	for name, mutate := range map[string]mutation{
+		"any counter opens":      mutateAnyCounter,
+		"no dedup":               mutateNoDedup,
+		"time of receipt":        mutateReceiveTime,
+		"no acknowledgement":     mutateNoAcknowledgement,
+		"no compare":             mutateNoCompare,
+		"no grace":               mutateNoGrace,
+		"no gate":                mutateNoSwitchNoGate,
+		"Leave before close":     mutateLeaveBeforeClose,
+		"Open before close":      mutateOpenBeforeClose,
+		"C = 0":                  mutateNoCloseTime,
+		"the wall clock ignored": mutateNoJump,
+		"no switch":              mutateNoSwitch,
+		"End before close":       mutateEndBeforeClose,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const most = 300 // the rarest is found by one of fifteen
+			for i := range most {
+				if w := playVirtual(t, uint64(time.Now().UnixNano()), mutate); w.bad != "" {
+					t.Logf("found by run %d, %v into it: %s", i+1, w.took.Round(time.Second), w.bad)
+					return
+				}
+			}
+			t.Errorf("not found in %d runs", most)
 		})
 	}
 }
 
 // world is a cluster in virtual time with its clients.
 type world struct {
-	t     *testing.T
-	seed  uint64
-	rng   *rand.Rand
-	began time.Time
-	net   *virtualNetwork
-	hosts []*host
+	t        *testing.T
+	seed     uint64
+	mutate   mutation
+	noSwitch bool // an operator has turned it off: who is paused is believed for longer, and writes nothing stale
+	rng      *rand.Rand
+	began    time.Time
+	took     time.Duration
+	net      *virtualNetwork
+	hosts    []*host
+	late     []lateOps
+	flaps    time.Time // until then a link comes and goes
 
-	mu      sync.Mutex // guards what follows; taken last
-	luck    *rand.Rand // of clients
-	history []string
-	clients []*virtualClient // connected, as of the last JOIN
+	mu       sync.Mutex // guards what follows; taken last
+	luck     *rand.Rand // of clients
+	history  []string
+	told     int              // lines to clients
+	happened map[string]int   // events by kind
+	stale    []time.Duration  // how long after its machine went on somebody whom another had replaced was closed
+	clients  []*virtualClient // connected, as of the last JOIN
 
 	everybody []*virtualClient  // who ever joined
 	leaders   map[string]string // by group and token: there is one order of leaders, by their tokens
@@ -75,9 +141,21 @@ type host struct {
 	path    string
 	node    *Node // nil while it is down
 	dir     *Dir
+	clocks  virtualClocks
+
+	// Guarded by the world's mutex.
+	goesOn   chan struct{} // not nil: the process is paused; closed when it goes on
+	stopping bool
+	killed   bool // by the switch
 }
 
-func playVirtual(t *testing.T, seed uint64) map[string][]porcupine.Operation {
+// playVirtual plays one run, in which the rule mutate is taken away.
+func playVirtual(t *testing.T, seed uint64, mutate mutation) (w *world) {
+	synctest.Test(t, func(t *testing.T) { w = playInBubble(t, seed, mutate) })
+	return w
+}
+
+func playInBubble(t *testing.T, seed uint64, mutate mutation) *world {
 	base := t.TempDir()
 	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
 		if dir, err := os.MkdirTemp("/dev/shm", "leader-latch-test"); err == nil { // time is virtual, the disk is not
@@ -86,14 +164,20 @@ func playVirtual(t *testing.T, seed uint64) map[string][]porcupine.Operation {
 		}
 	}
 	rng := rand.New(rand.NewPCG(seed, 1))
-	w := &world{t: t, seed: seed, rng: rng, luck: rand.New(rand.NewPCG(seed, 3)), leaders: make(map[string]string), began: time.Now(), net: newVirtualNetwork(rand.New(rand.NewPCG(seed, 2)))}
+	w := &world{
+		t: t, seed: seed, mutate: mutate, rng: rng, luck: rand.New(rand.NewPCG(seed, 3)), leaders: make(map[string]string), happened: make(map[string]int),
+		began: time.Now(), net: newVirtualNetwork(rand.New(rand.NewPCG(seed, 2))),
+	}
+	w.noSwitch = mutate == mutateNothing && seed%4 == 0 || mutate == mutateNoSwitchNoGate
 	defer func() {
 		w.net.close()
 		time.Sleep(time.Minute) // what still waits for something sees its end
 	}()
 	for i := range 3 {
 		name := fmt.Sprintf("riak@n%d", i+1)
-		w.hosts = append(w.hosts, &host{w: w, name: name, address: fmt.Sprintf("n%d:5324", i+1), path: filepath.Join(base, name)})
+		h := &host{w: w, name: name, address: fmt.Sprintf("n%d:5324", i+1), path: filepath.Join(base, name)}
+		h.clocks.began, h.clocks.rate, h.clocks.blind = w.began, 1+(rng.Float64()*2-1)*Rho*0.9, mutate == mutateNoJump
+		w.hosts = append(w.hosts, h)
 	}
 	defer func() {
 		for _, h := range w.hosts {
@@ -109,28 +193,26 @@ func playVirtual(t *testing.T, seed uint64) map[string][]porcupine.Operation {
 
 	const faults = 60 * time.Second
 	for end := time.Now().Add(faults); time.Now().Before(end) && w.violation() == ""; {
-		time.Sleep(time.Duration(rng.Int64N(int64(400 * time.Millisecond))))
+		time.Sleep(time.Duration(rng.Int64N(int64(200 * time.Millisecond))))
+		for _, h := range w.hosts {
+			h.bury()
+			h.tamper()
+		}
+		w.proposeLate()
 		w.happens()
 	}
 	w.note("the faults are over")
 	for _, h := range w.hosts {
+		h.bury()
+		h.goOn()
 		for _, o := range w.hosts {
 			w.net.cut(h.address, o.address, false)
 		}
 		h.start()
 	}
 	w.until("every group has its leader", 30*time.Second, w.settled)
-	told := 0
-	for _, line := range w.history {
-		if strings.Contains(line, ": LEADER ") {
-			told++
-		}
-	}
-	t.Logf("seed %d: %v, %d events, %d lines to clients", seed, time.Since(w.began).Round(time.Second), len(w.history)-told, told)
-	if bad := w.violation(); bad != "" {
-		t.Errorf("seed %d: %s\n%s", seed, bad, strings.Join(w.history, "\n"))
-	}
-	return w.orders()
+	w.took = time.Since(w.began)
+	return w
 }
 
 // orders is what clients saw of joining and leaving, by group.
@@ -167,7 +249,7 @@ func (w *world) until(what string, patience time.Duration, cond func() bool) {
 	for end := time.Now().Add(patience); !cond() && w.violation() == ""; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			w.mu.Lock()
-			w.bad = "never: " + what
+			w.fail("never: %s", what)
 			w.mu.Unlock()
 		}
 	}
@@ -176,41 +258,157 @@ func (w *world) until(what string, patience time.Duration, cond func() bool) {
 // happens is one event.
 func (w *world) happens() {
 	a, b := w.hosts[w.rng.IntN(3)], w.hosts[w.rng.IntN(3)]
-	switch p := w.rng.Float64(); {
-	case p < 0.45:
-		w.join(a)
-	case p < 0.65:
-		if i := len(w.clients); i > 0 {
-			w.clients[w.rng.IntN(i)].hangUp()
+	runs := a.node != nil && !a.paused()
+	p := w.rng.Float64()
+	is := func(chance float64, what string, possible bool) bool {
+		if aim := aims[w.mutate]; what == aim {
+			chance = max(chance, 0.04)
+		} else if aim != "" && !slices.Contains([]string{"joins", "ends", "mended", "starts"}, what) {
+			chance = 0
 		}
-	case p < 0.73 && a != b:
+		if p -= chance; p >= 0 || !possible {
+			return false
+		}
+		p = math.Inf(1) // nothing else
+		w.happened[what]++
+		return true
+	}
+	length := func(most time.Duration) time.Duration { return time.Duration(w.rng.Int64N(int64(most))) }
+	client := func(f func(*virtualClient)) {
+		if i := len(w.clients); i > 0 {
+			f(w.clients[w.rng.IntN(i)])
+		}
+	}
+	switch {
+	case is(0.4, "joins", runs):
+		w.join(a)
+	case is(0.1, "ends", true):
+		client((*virtualClient).hangUp)
+	case is(0.04, "further JOINs", true):
+		client((*virtualClient).again)
+	case is(0.03, "ended by the node", true):
+		client((*virtualClient).Close)
+	case is(0.04, "cuts", a != b):
 		w.note("cut: %s to %s", a.name, b.name)
 		w.net.cut(a.address, b.address, true)
-	case p < 0.77:
+	case is(0.015, "cut off", true):
 		w.note("cut off: %s", a.name)
 		for _, o := range w.hosts {
 			w.net.cut(a.address, o.address, o != a)
 			w.net.cut(o.address, a.address, o != a)
 		}
-	case p < 0.90:
+	case is(0.01, "links that come and go", time.Now().After(w.flaps)):
+		w.flap(a, length)
+	case is(0.01, "late copies", runs):
+		w.repeatLate(a, length(2*time.Second))
+	case is(0.12, "mended", true):
 		w.note("mended: %s", a.name)
 		for _, o := range w.hosts {
 			w.net.cut(a.address, o.address, false)
 			w.net.cut(o.address, a.address, false)
 		}
-	case p < 0.92:
+	case is(0.012, "pauses", runs):
+		if w.rng.IntN(2) == 0 {
+			a.pause(Normal.Lease - 200*time.Millisecond + length(500*time.Millisecond))
+		} else {
+			a.pause(length(5 * time.Second))
+		}
+	case is(0.006, "frozen machines", runs):
+		a.freeze(length(6 * time.Second))
+	case is(0.006, "wall clock set", runs): // not while it stands still: two changes might undo each other
+		by := length(20*time.Second) - 10*time.Second
+		w.note("%s: the wall clock is set by %v", a.name, by)
+		a.clocks.set(by)
+	case is(0.006, "crashes", runs):
 		a.crash()
-	case p < 0.93:
+	case is(0.006, "stops", runs):
 		a.stop()
-	case p < 0.97:
+	case is(0.1, "starts", a.node == nil):
 		a.start()
-	case p < 0.985 && a.node != nil:
+	case is(0.008, "hand-overs", runs):
 		w.note("%s hands over", a.name)
 		a.node.handOver()
-	case a.node != nil:
+	case is(0.008, "snapshots", runs):
 		w.note("%s takes a snapshot", a.name)
 		a.node.raft.Snapshot().Error()
 	}
+}
+
+// flap cuts a host off, mends that after a while, and cuts it off again.
+func (w *world) flap(h *host, length func(most time.Duration) time.Duration) {
+	in, out := true, w.rng.IntN(3) == 0
+	times := []time.Duration{length(1800 * time.Millisecond), length(40 * time.Millisecond), length(4 * time.Second)}
+	if w.rng.IntN(3) == 0 { // until about the end of its lease
+		out, times = true, []time.Duration{Normal.Lease - Normal.Renew + length(2*Normal.Renew)}
+	}
+	w.note("%s is cut off, out too: %v, and so on: %v", h.name, out, times)
+	cut := func(in, out bool) {
+		for _, o := range w.hosts {
+			w.net.cut(o.address, h.address, in && o != h)
+			w.net.cut(h.address, o.address, out && o != h)
+		}
+	}
+	w.flaps = time.Now().Add(Normal.Lease)
+	for _, d := range times {
+		w.flaps = w.flaps.Add(d)
+	}
+	go func() {
+		for i, d := range times {
+			cut(in && i != 1, out && i != 1 || i == 2)
+			time.Sleep(d)
+		}
+		cut(false, false)
+	}()
+}
+
+// repeatLate has operations of a node proposed once more, as one whose raft leader was
+// lost may propose what has taken effect already; and Expires that were due when
+// another raft leader led, of sessions that were renewed since.
+func (w *world) repeatLate(h *host, later time.Duration) {
+	n := h.node
+	var ops []Op
+	n.mu.Lock()
+	if s := &n.roster.session; s.phase == phaseOpen {
+		inc := s.lease.incarnation
+		ops = append(ops, Open{s.node, s.counter, s.boot, s.timing.Lease, s.timing.Expiry, s.name, s.address, entryVersion})
+		for m := range n.roster.all() {
+			if m.state == memberJoined && m.lease.Load() == s.lease {
+				ops = append(ops, Join{inc, m.seq, m.group, m.client})
+			}
+		}
+	}
+	n.mu.Unlock()
+	w.late = append(w.late, lateOps{time.Now().Add(later), ops})
+	ops = nil
+	n.fsm.read(func(s *State) {
+		for inc, ses := range s.sessions {
+			ops = append(ops, Expire{inc, ses.renewal})
+		}
+	})
+	w.late = append(w.late, lateOps{time.Now().Add(Normal.Expiry + Normal.Close + later), ops})
+}
+
+type lateOps struct {
+	at  time.Time
+	ops []Op
+}
+
+func (w *world) proposeLate() {
+	w.late = slices.DeleteFunc(w.late, func(l lateOps) bool {
+		if time.Now().Before(l.at) {
+			return false
+		}
+		for _, h := range w.hosts {
+			if h.node != nil && h.node.serving() {
+				w.note("%s proposes late: %v", h.name, l.ops)
+				for _, op := range l.ops {
+					h.node.propose([]Op{op})
+				}
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // settled reports whether every client that is connected has been told the one
@@ -223,7 +421,7 @@ func (w *world) settled() bool {
 		waits := c.told == "" && slices.ContainsFunc(w.clients, func(o *virtualClient) bool {
 			return o != c && !o.closed && o.group == c.group && o.name == c.name && o.told != ""
 		})
-		if c.closed || waits { // for its name to come free
+		if c.closed || c.ending || waits { // for its name to come free
 			continue
 		}
 		if c.told == "" || leaders[c.group] != "" && leaders[c.group] != c.told {
@@ -239,12 +437,53 @@ func (w *world) settled() bool {
 	return true
 }
 
-// virtualClocks are a host's clocks in virtual time.
-func virtualClocks(began time.Time) func() reading {
-	return func() reading {
-		d := time.Since(began)
-		return reading{d, d, d, d}
+// virtualClocks are a machine's clocks in virtual time. While it is frozen they stand
+// still; then the wall clock is set right, and the others are not. mu is taken last.
+type virtualClocks struct {
+	began time.Time
+	rate  float64
+	blind bool // nobody sees the wall clock
+
+	mu     sync.Mutex
+	stands bool
+	froze  time.Duration // since began, when they stopped
+	lost   time.Duration // for how long they stood still
+	step   time.Duration // what the wall clock was set by
+}
+
+func (c *virtualClocks) read() reading {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	real := time.Since(c.began)
+	if c.stands {
+		real = c.froze
 	}
+	d := time.Duration(float64(real-c.lost) * c.rate)
+	wall := d
+	if !c.blind {
+		wall += c.lost + c.step
+	}
+	return reading{boot: d, mono: d, raw: d, wall: wall}
+}
+
+func (c *virtualClocks) freeze() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stands, c.froze = true, time.Since(c.began)
+}
+
+func (c *virtualClocks) goOn() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stands {
+		c.stands, c.lost = false, c.lost+time.Since(c.began)-c.froze
+	}
+}
+
+func (c *virtualClocks) set(by time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.step += by
 }
 
 func (h *host) start() {
@@ -264,7 +503,8 @@ func (h *host) start() {
 	n, err := Start(dir, Config{
 		Name: h.name, Address: h.address, Timing: Normal, MinimumNodes: 3, Join: list,
 		Listener: h.w.net.listen(h.address), Key: testKey, Logger: slog.New(slog.DiscardHandler),
-		now: virtualClocks(h.w.began), bootID: "one boot", dial: h.w.net.dialer(h.address),
+		now: h.clocks.read, bootID: "one boot", dial: h.w.net.dialer(h.address),
+		alter: func(s *State, e Entry) Entry { return mutated(h.w.mutate, s, e) },
 	})
 	if err != nil {
 		h.w.t.Error(err)
@@ -272,6 +512,184 @@ func (h *host) start() {
 		return
 	}
 	h.node, h.dir = n, dir
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch h.w.mutate {
+	case mutateReceiveTime:
+		n.roster.alive = func() {
+			n.rearm()
+			now := n.now()
+			n.roster.session.lease.sent.Store(&now)
+		}
+	case mutateNoCloseTime:
+		n.roster.session.timing.Expiry = n.roster.session.timing.Lease
+	}
+}
+
+// tamper takes rules away that are about time.
+func (h *host) tamper() {
+	if h.node == nil {
+		return
+	}
+	n := h.node
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch x, s := n.roster.expirer, &n.roster.session; {
+	case h.w.mutate == mutateNoAcknowledgement && s.phase == phaseOpen:
+		now := n.now()
+		s.lease.sent.Store(&now)
+	case h.w.mutate == mutateNoGrace && x.leading && n.now().atMost(x.since) < time.Minute:
+		// It counts the silence of others from before it could have heard them.
+		x.since = x.since.later(-time.Hour)
+		for id, st := range x.stamps {
+			st.at = st.at.later(-time.Hour)
+			x.stamps[id] = st
+		}
+	}
+}
+
+func (h *host) paused() bool {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	return h.goesOn != nil
+}
+
+// pause stops the process for a while: nothing goes in or out of it, over the network
+// or to its clients, though within it time goes on. The dead-man's switch kills it
+// if it leaves clients behind that believe.
+func (h *host) pause(length time.Duration) {
+	w, n := h.w, h.node
+	n.mu.Lock()
+	left := length // until the switch, which is off when all connections are closed
+	if s := &n.roster.session; (s.phase == phaseOpen || s.phase == phaseClosing) && !w.noSwitch && w.mutate != mutateNoSwitch {
+		left = n.cfg.Timing.killAfter(n.roster.members.Len()) - n.now().atMost(*s.lease.sent.Load())
+	}
+	n.mu.Unlock()
+	w.note("%s is paused for %v", h.name, length)
+	goesOn := h.stand(w.noSwitch)
+	go func() {
+		time.Sleep(min(left, length))
+		if left < length && h.die(goesOn) {
+			return
+		}
+		time.Sleep(length - max(0, min(left, length)))
+		h.resume(goesOn)
+	}()
+}
+
+// freeze stops the whole machine for a while, its clocks too.
+func (h *host) freeze(length time.Duration) {
+	h.w.note("%s is frozen for %v", h.name, length)
+	h.clocks.freeze()
+	goesOn := h.stand(true)
+	go func() {
+		time.Sleep(length)
+		h.resume(goesOn)
+	}()
+}
+
+// stand keeps the process from the world, until goesOn is closed. Those of its
+// clients that nothing closes in time are excused until they are told something.
+func (h *host) stand(excused bool) (goesOn chan struct{}) {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	h.goesOn = make(chan struct{})
+	h.w.net.stop(h.address, true)
+	for _, c := range h.w.clients {
+		if c.host == h && excused && c.stood == 0 {
+			c.stood = time.Since(h.w.began)
+		}
+	}
+	return h.goesOn
+}
+
+// die is the work of the switch: the kernel closes the sockets of a process that
+// stands still, if there are any. The process itself is buried later.
+func (h *host) die(goesOn chan struct{}) (killed bool) {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	if h.goesOn != goesOn || !slices.ContainsFunc(h.w.clients, func(c *virtualClient) bool { return c.host == h && !c.closed }) {
+		return false
+	}
+	h.killed = true
+	h.lose()
+	return true
+}
+
+// lose closes the connections of the host's clients. The world's mutex is held.
+func (h *host) lose() {
+	for _, c := range h.w.clients {
+		if c.host == h {
+			c.end()
+		}
+	}
+}
+
+// bury ends a process that the switch has killed.
+func (h *host) bury() {
+	h.w.mu.Lock()
+	killed := h.killed
+	h.killed = false
+	h.w.mu.Unlock()
+	if killed {
+		h.w.happened["killed by the switch"]++
+		h.crash()
+	}
+}
+
+// resume ends a pause, and its clients, who have sent their JOIN again meanwhile,
+// are answered at once.
+func (h *host) resume(goesOn chan struct{}) {
+	h.w.mu.Lock()
+	if h.goesOn != goesOn {
+		h.w.mu.Unlock()
+		return
+	}
+	var waiting []*virtualClient
+	for _, c := range h.w.clients {
+		if c.host == h {
+			if c.stood > 0 {
+				c.wentOn = time.Since(h.w.began)
+			}
+			waiting = append(waiting, c)
+		}
+	}
+	h.w.mu.Unlock()
+	h.w.note("%s goes on", h.name)
+	h.goOn()
+	for _, c := range waiting {
+		c.again()
+	}
+}
+
+// goOn lets a process that was paused go on.
+func (h *host) goOn() {
+	h.clocks.goOn()
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	if h.goesOn != nil {
+		close(h.goesOn)
+		h.goesOn = nil
+		h.w.net.stop(h.address, false)
+	}
+}
+
+// pass returns when something that the process does for a client would be done: later
+// if it has much else to do, or stands still.
+func (h *host) pass(most time.Duration) {
+	h.w.mu.Lock()
+	delay := time.Duration(h.w.luck.Int64N(int64(most)))
+	h.w.mu.Unlock()
+	time.Sleep(delay)
+	for {
+		h.w.mu.Lock()
+		goesOn := h.goesOn
+		h.w.mu.Unlock()
+		if goesOn == nil {
+			return
+		}
+		<-goesOn
+	}
 }
 
 // ready reports whether a JOIN would succeed.
@@ -289,12 +707,9 @@ func (h *host) crash() {
 	}
 	h.w.note("%s crashes", h.name)
 	h.w.mu.Lock()
-	for _, c := range h.w.clients {
-		if c.host == h {
-			c.end()
-		}
-	}
+	h.lose()
 	h.w.mu.Unlock()
+	h.goOn()
 	kill(h.node)
 	h.node = nil
 }
@@ -305,11 +720,19 @@ func (h *host) stop() {
 		return
 	}
 	h.w.note("%s stops", h.name)
+	h.setStopping(true)
+	defer h.setStopping(false)
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
 	h.node.Stop(ctx)
 	h.dir.Close()
 	h.node = nil
+}
+
+func (h *host) setStopping(is bool) {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	h.stopping = is
 }
 
 // virtualClient is a client and its connection, which is next to the node.
@@ -320,9 +743,14 @@ type virtualClient struct {
 	membership  *Membership
 
 	// Guarded by the world's mutex.
-	told   string
-	token  uint64
-	closed bool
+	told    string
+	token   uint64
+	ending  bool // its node is to end the connection
+	closing bool // and does
+	closed  bool
+	stood   time.Duration // since when it was told nothing, as its node stood still; 0: it did not
+	wentOn  time.Duration // when that went on; 0: it stands still
+	another bool          // leads, says another node, while this one was believed
 
 	asked, answered, ended time.Duration
 	answer                 string // the first leader it was told
@@ -330,8 +758,23 @@ type virtualClient struct {
 
 // end closes the connection. The world's mutex is held.
 func (c *virtualClient) end() {
-	if !c.closed {
-		c.closed, c.ended = true, time.Since(c.w.began)
+	if c.closed {
+		return
+	}
+	c.closed, c.ended = true, time.Since(c.w.began)
+	late := time.Duration(0)
+	if c.wentOn > 0 {
+		late = c.ended - c.wentOn
+	}
+	if c.stood > 0 {
+		c.ended = c.stood // its membership may have ended since then
+	}
+	if !c.another {
+		return
+	}
+	c.w.stale = append(c.w.stale, late)
+	if most := Normal.Lease + Normal.Close; late > most {
+		c.w.fail("%s %s at %s was closed only %v after its machine went on, want %v", c.group, c.name, c.host.name, late, most)
 	}
 }
 
@@ -353,46 +796,115 @@ func (w *world) join(h *host) {
 
 // Leader implements Member: the gate, the write and the promise, at one moment.
 func (c *virtualClient) Leader(name string, token uint64) {
+	if c.w.lucky(0.2) {
+		c.host.pass(50 * time.Millisecond)
+	} else {
+		c.host.pass(1)
+	}
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
-	if c.closed || !c.membership.Live() {
+	if !c.mayWrite() {
 		return
 	}
 	term := fmt.Sprint(c.group, " ", token)
 	switch before := c.w.leaders[term]; {
 	case token < c.token || token == c.token && name != c.told:
-		c.w.bad = fmt.Sprintf("%s %s is told %s with token %d after %s with %d", c.group, c.name, name, token, c.told, c.token)
+		c.w.fail("%s %s is told %s with token %d after %s with %d", c.group, c.name, name, token, c.told, c.token)
 	case before != "" && before != name:
-		c.w.bad = fmt.Sprintf("%s has two leaders of token %d: %s and %s", c.group, token, before, name)
+		c.w.fail("%s has two leaders of token %d: %s and %s", c.group, token, before, name)
 	}
 	c.w.leaders[term] = name
 	if c.told == "" {
 		c.answer, c.answered = name, time.Since(c.w.began)
 	}
 	c.told, c.token = name, token
-	c.w.history = append(c.w.history, fmt.Sprintf("%8.3f %s tells %s %s: LEADER %s", time.Since(c.w.began).Seconds(), c.host.name, c.group, c.name, name))
-	if name != c.name {
+	c.writes("LEADER " + name)
+}
+
+// again is a further JOIN on the connection. ALREADY_JOINED tells a leader that it leads
+// still.
+func (c *virtualClient) again() {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	if c.host.goesOn == nil && c.told != "" && c.mayWrite() {
+		c.writes("ALREADY_JOINED")
+	}
+}
+
+// mayWrite is the gate. Where it is shut the connection is ended. The world's mutex is
+// held.
+func (c *virtualClient) mayWrite() bool {
+	switch {
+	case c.closed || c.closing:
+		return false
+	case c.membership.Live() || c.w.mutate == mutateNoSwitchNoGate:
+		return true
+	}
+	go c.Close()
+	return false
+}
+
+// writes holds a line against the promise: whoever is told to lead is the only one.
+// The world's mutex is held.
+func (c *virtualClient) writes(line string) {
+	c.stood, c.wentOn = 0, 0
+	c.w.told++
+	c.w.history = append(c.w.history, fmt.Sprintf("%8.3f %s tells %s %s: %s", time.Since(c.w.began).Seconds(), c.host.name, c.group, c.name, line))
+	if c.told != c.name {
 		return
 	}
 	for _, o := range c.w.clients {
-		if o != c && !o.closed && o.group == c.group && o.told == o.name && c.w.bad == "" {
-			c.w.bad = fmt.Sprintf("two lead %s: %s at %s and %s at %s", c.group, o.name, o.host.name, c.name, c.host.name)
+		switch {
+		case o == c || o.closed || o.group != c.group || o.told != o.name:
+		case o.stood > 0:
+			o.another = true
+		default:
+			c.w.fail("two lead %s: %s at %s and %s at %s", c.group, o.name, o.host.name, c.name, c.host.name)
 		}
 	}
 }
 
-// Close implements Member: the node's own end of the connection, which its client
-// sees after a while, or too late to be waited for.
+func (w *world) lucky(chance float64) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.luck.Float64() < chance
+}
+
+// fail notes what must never be, if it is the first. The world's mutex is held.
+func (w *world) fail(format string, args ...any) {
+	if w.bad == "" {
+		w.bad = fmt.Sprintf(format, args...)
+	}
+}
+
+// Close implements Member: the node's own end of the connection, which takes its
+// time, and which its client sees after a while, or too late to be waited for.
 func (c *virtualClient) Close() {
 	c.w.mu.Lock()
-	if c.closed {
-		c.w.mu.Unlock()
+	was := c.ending || c.closed
+	c.ending = true
+	before := c.closedBefore()
+	c.w.mu.Unlock()
+	if was {
 		return
 	}
-	c.end()
-	knows := c.w.luck.Float64() < 0.9
-	c.w.mu.Unlock()
 	go func() {
+		if before {
+			c.membership.Closed(true)
+		}
+		c.host.pass(1)
+		c.w.mu.Lock()
+		c.closing = true
+		c.w.mu.Unlock()
+		c.host.pass(Normal.Close / 3)
+		c.w.mu.Lock()
+		was := c.closed
+		c.end()
+		c.w.mu.Unlock()
+		if before || was {
+			return
+		}
+		knows := c.w.lucky(0.9)
 		if knows {
 			time.Sleep(50 * time.Millisecond)
 		} else {
@@ -402,6 +914,20 @@ func (c *virtualClient) Close() {
 	}()
 }
 
+// closedBefore reports whether the missing rule is that the connection has to be
+// closed first of all. The world's mutex is held.
+func (c *virtualClient) closedBefore() bool {
+	switch c.w.mutate {
+	case mutateLeaveBeforeClose:
+		return c.membership.Live() && !c.host.stopping
+	case mutateOpenBeforeClose:
+		return !c.membership.Live()
+	case mutateEndBeforeClose:
+		return c.host.stopping
+	}
+	return false
+}
+
 // hangUp is the client's own end.
 func (c *virtualClient) hangUp() {
 	c.w.mu.Lock()
@@ -409,6 +935,9 @@ func (c *virtualClient) hangUp() {
 	c.end()
 	c.w.mu.Unlock()
 	if !was {
-		c.membership.Closed(true)
+		go func() {
+			c.host.pass(10 * time.Millisecond)
+			c.membership.Closed(true)
+		}()
 	}
 }
