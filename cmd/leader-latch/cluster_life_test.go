@@ -174,7 +174,7 @@ func TestAnOperatorMakesAClusterAndChangesIt(t *testing.T) {
 	lead, next := leader.join("g", "lead", "lead"), rest[1].join("g", "next", "lead")
 	probed, removed := leader.probe(), time.Now()
 	rest[1].order(exitOK, "cluster", "force-remove", leader.name)
-	wantSuccession("removed the raft leader", probed, removed, next, "next", lead)
+	wantSuccession("removed the raft leader by force", probed, removed, replaced(clusterTiming), next, "next", lead)
 	leader.wantExit(exitPermanent)
 	lead.wantEnd()
 	if c := rest[1].cluster(); len(c.Members) != 1 || !c.Majority || !c.Active {

@@ -84,11 +84,7 @@ func wantClosed(what string, since time.Time, bound time.Duration, all ...*conn)
 	for _, c := range all {
 		c.t.Helper()
 		c.wantGone()
-		took := time.Since(since)
-		c.t.Logf("%s: a member was closed %v after it; bound %v", what, took.Round(time.Millisecond), bound)
-		if took > bound+margin {
-			c.t.Errorf("%s: closed only after %v, want %v", what, took, bound)
-		}
+		took(c.t, what+": a member was closed", time.Since(since), bound)
 	}
 }
 
@@ -108,6 +104,9 @@ func TestFaultANodeIsCutOffFromTheMajority(t *testing.T) {
 				arrows := slices.DeleteFunc(both([]*host{h}, s.hosts), func(a arrow) bool {
 					return shape == "deaf" && a.from == h || shape == "mute" && a.to == h
 				})
+				if shape == "deaf" {
+					sc.bound += 2 * clusterTiming.Renew
+				}
 				what := shape + ", " + role
 				began := time.Now()
 				heal := s.cut(arrows)
@@ -150,7 +149,7 @@ func TestFaultTheMajorityIsLost(t *testing.T) {
 	heal()
 	healed := time.Now()
 	wantWhole(s.all)
-	t.Logf("majority lost: all vote again %v after its end", time.Since(healed).Round(time.Millisecond))
+	took(t, "majority lost: all serve again, after its end", time.Since(healed), replaced(clusterTiming))
 	for _, m := range s.all {
 		m.until("the old members are gone", func() bool { return m.group(sc.other) == nil })
 	}
@@ -195,27 +194,23 @@ func TestFaultAClientsHostVanishes(t *testing.T) {
 			}()
 		}
 	}
-	took := map[string][]time.Duration{}
+	times := map[string][]time.Duration{}
 	for range 2 * groups {
 		e := <-ends
-		took[e.who] = append(took[e.who], e.took)
+		times[e.who] = append(times[e.who], e.took)
 	}
 	heal()
 	if t.Failed() {
 		return
 	}
-	for who, times := range took {
-		slices.Sort(times)
-		t.Logf("a client's host vanished: %s after %v to %v, p50 %v", map[string]string{"gone": "the client knew", "next": "the next leader was told"}[who],
-			times[0].Round(time.Millisecond), times[groups-1].Round(time.Millisecond), times[groups/2].Round(time.Millisecond))
+	for i := range groups {
+		took(t, "a client's host vanished: the client knew", times["gone"][i], clientGivesUp)
+		took(t, "a client's host vanished: the next leader was told", times["next"][i], 12*time.Second)
 	}
-	if first := took["next"][0]; first < 8*time.Second {
+	if first := slices.Min(times["next"]); first < 8*time.Second {
 		t.Errorf("given up after %v, before 8 s", first)
 	}
-	if last := took["next"][groups-1]; last > 12*time.Second+margin {
-		t.Errorf("given up only after %v, want 12 s", last)
-	}
-	if last, first := took["gone"][groups-1], took["next"][0]; last > first {
+	if last, first := slices.Max(times["gone"]), slices.Min(times["next"]); last > first {
 		t.Errorf("a client knew after %v, and the next leader was told after %v", last, first)
 	}
 }
@@ -263,11 +258,7 @@ func TestFaultTheDiskIsFull(t *testing.T) {
 				sc.guest.wantGone()
 				sc.next.want("LEADER next")
 				sc.third.want("LEADER next")
-				took := time.Since(ended)
-				t.Logf("%s: the next leader was told at most %v after the node's end; bound %v", what, took.Round(time.Millisecond), space.bound)
-				if took > space.bound+margin {
-					t.Errorf("%s: the next leader was told %v after the node's end", what, took)
-				}
+				took(t, what+": the next leader was told, after the node's end", time.Since(ended), space.bound)
 				for _, c := range []*conn{sc.next, sc.third, sc.own, sc.watcher} {
 					c.wantSilence()
 				}
@@ -296,14 +287,11 @@ func TestFaultTheDiskHangs(t *testing.T) {
 		}
 		wantClosed(what, began, clusterTiming.Lease+clusterTiming.Close, sc.lead, sc.guest)
 		if role == "a follower" {
+			sc.bound += 2 * clusterTiming.Renew // its proposals go on
 			sc.wantReplaced(what, began, sc.lead, sc.guest)
 		}
 		c := sc.rest[0].joinWithin(patience, unique("after"))
-		took := time.Since(began)
-		t.Logf("%s: a JOIN at another node succeeded %v after it", what, took.Round(time.Millisecond))
-		if took > hang-2*time.Second && role == "the raft leader" {
-			t.Errorf("%s: nobody took its place within %v", what, took)
-		}
+		took(t, what+": a JOIN at another node succeeds", time.Since(began), replaced(clusterTiming))
 		c.Close()
 		sc.victim.logs("a write has taken over")
 		t.Logf("%s: the node gave up %v after it", what, time.Since(began).Round(time.Millisecond))
@@ -410,11 +398,7 @@ func TestFaultALinkOfTheRaftLeaderComesAndGoes(t *testing.T) {
 		heal()
 		healed := time.Now()
 		rest[0].ready()
-		took := time.Since(healed)
-		t.Logf("a link is back: a JOIN would succeed %v later", took.Round(time.Millisecond))
-		if took > clusterTiming.Expiry+margin {
-			t.Errorf("only after %v", took)
-		}
+		took(t, "a link is back: a JOIN would succeed", time.Since(healed), clusterTiming.Expiry)
 		if now, _ := raftLeader(t, s.all); now != leader {
 			leader, rest = raftLeader(t, s.all)
 		}

@@ -53,6 +53,7 @@ type runner struct {
 
 func (r runner) Run() int {
 	defer r.after()
+	defer rows.print()
 	return r.TestingM.Run()
 }
 
