@@ -248,11 +248,34 @@ func (w *world) violation() string {
 func (w *world) until(what string, patience time.Duration, cond func() bool) {
 	for end := time.Now().Add(patience); !cond() && w.violation() == ""; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
+			state := w.state()
 			w.mu.Lock()
-			w.fail("never: %s", what)
+			w.fail("never: %s\n%s", what, state)
 			w.mu.Unlock()
 		}
 	}
+}
+
+// state is what nodes and clients are like now, for a failure.
+func (w *world) state() string {
+	var b strings.Builder
+	for _, h := range w.hosts {
+		if h.node == nil {
+			fmt.Fprintf(&b, "%s is down\n", h.name)
+			continue
+		}
+		h.node.mu.Lock()
+		fmt.Fprintf(&b, "%s: missing %v, phase %d; raft %v\n", h.name, h.node.missing(), h.node.roster.session.phase, h.node.raft.Stats())
+		h.node.mu.Unlock()
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.clients {
+		if !c.closed {
+			fmt.Fprintf(&b, "%s %s at %s was told %q; its connection is ending: %v\n", c.group, c.name, c.host.name, c.told, c.ending)
+		}
+	}
+	return b.String()
 }
 
 // happens is one event.
@@ -270,7 +293,9 @@ func (w *world) happens() {
 			return false
 		}
 		p = math.Inf(1) // nothing else
+		w.mu.Lock()
 		w.happened[what]++
+		w.mu.Unlock()
 		return true
 	}
 	length := func(most time.Duration) time.Duration { return time.Duration(w.rng.Int64N(int64(most))) }
@@ -328,7 +353,7 @@ func (w *world) happens() {
 	case is(0.008, "hand-overs", runs):
 		w.note("%s hands over", a.name)
 		a.node.handOver()
-	case is(0.008, "snapshots", runs):
+	case is(0.03, "snapshots", runs):
 		w.note("%s takes a snapshot", a.name)
 		a.node.raft.Snapshot().Error()
 	}
@@ -512,6 +537,14 @@ func (h *host) start() {
 		return
 	}
 	h.node, h.dir = n, dir
+	n.fsm.mu.Lock()
+	n.fsm.observer = installs{n, h.w}
+	n.fsm.mu.Unlock()
+	reload := n.raft.ReloadableConfig()
+	reload.TrailingLogs = 4 // so that who lags gets a snapshot
+	if err := n.raft.ReloadConfig(reload); err != nil {
+		h.w.t.Error(err)
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch h.w.mutate {
@@ -546,6 +579,19 @@ func (h *host) tamper() {
 			x.stamps[id] = st
 		}
 	}
+}
+
+// installs counts the snapshots that are installed on a node that runs.
+type installs struct {
+	*Node
+	w *world
+}
+
+func (i installs) restored(s *State) {
+	i.w.mu.Lock()
+	i.w.happened["installed snapshots"]++
+	i.w.mu.Unlock()
+	i.Node.restored(s)
 }
 
 func (h *host) paused() bool {
@@ -632,7 +678,9 @@ func (h *host) bury() {
 	h.killed = false
 	h.w.mu.Unlock()
 	if killed {
+		h.w.mu.Lock()
 		h.w.happened["killed by the switch"]++
+		h.w.mu.Unlock()
 		h.crash()
 	}
 }
