@@ -275,7 +275,7 @@ func (c *client) take(fd int) (open bool) {
 // whether there is something that it has not read, now that this one was told: then
 // it could have known at that time. g.mu is held.
 func (c *client) lookAtOthers(now time.Duration) {
-	for _, o := range c.g.open {
+	for _, o := range slices.Clone(c.g.open) { // which gets shorter where one is found to have ended
 		if o == c || o.unread != 0 || len(o.view.Told) == 0 || o.view.Told[len(o.view.Told)-1].Leader != o.name {
 			continue
 		}
