@@ -132,7 +132,7 @@ func newNetwork(t testing.TB, n int) *network {
 	sweep(t)
 	nw := &network{t: t, name: fmt.Sprintf("leader-latch-faults-%d-%d-", os.Getpid(), networks.Add(1)), began: time.Now(), trouble: map[link][]*latchtest.Trouble{}}
 	var err error
-	if nw.dir, err = os.MkdirTemp("", nw.name); err != nil {
+	if nw.dir, err = os.MkdirTemp(faultsDir(), nw.name); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nw.remove)
@@ -171,6 +171,17 @@ func (nw *network) remove() {
 	}
 }
 
+// faultsDir is where the disks of the hosts are: in memory, so that what else the
+// machine has to write is no fault of a disk, if there is room for some.
+var faultsDir = sync.OnceValue(func() string {
+	const memory = "/dev/shm"
+	var s unix.Statfs_t
+	if err := unix.Statfs(memory, &s); err != nil || s.Bavail*uint64(s.Bsize) < 4<<30 {
+		return os.TempDir()
+	}
+	return memory
+})
+
 // removeRun removes namespaces of this prefix, and a folder with all that is mounted
 // below. Their processes have ended.
 func removeRun(prefix, dir string) (err error) {
@@ -204,7 +215,7 @@ func sweep(t testing.TB) {
 		pid, err := strconv.Atoi(m[1])
 		return err == nil && syscall.Kill(pid, 0) == syscall.ESRCH
 	}
-	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), "leader-latch-faults-*"))
+	dirs, _ := filepath.Glob(filepath.Join(faultsDir(), "leader-latch-faults-*"))
 	for _, dir := range dirs {
 		if !dead(filepath.Base(dir)) {
 			continue
