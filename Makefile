@@ -31,10 +31,10 @@ race: ## all tests under the race detector (needs a C compiler)
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l .) && test -z "$$unformatted" || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
 	go vet ./...
-	go vet -tags faults ./cmd/leader-latch
+	go vet -tags faults ./ensemble ./cmd/leader-latch
 	go vet -tags bench ./cmd/leader-latch
 	$(TOOL) staticcheck ./...
-	$(TOOL) staticcheck -tags faults ./cmd/leader-latch
+	$(TOOL) staticcheck -tags faults ./ensemble ./cmd/leader-latch
 	$(TOOL) staticcheck -tags bench ./cmd/leader-latch
 
 FUZZTIME ?= 30s
@@ -45,9 +45,9 @@ fuzz: ## every fuzz target for FUZZTIME (30s) each
 	  done; \
 	done
 
-FAULTS ?= 150s
+FAULTS ?= 90s
 TIMING ?= normal
-faults: ## real processes under faults, random ones for FAULTS (150s) beside 2 to 3 minutes of named ones (needs root; README, Faults)
+faults: ## real processes under faults, random ones for FAULTS (90s) beside some minutes of named ones (needs root; README, Faults)
 	LEADER_LATCH_TEST_TIMING=$(TIMING) go test -tags faults -count=1 -timeout 12h -parallel 2 -v -run '^TestFault' ./cmd/leader-latch -faults $(FAULTS) $(FAULTS_FLAGS)
 
 CORPUS ?= testdata/riakconf/real

@@ -147,7 +147,7 @@ type Node struct {
 // [Node.WaitReady]. After an error the folder is still the caller's to close.
 func Start(dir *Dir, cfg Config) (*Node, error) {
 	if cfg.now == nil {
-		cfg.now = readClocks
+		cfg.now = clocks
 	}
 	if cfg.freeSpace == nil {
 		cfg.freeSpace = freeSpace

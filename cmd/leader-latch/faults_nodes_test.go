@@ -3,6 +3,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,6 +26,10 @@ func onHosts(hosts []*host, timing string, lines ...string) (all []*member) {
 		if h.disk != "" {
 			data = h.disk
 		}
+		if err := os.MkdirAll(filepath.Join(dir, "etc"), 0o755); err != nil {
+			h.t.Fatal(err)
+		}
+		h.setWallClock(0)
 		all = append(all, &member{t: h.t, dir: dir, ip: h.ip, name: "riak@" + h.ip, lines: append([]string{
 			"nodename = riak@" + h.ip,
 			"listener.leader_latch.internal = " + h.ip + ":5323",
@@ -37,6 +42,20 @@ func onHosts(hosts []*host, timing string, lines ...string) (all []*member) {
 		}, lines...)})
 	}
 	return all
+}
+
+// setWallClock has the host's node take its wall clock for set by so much: see
+// ensemble's clock_faults.go.
+func (h *host) setWallClock(by time.Duration) {
+	name := filepath.Join(h.dir, fmt.Sprint("node-", h.n), "etc", "wall-clock")
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o644)
+	if err == nil {
+		_, err = f.WriteAt(binary.NativeEndian.AppendUint64(nil, uint64(by)), 0)
+		f.Close()
+	}
+	if err != nil {
+		h.t.Error(err)
+	}
 }
 
 // node is a node under a supervisor, which starts it again whenever it has ended, as
@@ -53,7 +72,10 @@ type node struct {
 	held     int         // not started while this is more than 0
 	sick     int         // disk faults that are on: the node may fail
 	endings  map[string]int
+	stops    *os.Process // that was told to end in order
 	sentKill bool
+	removed  bool // it may end for good
+	final    bool // it has
 }
 
 func supervise(m *member, h *host) *node {
@@ -115,13 +137,17 @@ func (n *node) note(s syscall.WaitStatus) {
 		how = s.Signal().String()
 	}
 	if s.Exited() && s.ExitStatus() == exitPermanent {
-		n.held++ // nobody starts it again
+		n.held++ // nobody starts it again, but who removed it
+		n.final = true
 	}
 	n.endings[how]++
 	if s.Exited() && s.ExitStatus() == 0 || s.Signaled() && s.Signal() == syscall.SIGKILL {
 		return
 	}
-	if n.sick == 0 || s.Exited() && s.ExitStatus() == exitPermanent || s.Signaled() {
+	if n.removed && n.final {
+		return
+	}
+	if n.sick == 0 || n.final || s.Signaled() {
 		n.host.t.Errorf("%v: node %d ended: %s; end of its log:\n%s", n.now(), n.n, how, n.tail())
 	}
 }
@@ -159,10 +185,15 @@ func (n *node) signal(s syscall.Signal) {
 // terminate has the process end in order. If it takes almost as long as the node's own
 // patience, though the disk is well, it has to say what it waits for.
 func (n *node) terminate() {
-	n.signal(syscall.SIGTERM)
 	n.mu.Lock()
 	process := n.running
+	again := process == n.stops
+	n.stops = process
 	n.mu.Unlock()
+	if again { // a second signal would end it at once
+		return
+	}
+	n.signal(syscall.SIGTERM)
 	time.AfterFunc(stopPatience-3*time.Second, func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -170,6 +201,30 @@ func (n *node) terminate() {
 			process.Signal(syscall.SIGQUIT)
 		}
 	})
+}
+
+func (n *node) mayBeRemoved(may bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.removed = may
+}
+
+// beginAnew has a node that was removed, or is just being told so, lose its disk and
+// start again.
+func (n *node) beginAnew() {
+	release := n.hold()
+	n.signal(syscall.SIGKILL)
+	n.awaitEnd(30 * time.Second)
+	if err := os.RemoveAll(filepath.Join(n.disk, "data")); err != nil {
+		n.host.t.Error(err)
+	}
+	n.mu.Lock()
+	if n.final {
+		n.held--
+	}
+	n.removed, n.final = false, false
+	n.mu.Unlock()
+	release()
 }
 
 // hold keeps the node from being started again, until release is called.

@@ -26,7 +26,7 @@ import (
 // own, with faults of all kinds in a random order, and everything that a client was
 // told held against the promise. It needs root; see README, Faults.
 var (
-	faultsTime   = flag.Duration("faults", 4*time.Minute, "how long the random faults last in all")
+	faultsTime   = flag.Duration("faults", 2*time.Minute, "how long the random faults last, against 3 and 5 nodes side by side")
 	faultsSeed   = flag.Uint64("faults-seed", 0, "the order of faults to play again; 0: a new one")
 	faultsGroups = flag.Int("faults-groups", 100, "how many groups there are")
 	faultsKinds  = flag.String("faults-kinds", "", "only these kinds of faults, with commas between; empty: all")
@@ -37,10 +37,30 @@ var (
 const settleTime = 60 * time.Second
 
 func TestFaultsInRandomOrder(t *testing.T) {
+	var mu sync.Mutex
+	count := map[string]map[int]int{} // by kind and number of nodes
+	t.Cleanup(func() {
+		var table strings.Builder
+		for _, kind := range slices.Sorted(maps.Keys(count)) {
+			fmt.Fprintf(&table, "| %-22s | %4d | %4d | %5d |\n", kind, count[kind][3], count[kind][5], count[kind][3]+count[kind][5])
+		}
+		t.Logf("faults in %v:\n| kind | 3 nodes | 5 nodes | both |\n|---|---|---|---|\n%s", *faultsTime, &table)
+	})
 	for _, nodes := range []int{3, 5} {
 		t.Run(fmt.Sprint(nodes, " nodes"), func(t *testing.T) {
+			t.Parallel()
 			a := newAttacker(t, nodes, *faultsGroups)
-			end := time.Now().Add(*faultsTime / 2)
+			t.Cleanup(func() {
+				mu.Lock()
+				defer mu.Unlock()
+				for kind, n := range a.count {
+					if count[kind] == nil {
+						count[kind] = map[int]int{}
+					}
+					count[kind][nodes] = n
+				}
+			})
+			end := time.Now().Add(*faultsTime)
 			var both sync.WaitGroup
 			both.Go(func() { a.play(a.rnd, a.nodeFaults(), end, true) })
 			both.Go(func() { a.play(a.victims, a.clientFaults(), end, false) })
@@ -125,17 +145,50 @@ func newAttacker(t *testing.T, nodes, groups int, lines ...string) *attacker {
 	return a
 }
 
-// play plays up to three faults at once, and the next ones when these have ended, until
+// costly is what takes the cluster long to come back from, or needs it to be whole. One
+// round of six begins with one of these.
+var costly = []string{"rolling restart", "replace", "leave and join", "force-remove", "full disk", "stalled disk", "freeze the host"}
+
+// choose takes one of two, the one that has been rarer.
+func (a *attacker) choose(r *rand.Rand, faults []fault) fault {
+	f, g := faults[r.IntN(len(faults))], faults[r.IntN(len(faults))]
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.count[g.name] < a.count[f.name] {
+		return g
+	}
+	return f
+}
+
+// play plays up to five faults at once, and the next ones when these have ended, until
 // the time is over.
 func (a *attacker) play(r *rand.Rand, faults []fault, until time.Time, tell bool) {
 	if *faultsKinds != "" {
 		faults = slices.DeleteFunc(faults, func(f fault) bool { return !slices.Contains(strings.Split(*faultsKinds, ","), f.name) })
 	}
+	var cheap, dear []fault
+	for _, f := range faults {
+		if slices.Contains(costly, f.name) {
+			dear = append(dear, f)
+		} else {
+			cheap = append(cheap, f)
+		}
+	}
 	for len(faults) > 0 && time.Now().Before(until) && !a.t.Failed() {
 		var lasting sync.WaitGroup
-		for range 1 + r.IntN(5)/2 {
-			f := faults[r.IntN(len(faults))]
-			hold := time.Duration(math.Pow(r.Float64(), 2) * float64(f.hold)) // rather short ones
+		for i := range 3 + r.IntN(3) {
+			of := cheap
+			if i == 0 && (r.IntN(6) == 0 || len(cheap) == 0) && len(dear) > 0 {
+				of = dear
+				for end := time.Now().Add(10 * time.Second); !a.one() && time.Now().Before(end); {
+					time.Sleep(100 * time.Millisecond)
+				}
+			}
+			if len(of) == 0 {
+				break
+			}
+			f := a.choose(r, of)
+			hold := time.Duration(math.Pow(r.Float64(), 3) * float64(f.hold)) // rather short ones
 			begun := a.now()
 			end, what := f.begin(r)
 			if end == nil {
@@ -153,7 +206,7 @@ func (a *attacker) play(r *rand.Rand, faults []fault, until time.Time, tell bool
 			})
 		}
 		lasting.Wait()
-		time.Sleep(time.Duration(r.Int64N(int64(500 * time.Millisecond))))
+		time.Sleep(time.Duration(r.Int64N(int64(200 * time.Millisecond))))
 	}
 }
 
@@ -342,6 +395,26 @@ func (a *attacker) nodeFaults() []fault {
 			}
 			return func() {}, fmt.Sprint(order)
 		}, time.Second},
+		{"wall clock set", func(r *rand.Rand) (func(), string) {
+			n := a.nodes[r.IntN(len(a.nodes))]
+			by := time.Duration(r.Int64N(int64(time.Hour))) - time.Hour/2
+			n.setWallClock(by)
+			return func() {}, fmt.Sprintf("to %v at node %d", by.Round(time.Second), n.n)
+		}, 500 * time.Millisecond},
+		{"force-remove", func(r *rand.Rand) (func(), string) { // of a node that lives; it comes back as a new one
+			order := r.Perm(len(a.nodes))
+			n, other := a.nodes[order[0]], a.nodes[order[1]]
+			done, ok := a.changeMembers()
+			if !ok {
+				return nil, ""
+			}
+			n.mayBeRemoved(true)
+			other.within(15*time.Second, "cluster", "force-remove", n.name)
+			return func() {
+				n.beginAnew()
+				done()
+			}, "node " + fmt.Sprint(n.n)
+		}, 3 * time.Second},
 		{"replace", func(r *rand.Rand) (func(), string) { // a machine loses its disk, and comes back under its name
 			n := a.nodes[r.IntN(len(a.nodes))]
 			done, ok := a.changeMembers()

@@ -1,0 +1,111 @@
+//go:build faults
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// The wall clock of one node is set, as if its machine had been frozen: until a
+// renewal shows that its session lives, it tells nobody that he leads. Nobody else
+// hears of it, and the session goes on.
+func TestFaultTheWallClockIsSet(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 0, false)
+	for _, role := range roles {
+		sc := newScene(t, s.all, role == "the raft leader")
+		if maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", sc.victim.cmd.Process.Pid)); !strings.Contains(string(maps), "/wall-clock\n") {
+			t.Fatalf("the node does not look at the file of its wall clock (%v)", err)
+		}
+		for _, by := range []time.Duration{time.Hour, -time.Hour, 0} {
+			began := time.Now()
+			s.host(sc.victim).setWallClock(by)
+			sc.victim.joinWithin(patience, unique("after")).Close()
+			took(t, "wall clock set, "+role+": a JOIN there succeeds", time.Since(began), clusterTiming.Renew+300*time.Millisecond)
+		}
+		for _, c := range []*conn{sc.lead, sc.guest, sc.next, sc.third, sc.own, sc.watcher} {
+			c.wantSilence()
+		}
+		if strings.Contains(sc.victim.logText(), "session lost") {
+			t.Errorf("%s has lost its session:\n%s", role, sc.victim.logText())
+		}
+	}
+}
+
+// A node was away for so long that the log of the others does not go back to it. It
+// gets the state as a snapshot, while it runs, and serves as the others do.
+func TestFaultASnapshotIsInstalledOnARunningFollower(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 17,000 entries of the log")
+	}
+	t.Parallel()
+	s := newSite(t, 0, false)
+	leader, rest := raftLeader(t, s.all)
+	away := rest[0]
+	gone := away.join("g", "gone", "gone")
+	heal := s.cut(both([]*host{s.host(away)}, s.hosts))
+	gone.wantGone()
+	newest := func(m *member) (index int) {
+		names, _ := filepath.Glob(filepath.Join(m.dir, "data", "leader_latch", "snapshots", "*-*-*"))
+		for _, name := range names { // term-index-time
+			n, _ := strconv.Atoi(strings.Split(filepath.Base(name), "-")[1])
+			index = max(index, n)
+		}
+		return index
+	}
+	const trailing = 16384 // entries stay in the log behind a snapshot
+	began := time.Now()
+	var load sync.WaitGroup
+	over := make(chan struct{})
+	end := sync.OnceFunc(func() { close(over); load.Wait() })
+	defer end()
+	for i := range 16 {
+		m := []*member{leader, rest[1]}[i%2]
+		load.Go(func() {
+			for j := 0; ; j++ {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				nc, err := s.host(m).connect(m.addr)
+				if err != nil {
+					return
+				}
+				fmt.Fprintf(nc, "JOIN load-%d a\n", i)
+				nc.SetReadDeadline(time.Now().Add(patience))
+				nc.Read(make([]byte, 64))
+				nc.Close()
+			}
+		})
+	}
+	for deadline := time.Now().Add(10 * time.Minute); newest(leader) < trailing+2000; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("no snapshot but of entry %d", newest(leader))
+		}
+	}
+	end()
+	t.Logf("the log was cut off behind the node %v after it", time.Since(began).Round(time.Second))
+	first := leader.join("g", "first", "first")
+	next := rest[1].join("g", "next", "first")
+	had := newest(away)
+	healed := time.Now()
+	heal()
+	away.ready()
+	took(t, "a snapshot is installed on a running follower: a JOIN there succeeds", time.Since(healed), replaced(clusterTiming))
+	if has := newest(away); has == had {
+		t.Errorf("the node has no other snapshot than before, of entry %d", had)
+	}
+	third := away.join("g", "third", "first")
+	first.Close()
+	next.want("LEADER next")
+	third.want("LEADER next")
+	wantWhole(s.all)
+}
