@@ -72,6 +72,7 @@ type node struct {
 	held     int         // not started while this is more than 0
 	sick     int         // disk faults that are on: the node may fail
 	endings  map[string]int
+	begins   int         // where in the log the present process begins
 	stops    *os.Process // that was told to end in order
 	sentKill bool
 	removed  bool // it may end for good
@@ -104,6 +105,7 @@ func (n *node) supervise() {
 			n.mu.Unlock()
 			return
 		}
+		n.begins = len(n.logText())
 		cmd := n.program("serve")
 		cmd.Stderr = log
 		n.do(func() { err = cmd.Start() })
@@ -144,12 +146,19 @@ func (n *node) note(s syscall.WaitStatus) {
 	if s.Exited() && s.ExitStatus() == 0 || s.Signaled() && s.Signal() == syscall.SIGKILL {
 		return
 	}
-	if n.removed && n.final {
+	if n.removed && n.final || s.Signaled() && s.Signal() == syscall.SIGTERM && !n.served() {
 		return
 	}
 	if n.sick == 0 || n.final || s.Signaled() {
 		n.host.t.Errorf("%v: node %d ended: %s; end of its log:\n%s", n.now(), n.n, how, n.tail())
 	}
+}
+
+// served reports whether the process that ended last had come so far as to serve.
+// Before that a signal just ends it.
+func (n *node) served() bool {
+	text := n.logText()
+	return strings.LastIndex(text, "[info] started ") > n.begins
 }
 
 func (n *node) tail() string {
