@@ -146,7 +146,7 @@ func newAttacker(t *testing.T, nodes, groups int, lines ...string) *attacker {
 }
 
 // costly is what takes the cluster long to come back from, or needs it to be whole. One
-// round of six begins with one of these.
+// round of four begins with one of these.
 var costly = []string{"rolling restart", "replace", "leave and join", "force-remove", "full disk", "stalled disk", "freeze the host"}
 
 // choose takes one of two, the one that has been rarer.
@@ -178,7 +178,7 @@ func (a *attacker) play(r *rand.Rand, faults []fault, until time.Time, tell bool
 		var lasting sync.WaitGroup
 		for i := range 3 + r.IntN(3) {
 			of := cheap
-			if i == 0 && (r.IntN(6) == 0 || len(cheap) == 0) && len(dear) > 0 {
+			if i == 0 && (r.IntN(4) == 0 || len(cheap) == 0) && len(dear) > 0 {
 				of = dear
 				for end := time.Now().Add(10 * time.Second); !a.one() && time.Now().Before(end); {
 					time.Sleep(100 * time.Millisecond)
