@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -171,7 +172,9 @@ func CheckOwner(path string) error {
 // may hold it until its last connection is closed.
 func lockDir(ctx context.Context, path string) (*os.File, error) {
 	name := filepath.Join(path, "lock")
-	f, err := os.Open(name) // on a disk that hangs, for the holder of the lock to be named; not for writing, so that closing it never writes
+	// Neither opening a file that is there nor reading it so waits for a disk that
+	// hangs, on which the holder is to be named; nor does closing it.
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOATIME, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		f, err = os.OpenFile(name, os.O_RDONLY|os.O_CREATE, 0o600)
 	}
@@ -189,7 +192,7 @@ func lockDir(ctx context.Context, path string) (*os.File, error) {
 		}
 		select {
 		case <-ctx.Done():
-			holder, _ := os.ReadFile(name)
+			holder, _ := io.ReadAll(f)
 			f.Close()
 			return nil, fmt.Errorf("data folder %s: %w (process %s); stop that one first, or give this one a platform_data_dir of its own",
 				path, ErrLocked, strings.TrimSpace(string(holder)))

@@ -30,7 +30,6 @@ func (h *host) mountOnDisk() (outer *host) {
 	h.must("", "truncate", "-s", "128M", image)
 	h.must("", "mkfs.ext4", "-q", "-m", "0", image)
 	h.must("", "mount", "-o", "loop", image, h.disk)
-	h.t.Cleanup(func() { sh("", "umount", h.disk) }) // before the one on which it lies
 	return &o
 }
 

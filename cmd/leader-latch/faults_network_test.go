@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -191,7 +192,7 @@ func removeRun(prefix, dir string) (err error) {
 		err = errors.Join(err, e)
 	}
 	mounts, _ := os.ReadFile("/proc/self/mounts")
-	for line := range strings.Lines(string(mounts)) {
+	for _, line := range slices.Backward(slices.Collect(strings.Lines(string(mounts)))) { // one may lie on another
 		if at := strings.Fields(line)[1]; dir != "" && strings.HasPrefix(at, dir+"/") {
 			sh("", "fsfreeze", "-u", at) // fails where it is not frozen
 			_, e := sh("", "umount", at) // and its loop device goes
