@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 )
 
@@ -297,8 +298,33 @@ func (e *encoder) string(s string) {
 
 // decoder keeps its first error; after it all values are zero.
 type decoder struct {
-	buf []byte
-	err error
+	buf  []byte
+	err  error
+	from io.Reader // nil: all is in buf
+	page []byte    // of which buf is a part then
+}
+
+// maxRecord is more than what is read between two calls of fill can have.
+const maxRecord = 8 << 10
+
+// fill reads on, so that a record is whole in the buffer if it is whole at all.
+func (d *decoder) fill() {
+	if d.from == nil || d.err != nil || len(d.buf) >= maxRecord {
+		return
+	}
+	if d.page == nil {
+		d.page = make([]byte, snapshotPage)
+	}
+	rest := copy(d.page, d.buf)
+	n, err := io.ReadFull(d.from, d.page[rest:])
+	d.buf = d.page[:rest+n]
+	switch err {
+	case nil:
+	case io.EOF, io.ErrUnexpectedEOF:
+		d.from = nil
+	default:
+		d.err, d.buf = err, nil
+	}
 }
 
 func (d *decoder) fail(what string) {

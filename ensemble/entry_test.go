@@ -49,8 +49,8 @@ func TestFormatsStayReadable(t *testing.T) {
 	for name, now := range map[string][]byte{
 		"entry-v1.hex":            encodeEntry(everyOp),
 		"entry-remove-v1.hex":     encodeEntry(removing),
-		"snapshot-v1.hex":         s.Snapshot(),
-		"snapshot-removed-v1.hex": r.Snapshot(),
+		"snapshot-v1.hex":         snapshotOf(s),
+		"snapshot-removed-v1.hex": snapshotOf(r),
 	} {
 		text, err := os.ReadFile(filepath.Join("../testdata/disk", name))
 		if err != nil {
@@ -75,9 +75,9 @@ func TestNewerFormatsAreRefused(t *testing.T) {
 	if _, err := decodeEntry([]byte{entryVersion, 0, 1, 200}); !errors.Is(err, ErrFormat) {
 		t.Errorf("operation of an unknown kind: %v", err)
 	}
-	snapshot := NewState().Snapshot()
+	snapshot := snapshotOf(NewState())
 	snapshot[0]++
-	if _, err := restoreState(snapshot); !errors.Is(err, ErrFormat) {
+	if _, err := restoreBytes(snapshot); !errors.Is(err, ErrFormat) {
 		t.Errorf("snapshot of version 2: %v", err)
 	}
 }
@@ -95,9 +95,9 @@ func TestDamagedBytesAreRefused(t *testing.T) {
 	s := NewState()
 	s.Apply(1, Entry{Ops: []Op{Open{Node: "n1", Counter: 1}}}, nil)
 	s.Apply(2, Entry{Ops: []Op{Join{1024, 1, "g", "a"}}}, nil)
-	snapshot := s.Snapshot()
+	snapshot := snapshotOf(s)
 	for n := range snapshot {
-		if _, err := restoreState(snapshot[:n]); err == nil {
+		if _, err := restoreBytes(snapshot[:n]); err == nil {
 			t.Errorf("the first %d of %d bytes of a snapshot were read without an error", n, len(snapshot))
 		}
 	}
@@ -126,17 +126,17 @@ func FuzzDecodeEntry(f *testing.F) {
 func FuzzRestoreState(f *testing.F) {
 	s := NewState()
 	s.Apply(1, everyOp, nil)
-	f.Add(s.Snapshot())
+	f.Add(snapshotOf(s))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s, err := restoreState(b)
+		s, err := restoreBytes(b)
 		if err != nil {
 			return
 		}
-		again, err := restoreState(s.Snapshot())
+		again, err := restoreBytes(snapshotOf(s))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if string(again.Snapshot()) != string(s.Snapshot()) {
+		if string(snapshotOf(again)) != string(snapshotOf(s)) {
 			t.Error("a restored state has another snapshot")
 		}
 	})

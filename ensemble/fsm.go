@@ -57,29 +57,32 @@ func (f *fsm) Apply(l *raft.Log) any {
 	return nil
 }
 
-// Snapshot implements [raft.FSM]. The bytes are made here, under the lock;
-// writing them happens beside further entries.
+// Snapshot implements [raft.FSM]. It only marks the state; what was in it is read
+// while the snapshot is written, beside further entries.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.broken != nil {
 		return nil, f.broken
 	}
-	return snapshotBytes(f.state.Snapshot()), nil
+	s := f.state.snapshot()
+	if s == nil {
+		return nil, errors.New("a snapshot is being written")
+	}
+	return &fsmSnapshot{f, s}, nil
 }
 
 // Restore implements [raft.FSM].
 func (f *fsm) Restore(r io.ReadCloser) error {
 	defer r.Close()
-	b, err := io.ReadAll(r)
-	if err != nil {
-		return err
-	}
-	state, err := restoreState(b)
+	state, err := restoreState(r)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrFormat), errors.Is(err, errCorrupt):
 		return f.halt("%w", err)
+	case err != nil:
+		return err
 	}
 	f.state = state
 	f.observer.restored(state)
@@ -105,11 +108,16 @@ func (f *fsm) read(fn func(*State)) {
 	fn(f.state)
 }
 
-type snapshotBytes []byte
+// fsmSnapshot is a snapshot of the state machine's state. Should that be replaced
+// by another one meanwhile, this one is still of the state that it was taken of.
+type fsmSnapshot struct {
+	fsm      *fsm
+	snapshot *snapshot
+}
 
 // Persist implements [raft.FSMSnapshot].
-func (b snapshotBytes) Persist(sink raft.SnapshotSink) error {
-	if _, err := sink.Write(b); err != nil {
+func (s *fsmSnapshot) Persist(sink raft.SnapshotSink) error {
+	if err := s.snapshot.write(sink, s.fsm.mu.RLocker()); err != nil {
 		sink.Cancel()
 		return err
 	}
@@ -117,4 +125,8 @@ func (b snapshotBytes) Persist(sink raft.SnapshotSink) error {
 }
 
 // Release implements [raft.FSMSnapshot].
-func (snapshotBytes) Release() {}
+func (s *fsmSnapshot) Release() {
+	s.fsm.mu.Lock()
+	defer s.fsm.mu.Unlock()
+	s.snapshot.end()
+}

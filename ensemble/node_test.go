@@ -474,7 +474,7 @@ func TestARestoredSnapshotClosesWhoIsNotInIt(t *testing.T) {
 	a.wantTold("a")
 	b.wantTold("a")
 	n.fsm.mu.Lock()
-	s, err := restoreState(n.fsm.state.Snapshot())
+	s, err := restoreBytes(snapshotOf(n.fsm.state))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -696,12 +696,12 @@ func (n *simNode) apply() {
 func (n *simNode) install() {
 	s := n.sim
 	to := n.applied + 1 + s.rng.IntN(len(s.log)-n.applied)
-	ahead, err := restoreState(n.state.Snapshot())
+	ahead, err := restoreBytes(snapshotOf(n.state))
 	for i := n.applied; i < to; i++ {
 		ahead.Apply(uint64(i+1), mutated(s.mutate, ahead, s.log[i]), nil)
 	}
 	if err == nil {
-		ahead, err = restoreState(ahead.Snapshot())
+		ahead, err = restoreBytes(snapshotOf(ahead))
 	}
 	if err != nil {
 		s.failf("%v", err)

@@ -2,8 +2,11 @@ package ensemble
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 )
 
@@ -19,15 +22,162 @@ import (
 //	member   = incarnation seq client since
 const snapshotVersion = 1
 
-// Snapshot gives the state's bytes.
-func (s *State) Snapshot() []byte {
-	e := &encoder{}
+// snapshot is a state as it was at one index, written while the state goes on:
+// its groups are read bit by bit, and one that changes before its turn is kept as
+// it was (see [State.keep]). There is one of a state at a time.
+type snapshot struct {
+	state *State
+	head  []byte // what comes before the groups
+	count int    // of the groups
+	kept  map[*group]image
+	early []*group // those that were kept, in any order
+	burst int      // how many members, or groups, are read before the state may change again
+}
+
+// image is what a snapshot says of a group. Its members do not change.
+type image struct {
+	name    string
+	token   uint64
+	since   int64
+	members []*member // in order of joining
+}
+
+// burst is read in a millisecond at most.
+const burst = 1024
+
+// snapshot begins a snapshot of the state as it is now. The caller has it written,
+// if at all, and then ends it. nil: there is one already.
+func (s *State) snapshot() *snapshot {
+	if s.snap != nil {
+		return nil
+	}
+	s.epoch++
+	s.snap = &snapshot{state: s, head: s.appendHead(nil), count: len(s.groups), kept: make(map[*group]image), burst: burst}
+	return s.snap
+}
+
+// end lets go of what is kept for the snapshot.
+func (p *snapshot) end() {
+	if p.state.snap == p {
+		p.state.snap = nil
+	}
+}
+
+// keep is called before a group of the state changes, for the sake of a snapshot
+// that has not come to it yet.
+func (s *State) keep(g *group) {
+	if s.snap != nil && g.epoch != s.epoch {
+		s.snap.kept[g], _ = g.image(make([]*member, 0, g.size))
+		s.snap.early = append(s.snap.early, g)
+		g.epoch = s.epoch
+	}
+}
+
+// image appends the members of its image to scratch, and gives that too.
+func (g *group) image(scratch []*member) (image, []*member) {
+	from := len(scratch)
+	for m := g.first; m != nil; m = m.next {
+		scratch = append(scratch, m)
+	}
+	return image{g.name, g.token, g.since, scratch[from:]}, scratch
+}
+
+// write writes the snapshot. It holds lock while it reads the state, which must
+// not change then, and lets go of it after every burst, or a group that is larger.
+func (p *snapshot) write(w io.Writer, lock sync.Locker) error {
+	e := &encoder{buf: p.head}
+	groups := p.groups(lock)
+	if len(groups) != p.count {
+		return fmt.Errorf("snapshot: %d groups where there were %d", len(groups), p.count)
+	}
+	e.uint(uint64(len(groups)))
+	var images []image
+	var members []*member
+	for len(groups) > 0 {
+		images, members = images[:0], members[:0]
+		lock.Lock()
+		for len(groups) > 0 && len(images) < p.burst && len(members) < p.burst {
+			g := groups[0]
+			groups = groups[1:]
+			kept, ok := p.kept[g]
+			if !ok {
+				kept, members = g.image(members)
+				g.epoch = p.state.epoch // it may change now
+			}
+			delete(p.kept, g)
+			images = append(images, kept)
+		}
+		lock.Unlock()
+		for _, g := range images {
+			if err := g.write(w, e); err != nil {
+				return err
+			}
+		}
+	}
+	return e.flush(w, 0)
+}
+
+// groups gives the groups of the snapshot in order of their names: those that
+// have not changed when they are come upon, and those that changed before.
+func (p *snapshot) groups(lock sync.Locker) []*group {
+	groups := make([]*group, 0, p.count)
+	lock.Lock()
+	n := 0
+	for _, g := range p.state.groups {
+		if g.epoch != p.state.epoch {
+			groups = append(groups, g)
+		}
+		if n++; n%p.burst == 0 {
+			lock.Unlock() // a map may change between two steps of its iteration
+			lock.Lock()
+		}
+	}
+	early := p.early
+	p.early = nil
+	lock.Unlock()
+	groups = append(groups, early...)
+	slices.SortFunc(groups, func(a, b *group) int { return strings.Compare(a.name, b.name) })
+	return slices.Compact(groups) // who changed after that is there twice
+}
+
+func (g image) write(w io.Writer, e *encoder) error {
+	e.string(g.name)
+	e.uint(g.token)
+	e.uint(uint64(g.since))
+	e.uint(uint64(len(g.members)))
+	for _, m := range g.members {
+		e.uint(uint64(m.id.Incarnation))
+		e.uint(m.id.Seq)
+		e.string(m.client)
+		e.uint(uint64(m.since))
+		if err := e.flush(w, snapshotPage); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// snapshotPage is how many bytes of a snapshot are written and read at once.
+const snapshotPage = 64 << 10
+
+// flush writes what there is, unless it is less than least.
+func (e *encoder) flush(w io.Writer, least int) error {
+	if len(e.buf) < least {
+		return nil
+	}
+	_, err := w.Write(e.buf)
+	e.buf = e.buf[:0]
+	return err
+}
+
+// appendHead appends what comes before the groups.
+func (s *State) appendHead(b []byte) []byte {
+	e := &encoder{buf: b}
 	e.byte(snapshotVersion)
 	e.uint(s.index)
 	e.string(s.cluster)
 	e.uint(s.tokenBase)
 	e.bool(s.active)
-
 	e.uint(uint64(len(s.nodes)))
 	for _, id := range slices.Sorted(maps.Keys(s.nodes)) {
 		n := s.nodes[id]
@@ -44,21 +194,6 @@ func (s *State) Snapshot() []byte {
 			e.uint(uint64(ses.expiry))
 			e.uint(ses.seq)
 			e.uint(ses.renewal)
-		}
-	}
-
-	e.uint(uint64(len(s.groups)))
-	for _, name := range slices.Sorted(maps.Keys(s.groups)) {
-		g := s.groups[name]
-		e.string(g.name)
-		e.uint(g.token)
-		e.uint(uint64(g.since))
-		e.uint(uint64(g.size))
-		for m := g.first; m != nil; m = m.next {
-			e.uint(uint64(m.id.Incarnation))
-			e.uint(m.id.Seq)
-			e.string(m.client)
-			e.uint(uint64(m.since))
 		}
 	}
 	return e.buf
@@ -80,9 +215,10 @@ func flags(n *node) (f byte) {
 }
 
 // restoreState reads a snapshot. Its error wraps [ErrFormat] if a newer
-// program wrote it.
-func restoreState(b []byte) (*State, error) {
-	d := &decoder{buf: b}
+// program wrote it, errCorrupt if none did; others are the reader's.
+func restoreState(r io.Reader) (*State, error) {
+	d := &decoder{from: r}
+	d.fill()
 	if v := d.byte(); d.err == nil && v != snapshotVersion {
 		return nil, fmt.Errorf("snapshot of version %d: %w", v, ErrFormat)
 	}
@@ -93,6 +229,7 @@ func restoreState(b []byte) (*State, error) {
 	s.active = d.bool()
 
 	for range d.uint() {
+		d.fill()
 		n := &node{id: NodeID(d.string()), name: d.string(), address: d.string(), reads: d.uint(), counter: d.uint()}
 		f := d.byte()
 		if f > flagSession|flagRemoved {
@@ -124,9 +261,12 @@ func restoreState(b []byte) (*State, error) {
 		s.nodes[n.id] = n
 	}
 
+	d.fill()
 	for range d.uint() {
+		d.fill()
 		g := &group{name: d.string(), token: d.uint(), since: int64(d.uint())}
 		for range d.uint() {
+			d.fill()
 			m := &member{id: MemberID{d.incarnation(), d.uint()}, client: d.string(), since: int64(d.uint()), group: g}
 			ses := s.sessions[m.id.Incarnation]
 			if ses == nil || m.id.Seq > ses.seq || ses.members[m.id.Seq] != nil || g.find(m.client) != nil {
@@ -146,6 +286,7 @@ func restoreState(b []byte) (*State, error) {
 		}
 		s.groups[g.name] = g
 	}
+	d.fill()
 	if err := d.end(); err != nil {
 		return nil, fmt.Errorf("snapshot: %w", err)
 	}

@@ -21,6 +21,9 @@ type State struct {
 	nodes    map[NodeID]*node
 	sessions map[Incarnation]*nodeSession
 	groups   map[string]*group
+
+	snap  *snapshot // that is being written; nil: none
+	epoch uint32    // how many snapshots were begun
 }
 
 // node is what stays of a node beyond its sessions.
@@ -56,8 +59,11 @@ type group struct {
 	token       uint64             // of the present leader
 	since       int64              // when it became first, Unix milliseconds
 	headless    bool               // has lost its leader in the operation under way
+	epoch       uint32             // of the last snapshot that this is no news to: begun before it was, or done with it
 }
 
+// member is a membership. Its first three fields never change, so that a snapshot
+// may read them at any time.
 type member struct {
 	id         MemberID
 	client     string
@@ -255,6 +261,7 @@ func (s *State) end(ses *nodeSession, pos Position, at int64, effects []Effect) 
 	var headless []*group
 	for _, seq := range slices.Sorted(maps.Keys(ses.members)) {
 		m := ses.members[seq]
+		s.keep(m.group)
 		if m.group.first == m && !m.group.headless {
 			m.group.headless = true
 			headless = append(headless, m.group)
@@ -275,11 +282,12 @@ func (s *State) join(ses *nodeSession, op Join, pos Position, at int64, effects 
 	id := MemberID{op.Incarnation, op.Seq}
 	g := s.groups[op.Group]
 	if g == nil {
-		g = &group{name: op.Group}
+		g = &group{name: op.Group, epoch: s.epoch}
 		s.groups[op.Group] = g
 	} else if holder := s.holder(op.Group, op.Client); holder != "" {
 		return append(effects, Refused{id, op.Group, op.Client, holder})
 	}
+	s.keep(g)
 	m := &member{id: id, client: op.Client, since: at, group: g}
 	g.append(m)
 	ses.members[op.Seq] = m
@@ -290,6 +298,7 @@ func (s *State) join(ses *nodeSession, op Join, pos Position, at int64, effects 
 }
 
 func (s *State) leave(ses *nodeSession, m *member, pos Position, at int64, effects []Effect) []Effect {
+	s.keep(m.group)
 	led := m.group.first == m
 	m.group.remove(m)
 	delete(ses.members, m.id.Seq)

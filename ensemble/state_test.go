@@ -106,12 +106,12 @@ func (c *stateCase) apply(t *testing.T, at, ops string) {
 	for _, e := range c.state.Apply(c.index, decoded, nil) {
 		c.got = append(c.got, c.show(e))
 	}
-	snapshot := c.state.Snapshot()
-	restored, err := restoreState(snapshot)
+	snapshot := snapshotOf(c.state)
+	restored, err := restoreBytes(snapshot)
 	if err != nil {
 		t.Fatalf("%s: restore: %v", at, err)
 	}
-	if !bytes.Equal(restored.Snapshot(), snapshot) {
+	if !bytes.Equal(snapshotOf(restored), snapshot) {
 		t.Fatalf("%s: the snapshot of the restored state differs", at)
 	}
 	c.state = restored
@@ -280,11 +280,11 @@ func TestStateRandomOps(t *testing.T) {
 				if !slices.Equal(ea, eb) {
 					t.Fatalf("entry %d: effects differ:\n%v\n%v", index, ea, eb)
 				}
-				if !bytes.Equal(a.Snapshot(), b.Snapshot()) {
+				if !bytes.Equal(snapshotOf(a), snapshotOf(b)) {
 					t.Fatalf("entry %d: states differ", index)
 				}
 				if r.IntN(20) == 0 {
-					if b, err = restoreState(b.Snapshot()); err != nil {
+					if b, err = restoreBytes(snapshotOf(b)); err != nil {
 						t.Fatal(err)
 					}
 				}
