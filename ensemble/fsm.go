@@ -19,10 +19,12 @@ import (
 type fsm struct {
 	observer observer
 	alter    func(*State, Entry) Entry // a seam of tests: what an entry is taken for; nil: for itself
+	full     chan struct{}             // the log has become too large in bytes; room for one
 
 	mu      sync.RWMutex // guards what follows; taken before the node's mutex
 	state   *State
 	effects []Effect // scratch
+	log     logSize
 	broken  error
 }
 
@@ -32,10 +34,18 @@ type fsm struct {
 type observer interface {
 	applied(s *State, effects []Effect, term uint64)
 	restored(s *State)
+	snapshotted(trailing uint64) // a snapshot is written; so many entries are to stay in the log behind it
 	failed(err error)
 }
 
-func newFSM(o observer) *fsm { return &fsm{observer: o, state: NewState()} }
+func newFSM(o observer) *fsm {
+	return &fsm{
+		observer: o,
+		full:     make(chan struct{}, 1),
+		state:    NewState(),
+		log:      logSize{most: snapshotBytes, keep: trailingBytes},
+	}
+}
 
 // Apply implements [raft.FSM].
 func (f *fsm) Apply(l *raft.Log) any {
@@ -50,6 +60,10 @@ func (f *fsm) Apply(l *raft.Log) any {
 	}
 	if f.alter != nil {
 		entry = f.alter(f.state, entry)
+	}
+	f.log.add(l.Index, len(l.Data))
+	if f.log.full() {
+		signal(f.full)
 	}
 	f.effects = f.state.Apply(l.Index, entry, f.effects[:0])
 	f.observer.applied(f.state, f.effects, l.Term)
@@ -69,7 +83,7 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if s == nil {
 		return nil, errors.New("a snapshot is being written")
 	}
-	return &fsmSnapshot{f, s}, nil
+	return &fsmSnapshot{f, s, f.log.fresh, f.log.trailing()}, nil
 }
 
 // Restore implements [raft.FSM].
@@ -85,6 +99,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		return err
 	}
 	f.state = state
+	f.log.fresh, f.log.marks = 0, nil
 	f.observer.restored(state)
 	return nil
 }
@@ -113,6 +128,8 @@ func (f *fsm) read(fn func(*State)) {
 type fsmSnapshot struct {
 	fsm      *fsm
 	snapshot *snapshot
+	covers   int    // bytes of the log since the one before
+	trailing uint64 // entries that are to stay
 }
 
 // Persist implements [raft.FSMSnapshot].
@@ -121,7 +138,14 @@ func (s *fsmSnapshot) Persist(sink raft.SnapshotSink) error {
 		sink.Cancel()
 		return err
 	}
-	return sink.Close()
+	if err := sink.Close(); err != nil {
+		return err
+	}
+	s.fsm.mu.Lock()
+	s.fsm.log.fresh = max(0, s.fsm.log.fresh-s.covers)
+	s.fsm.mu.Unlock()
+	s.fsm.observer.snapshotted(s.trailing)
+	return nil
 }
 
 // Release implements [raft.FSMSnapshot].

@@ -91,6 +91,7 @@ type Node struct {
 	yields    atomic.Bool          // its disk hangs, and it takes no part in Raft
 	leads     atomic.Uint64        // the term in which this node is the raft leader; 0: none
 	newest    atomic.Pointer[committed]
+	trailing  atomic.Uint64 // how many entries Raft leaves behind a snapshot
 
 	dispatch     *dispatcher
 	wake         chan struct{}   // the loop has something to look at; room for one
@@ -197,6 +198,7 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 	}
 	n.fsm = newFSM(n)
 	n.fsm.alter = cfg.alter
+	n.trailing.Store(trailingEntries)
 	if err := n.startRaft(); err != nil {
 		n.end()
 		n.running.Wait()

@@ -112,8 +112,8 @@ func (n *Node) startRaft() error {
 	c.CommitTimeout = 50 * time.Millisecond
 	c.MaxAppendEntries = 64 // without BatchApplyCh: what waits in that has no answer when Raft shuts down
 	c.SnapshotInterval = 30 * time.Second
-	c.SnapshotThreshold = 8192
-	c.TrailingLogs = 16384
+	c.SnapshotThreshold = snapshotEntries
+	c.TrailingLogs = trailingEntries
 	c.ShutdownOnRemove = false // it hands over before it is removed
 	c.NotifyCh = leading
 	c.Logger = logger
@@ -167,6 +167,7 @@ func (n *Node) startRaft() error {
 	n.running.Go(n.seekRaftLeader)
 	n.running.Go(n.runHints)
 	n.running.Go(n.watchSpace)
+	n.running.Go(n.watchLog)
 	n.running.Go(n.run)
 	n.running.Go(n.runProposer)
 	n.running.Go(func() { n.dispatch.run(n.done, n.allJoined) })

@@ -134,6 +134,7 @@ type nobody struct{}
 
 func (nobody) applied(*State, []Effect, uint64) {}
 func (nobody) restored(*State)                  {}
+func (nobody) snapshotted(uint64)               {}
 func (nobody) failed(error)                     {}
 
 // recoveryState is how far a recovery has come.

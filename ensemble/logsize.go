@@ -1,0 +1,114 @@
+package ensemble
+
+import (
+	"errors"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// Raft bounds its log by the number of entries: it takes a snapshot when there are
+// [snapshotEntries] more than at the last, and leaves [trailingEntries] for those
+// that are behind. An entry has 30 bytes when a single client comes and 64 KiB when
+// thousands do, so the bytes are bounded beside: there is a snapshot when
+// snapshotBytes more have come, and of trailingBytes and the entries the fewer stay.
+// The log then has their sum at most, and what comes while a snapshot is written;
+// until the second snapshot after a start, trailingBytes more, of before it.
+const (
+	snapshotEntries = 8192
+	trailingEntries = 16384
+
+	// snapshotBytes is about what a snapshot of a million members has, so that no
+	// more is written for snapshots than for the log itself.
+	snapshotBytes = 64 << 20
+
+	trailingBytes = 32 << 20
+)
+
+// logSize is how large the log is, by the entries that were applied. What was in it
+// before the last snapshot that the process has started from is not known.
+type logSize struct {
+	most, keep int // snapshotBytes, trailingBytes; tests have less
+
+	fresh int // bytes since the last snapshot
+	last  uint64
+	marks []uint64 // first indexes of the last stretches of the log, each a trailingMarks-th of keep
+	part  int      // bytes in the last of them
+}
+
+// trailingMarks is in how many stretches the trailing bytes are counted.
+const trailingMarks = 32
+
+// add counts an entry.
+func (l *logSize) add(index uint64, bytes int) {
+	l.fresh += bytes
+	l.last = index
+	if l.part += bytes; len(l.marks) == 0 || l.part > l.keep/trailingMarks {
+		if len(l.marks) == trailingMarks {
+			l.marks = append(l.marks[:0], l.marks[1:]...)
+		}
+		l.marks = append(l.marks, index)
+		l.part = bytes
+	}
+}
+
+// full reports whether it is time for a snapshot.
+func (l *logSize) full() bool { return l.fresh >= l.most }
+
+// trailing is how many entries are to stay behind a snapshot.
+func (l *logSize) trailing() uint64 {
+	if len(l.marks) < trailingMarks {
+		return trailingEntries
+	}
+	return min(trailingEntries, l.last-l.marks[0]+1)
+}
+
+// watchLog takes snapshots when the log has become too large in bytes.
+func (n *Node) watchLog() {
+	for {
+		select {
+		case <-n.done:
+			return
+		case <-n.fsm.full:
+		}
+		full := false
+		n.fsm.read(func(*State) { full = n.fsm.log.full() })
+		if !full {
+			continue // came while a snapshot was written
+		}
+		future := n.raft.Snapshot()
+		taken := make(chan error, 1)
+		go func() { taken <- future.Error() }() // may have no answer when Raft shuts down
+		select {
+		case <-n.done:
+			return
+		case err := <-taken:
+			if err == nil || errors.Is(err, raft.ErrNothingNewToSnapshot) {
+				continue
+			}
+			n.log.Warn("snapshot not taken, trying again", "error", err)
+		}
+		select {
+		case <-n.done:
+			return
+		case <-time.After(snapshotAgain):
+		}
+	}
+}
+
+// snapshotAgain is the pause after a snapshot that was not taken. Raft refuses one
+// while a change of its configuration is being applied.
+const snapshotAgain = time.Second
+
+// snapshotted implements observer. Raft shortens its log when it returns.
+func (n *Node) snapshotted(trailing uint64) {
+	if n.trailing.Swap(trailing) == trailing {
+		return
+	}
+	<-n.started
+	c := n.raft.ReloadableConfig()
+	c.TrailingLogs = trailing
+	if err := n.raft.ReloadConfig(c); err != nil {
+		n.log.Error("the log stays larger than it should", "error", err)
+	}
+}
