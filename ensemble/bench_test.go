@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"log/slog"
 	"runtime"
 	"sync"
 	"testing"
@@ -326,3 +327,144 @@ func (s *bytesSink) Write(b []byte) (int, error) {
 }
 
 func (s *bytesSink) reader() io.Reader { return bytes.NewReader(s.b) }
+
+// bookkeeper is what a node does for its clients, without Raft, disk and network:
+// it proposes, and its own log has it the next moment.
+type bookkeeper struct {
+	roster   *roster
+	dispatch *dispatcher
+	fsm      *fsm
+	index    uint64
+	clock    reading
+}
+
+func newBookkeeper() *bookkeeper {
+	n := &bookkeeper{dispatch: newDispatcher()}
+	n.roster = newRoster(session{node: "n1", boot: "boot", name: "riak@10.0.0.1", address: "10.0.0.1:5324", timing: Normal},
+		func() reading { return n.clock }, n.dispatch.add, slog.New(slog.DiscardHandler))
+	n.fsm = newFSM(n)
+	n.commit([]Op{Found{"c", 1000}, Activate{}})
+	n.roster.session.begin(1, n.clock)
+	n.run()
+	return n
+}
+
+func (n *bookkeeper) applied(s *State, effects []Effect, _ uint64) { n.roster.applied(s, effects) }
+func (n *bookkeeper) restored(s *State)                            { n.roster.restored(s) }
+func (n *bookkeeper) snapshotted(uint64)                           {}
+func (n *bookkeeper) failed(err error)                             { panic(err) }
+
+func (n *bookkeeper) commit(ops []Op) {
+	n.index++
+	n.fsm.Apply(&raft.Log{Index: n.index, Data: encodeEntry(Entry{At: time.UnixMilli(1444000000123), Ops: ops})})
+}
+
+// run proposes and delivers all that there is.
+func (n *bookkeeper) run() {
+	for ops := n.roster.session.cut(n.clock); len(ops) > 0; ops = n.roster.session.cut(n.clock) {
+		n.commit(ops)
+		n.deliver()
+	}
+}
+
+func (n *bookkeeper) deliver() {
+	for _, v := range n.dispatch.queue {
+		n.dispatch.deliver(v, nil)
+	}
+	n.dispatch.queue = n.dispatch.queue[:0]
+}
+
+// deaf is a client that counts what it is told.
+type deaf struct{ told *int }
+
+func (c deaf) Leader(string, uint64) { *c.told++ }
+func (deaf) Close()                  {}
+
+// join has clients join, and gives their memberships.
+func (n *bookkeeper) join(b *testing.B, members, perGroup int, told *int) []*Membership {
+	all := make([]*Membership, members)
+	for i := range all {
+		all[i] = &Membership{member: deaf{told}, group: groupOf(i, perGroup), client: clientOf(i)}
+		n.roster.join(all[i])
+		if i%batch == batch-1 {
+			n.run()
+		}
+	}
+	n.run()
+	if *told < members {
+		b.Fatalf("%d of %d were told", *told, members)
+	}
+	return all
+}
+
+// BenchmarkNodeMemory is what a client of the node takes beside its connection, its
+// record in the state included.
+func BenchmarkNodeMemory(b *testing.B) {
+	const members = 40_000
+	for _, perGroup := range []int{1, 5, 10_000} {
+		b.Run(fmt.Sprintf("groupsOf=%d", perGroup), func(b *testing.B) {
+			for b.Loop() {
+				told := 0
+				n := newBookkeeper()
+				before := heap()
+				all := n.join(b, members, perGroup, &told)
+				clear(all)
+				b.ReportMetric(float64(heap()-before)/members, "B/member")
+				runtime.KeepAlive(n)
+			}
+		})
+	}
+}
+
+// BenchmarkOneGroup has 10,000 clients of one node join one group, then the first
+// leave, which tells the others.
+func BenchmarkOneGroup(b *testing.B) {
+	const members = 10_000
+	var joining, telling time.Duration
+	for b.Loop() {
+		told := 0
+		n := newBookkeeper()
+		began := time.Now()
+		all := n.join(b, members, members, &told)
+		joining += time.Since(began)
+		told = 0
+		began = time.Now()
+		n.roster.closed(all[0], true)
+		n.run()
+		telling += time.Since(began)
+		if told != members-1 {
+			b.Fatalf("%d were told of the new leader", told)
+		}
+	}
+	b.ReportMetric(float64(joining.Nanoseconds())/float64(b.N*members), "ns/join")
+	b.ReportMetric(float64(telling.Nanoseconds())/float64(b.N*members), "ns/told")
+}
+
+// BenchmarkChurn is a client that joins, is told, and leaves, through all of the
+// node's bookkeeping, in batches.
+func BenchmarkChurn(b *testing.B) {
+	told := 0
+	n := newBookkeeper()
+	n.join(b, 10_000, 5, &told)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for done := 0; done < b.N; done += batch {
+		all := make([]*Membership, batch)
+		for i := range all {
+			all[i] = &Membership{member: deaf{&told}, group: groups[i], client: "worker-17.example.com:7077"}
+			n.roster.join(all[i])
+		}
+		n.run()
+		for _, m := range all {
+			n.roster.closed(m, true)
+		}
+		n.run()
+	}
+}
+
+var groups = func() (names [batch]string) {
+	for i := range names {
+		names[i] = fmt.Sprintf("churn-%d", i)
+	}
+	return names
+}()
