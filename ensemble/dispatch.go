@@ -182,19 +182,19 @@ func (d *dispatcher) join(v delivery) {
 		a = &audience{}
 		d.groups[v.member.group] = a
 	}
-	v.member.place = len(a.members)
+	v.member.inAudience = len(a.members)
 	a.members = append(a.members, v.member)
 	v.member.told(v.leader, v.token)
 }
 
 func (d *dispatcher) leave(m *Membership) {
 	a := d.groups[m.group]
-	if a == nil || m.place >= len(a.members) || a.members[m.place] != m {
+	if a == nil || m.inAudience >= len(a.members) || a.members[m.inAudience] != m {
 		return // never joined
 	}
 	last := len(a.members) - 1
-	a.members[m.place] = a.members[last]
-	a.members[m.place].place = m.place
+	a.members[m.inAudience] = a.members[last]
+	a.members[m.inAudience].inAudience = m.inAudience
 	a.members[last] = nil
 	if a.members = a.members[:last]; last == 0 {
 		delete(d.groups, m.group)

@@ -1,9 +1,6 @@
 package ensemble
 
-import (
-	"container/list"
-	"sync/atomic"
-)
+import "sync/atomic"
 
 // Member is what speaks for a membership towards its client: a connection.
 // Its methods return at once. The node calls them while it holds no lock.
@@ -24,19 +21,18 @@ type Membership struct {
 	member        Member
 	group, client string
 
-	lease atomic.Pointer[lease] // of the incarnation that proposed its Join; nil before
-	leads atomic.Bool           // its connection was handed its own name last
-	place int                   // in its audience; of the dispatcher's goroutine alone
+	lease      atomic.Pointer[lease] // of the incarnation that proposed its Join; nil before
+	inAudience int                   // its place there; of the dispatcher's goroutine alone
+	leads      atomic.Bool           // its connection was handed its own name last
 
 	// Guarded by the node's mutex.
-	state  memberState
-	seq    uint64 // of its Join, once proposed
-	holder string // memberHeld: the name of the node of the member that has the name
-
-	entry *list.Element // in the roster
+	state    memberState
+	seq      uint64 // of its Join, once proposed
+	holder   string // memberHeld: the name of the node of the member that has the name
+	inRoster int    // its place there
 }
 
-type memberState int
+type memberState uint8
 
 const (
 	memberQueued   memberState = iota // waits for a session or the next batch

@@ -227,7 +227,7 @@ func (n *Node) Join(group, client string, m Member) (*Membership, error) {
 	if n.roster.stopping || n.Err() != nil || n.inactive() {
 		return nil, n.missing()
 	}
-	if most := n.cfg.Timing.MaxMembers(); n.roster.members.Len() >= most {
+	if most := n.cfg.Timing.MaxMembers(); len(n.roster.members) >= most {
 		return nil, fmt.Errorf("%w: this node has %d clients, as many as it could close in time with leader_latch.timing = %s", ErrUnavailable, most, n.cfg.Timing.Name)
 	}
 	ms := &Membership{node: n, member: m, group: group, client: client}
@@ -441,7 +441,7 @@ func (n *Node) step() time.Duration {
 // it comes a little late for them, until the next renewal.
 func (n *Node) rearm() {
 	if l := n.roster.session.lease; l.left() > 0 {
-		n.deadMan.arm(l.sent.Load().boot + n.cfg.Timing.killAfter(n.roster.members.Len()))
+		n.deadMan.arm(l.sent.Load().boot + n.cfg.Timing.killAfter(len(n.roster.members)))
 	}
 }
 
@@ -580,7 +580,7 @@ func (n *Node) retire(ctx context.Context) error {
 	for _, m := range closing {
 		m.member.Close()
 	}
-	err := n.wait(ctx, func(r *roster) bool { return r.members.Len() == 0 })
+	err := n.wait(ctx, func(r *roster) bool { return len(r.members) == 0 })
 	if err != nil {
 		return err
 	}

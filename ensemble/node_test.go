@@ -315,7 +315,7 @@ func TestLeadersAreClosedFirst(t *testing.T) {
 		join(t, n, fmt.Sprint("solo", i), "leader").wantTold("leader")
 	}
 	n.mu.Lock()
-	for m := range n.roster.all() {
+	for _, m := range n.roster.members {
 		m.member = &recorder{m.member, func() {
 			mu.Lock()
 			order = append(order, m.client)
@@ -616,7 +616,7 @@ func TestANodeHoldsNoMoreThanItCanClose(t *testing.T) {
 		return true
 	})
 	kill(n) // its members would never be closed
-	if have := n.roster.members.Len(); have != 800 {
+	if have := len(n.roster.members); have != 800 {
 		t.Errorf("%d members", have)
 	}
 }

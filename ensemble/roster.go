@@ -2,8 +2,6 @@ package ensemble
 
 import (
 	"cmp"
-	"container/list"
-	"iter"
 	"log/slog"
 	"maps"
 	"slices"
@@ -19,7 +17,7 @@ import (
 type roster struct {
 	session session
 	expirer *expirer
-	members list.List // of *Membership: all that are not over, in the order of their coming
+	members []*Membership // all that are not over, each at its place
 	held    map[nameKey][]*Membership
 	doomed  []*Membership // joined once, and not in the state any more: to be closed
 
@@ -55,16 +53,18 @@ func newRoster(s session, now func() reading, deliver func(delivery), log *slog.
 
 // join takes a membership in and has it asked for.
 func (r *roster) join(m *Membership) {
-	m.entry = r.members.PushBack(m)
+	m.inRoster = len(r.members)
+	r.members = append(r.members, m)
 	r.session.join(m)
 }
 
-// all ranges over the memberships in an order that repeats.
-func (r *roster) all() iter.Seq[*Membership] {
-	return func(yield func(*Membership) bool) {
-		for e := r.members.Front(); e != nil && yield(e.Value.(*Membership)); e = e.Next() {
-		}
-	}
+// remove takes a membership out; the last one gets its place.
+func (r *roster) remove(m *Membership) {
+	last := len(r.members) - 1
+	moved := r.members[last]
+	r.members[m.inRoster], moved.inRoster = moved, m.inRoster
+	r.members[last] = nil
+	r.members = r.members[:last]
 }
 
 // closed takes note that a connection is closed, and whether its client is
@@ -75,7 +75,7 @@ func (r *roster) closed(m *Membership, acknowledged bool) {
 		return
 	}
 	m.state = memberOver
-	r.members.Remove(m.entry)
+	r.remove(m)
 	switch was {
 	case memberQueued:
 		r.session.forget()
@@ -244,7 +244,7 @@ func (r *roster) restored(s *State) {
 		}
 		r.session.renewedAt(renewal)
 		r.alive()
-		for m := range r.all() {
+		for _, m := range r.members {
 			if m.state != memberProposed && m.state != memberJoined || m.seq > seq || m.lease.Load() != r.session.lease {
 				continue
 			}
@@ -273,7 +273,7 @@ func (r *roster) restored(s *State) {
 // joined gives the committed memberships with the leaders of their groups, and
 // the log index as of which they are.
 func (r *roster) joined(s *State) (index uint64, all []delivery) {
-	for m := range r.all() {
+	for _, m := range r.members {
 		l := m.lease.Load()
 		if m.state != memberJoined || l == nil {
 			continue
@@ -289,7 +289,7 @@ func (r *roster) joined(s *State) (index uint64, all []delivery) {
 // closed for it, in this order.
 func (r *roster) step(now reading) (what need, closing []*Membership) {
 	closing, r.doomed = r.doomed, nil
-	if what = r.session.check(now, r.session.timing.early(r.members.Len())); what == needClose {
+	if what = r.session.check(now, r.session.timing.early(len(r.members))); what == needClose {
 		closing = r.leadersFirst(func(m *Membership) bool {
 			return m.lease.Load() == r.session.lease && (m.state == memberProposed || m.state == memberJoined)
 		})
@@ -305,7 +305,7 @@ func (r *roster) timeLeft() time.Duration {
 	if r.session.phase != phaseOpen {
 		return 0
 	}
-	return r.session.lease.left() - r.session.timing.early(r.members.Len())
+	return r.session.lease.left() - r.session.timing.early(len(r.members))
 }
 
 // stop refuses further memberships and gives all connections, to be closed in
@@ -324,7 +324,7 @@ func (r *roster) stop() (closing []*Membership) {
 
 // queued gives the memberships that were not asked for yet.
 func (r *roster) queued() (all []*Membership) {
-	for m := range r.all() {
+	for _, m := range r.members {
 		if m.state == memberQueued {
 			all = append(all, m)
 		}
@@ -336,7 +336,7 @@ func (r *roster) queued() (all []*Membership) {
 // they lead before the others.
 func (r *roster) leadersFirst(wanted func(*Membership) bool) []*Membership {
 	var leaders, others []*Membership
-	for m := range r.all() {
+	for _, m := range r.members {
 		switch {
 		case !wanted(m):
 		case m.leads.Load():

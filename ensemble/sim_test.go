@@ -588,7 +588,7 @@ func (n *simNode) run() {
 	n.deliver()
 	if n.roster.stopping && !n.stopped {
 		switch r := n.roster; {
-		case r.members.Len() > 0:
+		case len(r.members) > 0:
 		case r.session.phase == phaseEnded || r.session.phase != phaseOpen || !r.session.lease.live():
 			n.stopped = true
 			n.crash("stopped")

@@ -402,7 +402,7 @@ func (w *world) repeatLate(h *host, later time.Duration) {
 	if s := &n.roster.session; s.phase == phaseOpen {
 		inc := s.lease.incarnation
 		ops = append(ops, Open{s.node, s.counter, s.boot, s.timing.Lease, s.timing.Expiry, s.name, s.address, entryVersion})
-		for m := range n.roster.all() {
+		for _, m := range n.roster.members {
 			if m.state == memberJoined && m.lease.Load() == s.lease {
 				ops = append(ops, Join{inc, m.seq, m.group, m.client})
 			}
@@ -615,7 +615,7 @@ func (h *host) pause(length time.Duration) {
 	n.mu.Lock()
 	left := length // until the switch, which is off when all connections are closed
 	if s := &n.roster.session; (s.phase == phaseOpen || s.phase == phaseClosing) && !w.noSwitch && w.mutate != mutateNoSwitch {
-		left = n.cfg.Timing.killAfter(n.roster.members.Len()) - n.now().atMost(*s.lease.sent.Load())
+		left = n.cfg.Timing.killAfter(len(n.roster.members)) - n.now().atMost(*s.lease.sent.Load())
 	}
 	n.mu.Unlock()
 	w.note("%s is paused for %v", h.name, length)
