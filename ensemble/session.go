@@ -163,11 +163,8 @@ func (s *session) settled(seq uint64) {
 	for n < len(s.sent) && seqOf(s.sent[n].op) <= seq {
 		n++
 	}
-	s.sent = s.sent[n:]
+	s.sent = slices.Delete(s.sent, 0, n)
 	s.next = max(0, s.next-n)
-	if len(s.sent) == 0 {
-		s.sent = nil // lets the array go
-	}
 }
 
 // rewind has everything that was not accepted handed out once more: what was
@@ -222,27 +219,30 @@ func (s *session) cut(now reading) []Op {
 		s.number(now, nil, func(seq uint64) Op { return Renew{inc, seq} })
 	}
 	room := func() bool { return len(s.sent)-s.next < MaxOps }
-	for len(s.leaves) > 0 && room() {
-		join := s.leaves[0]
-		s.leaves = s.leaves[1:]
-		s.number(now, nil, func(seq uint64) Op { return Leave{inc, seq, join} })
+	left := 0
+	for ; left < len(s.leaves) && room(); left++ {
+		s.number(now, nil, func(seq uint64) Op { return Leave{inc, seq, s.leaves[left]} })
 	}
-	for s.electing && len(s.joins) > 0 && room() {
-		m := s.joins[0]
-		s.joins[0] = nil
-		s.joins = s.joins[1:]
+	s.leaves = slices.Delete(s.leaves, 0, left)
+	joined := 0
+	for ; s.electing && joined < len(s.joins) && room(); joined++ {
+		m := s.joins[joined]
 		if m.state != memberQueued {
 			continue // its client has gone
 		}
 		s.number(now, m, func(seq uint64) Op { return Join{inc, seq, m.group, m.client} })
 		m.propose(s.lease, s.seq)
 	}
+	s.joins = slices.Delete(s.joins, 0, joined)
 	if s.endAsked && s.next == len(s.sent) && len(s.leaves) == 0 {
 		s.endAsked = false
 		s.number(now, nil, func(seq uint64) Op { return End{inc, seq} })
 	}
 
-	var batch []Op
+	if s.next == len(s.sent) {
+		return nil
+	}
+	batch := make([]Op, 0, min(MaxOps, len(s.sent)-s.next))
 	for size := 0; s.next < len(s.sent) && len(batch) < MaxOps && size < maxEntryBytes; s.next++ {
 		op := s.sent[s.next].op
 		batch = append(batch, op)
