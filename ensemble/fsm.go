@@ -97,6 +97,8 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		return f.halt("%w", err)
 	case err != nil:
 		return err
+	case state.index < f.state.index:
+		return fmt.Errorf("a snapshot of entry %d is older than the state, of %d", state.index, f.state.index)
 	}
 	f.state = state
 	f.log.fresh, f.log.marks = 0, nil

@@ -118,7 +118,7 @@ func (n *Node) startRaft() error {
 	c.NotifyCh = leading
 	c.Logger = logger
 
-	entries := &raftStore{store: store}
+	entries := &raftStore{store: store, snapshots: snapshots}
 	n.raft, err = raft.NewRaft(c, n.fsm, entries, entries, snapshots, n.transport)
 	if err != nil {
 		n.transport.Close()

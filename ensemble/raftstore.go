@@ -12,9 +12,15 @@ import (
 // its connections and dump all its goroutines, on what is only a disk that failed.
 // Who is to know of the disk knows (logstore.Options.OnError) and stops the node;
 // Raft's goroutine, which has no way to go on, ends here.
+//
+// And it knows the term of the entry with which the newest snapshot ends, where the log
+// has that one no more. A follower's log may begin behind it, with entries that were
+// never committed; raft 1.8.0 then looks for the entry before the ones of a new raft
+// leader in the log alone, and refuses them for ever.
 type raftStore struct {
 	store
-	running atomic.Bool // Raft has started: from now on only its own goroutines call
+	snapshots *snapshots
+	running   atomic.Bool // Raft has started: from now on only its own goroutines call
 }
 
 type store interface {
@@ -29,6 +35,10 @@ func (s *raftStore) SetUint64(key []byte, value uint64) error {
 func (s *raftStore) GetLog(index uint64, l *raft.Log) error {
 	err := s.store.GetLog(index, l)
 	if err == raft.ErrLogNotFound {
+		if end := s.snapshots.newest.Load(); end != nil && end.Index == index {
+			*l = raft.Log{Index: index, Term: end.Term} // no state machine would take this for an entry
+			return nil
+		}
 		return err
 	}
 	return s.survive(err)

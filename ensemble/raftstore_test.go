@@ -1,13 +1,17 @@
 package ensemble
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"leaderlatch/ensemble/logstore"
 )
 
 // worn is a store whose disk fails from a time on.
@@ -50,7 +54,7 @@ func TestRaftEndsQuietlyWhenTheDiskFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			disk := &worn{store: raft.NewInmemStore()}
-			entries := &raftStore{store: disk}
+			entries := &raftStore{store: disk, snapshots: &snapshots{}}
 			c := raft.DefaultConfig()
 			c.LocalID = "a"
 			c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = time.Hour, time.Hour, time.Hour // it only follows
@@ -81,6 +85,94 @@ func TestRaftEndsQuietlyWhenTheDiskFails(t *testing.T) {
 				}
 			case <-time.After(30 * time.Second):
 				t.Error("Raft does not end")
+			}
+		})
+	}
+}
+
+// A follower whose log begins behind an installed snapshot, with entries that never
+// were committed, takes those of the next raft leader in their place; also after a
+// start.
+func TestEntriesRightBehindASnapshotAreReplaced(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		t.Run(fmt.Sprint("restarted ", restarted), func(t *testing.T) {
+			dir, err := OpenDir(t.Context(), t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer dir.Close()
+			c := raft.DefaultConfig()
+			c.LocalID = "a"
+			c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = time.Hour, time.Hour, time.Hour // it only follows
+			c.LogOutput = io.Discard
+			var r *raft.Raft
+			var log *logstore.Store
+			var leader *raft.InmemTransport
+			start := func() {
+				t.Helper()
+				if log, err = logstore.Open(dir.raftPath(), logstore.Options{Thread: dir.log}); err != nil {
+					t.Fatal(err)
+				}
+				s, err := newSnapshots(dir, raftLogger(testLog(t)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, own := raft.NewInmemTransport("a")
+				_, leader = raft.NewInmemTransport("b")
+				leader.Connect("a", own)
+				entries := &raftStore{store: log, snapshots: s}
+				if r, err = raft.NewRaft(c, &raft.MockFSM{}, entries, entries, s, own); err != nil {
+					t.Fatal(err)
+				}
+			}
+			stop := func() {
+				t.Helper()
+				if err := errors.Join(r.Shutdown().Error(), log.Close()); err != nil {
+					t.Error(err)
+				}
+			}
+			header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("b"), Addr: []byte("b")}
+			send := func(term, prevTerm uint64) bool {
+				t.Helper()
+				req := raft.AppendEntriesRequest{RPCHeader: header, Term: term, PrevLogEntry: 100, PrevLogTerm: prevTerm, LeaderCommitIndex: 100}
+				for i := uint64(101); i <= 104; i++ {
+					req.Entries = append(req.Entries, &raft.Log{Index: i, Term: term, Type: raft.LogCommand})
+				}
+				var resp raft.AppendEntriesResponse
+				if err := leader.AppendEntries("a", "a", &req, &resp); err != nil {
+					t.Fatal(err)
+				}
+				return resp.Success
+			}
+
+			start()
+			defer func() { stop() }()
+			state := []byte("\x90") // MockFSM's, empty
+			install := raft.InstallSnapshotRequest{
+				RPCHeader: header, Term: 1, SnapshotVersion: 1, LastLogIndex: 100, LastLogTerm: 1, Size: int64(len(state)),
+				Configuration:      raft.EncodeConfiguration(raft.Configuration{Servers: []raft.Server{{ID: "a", Address: "a"}}}),
+				ConfigurationIndex: 1,
+			}
+			var installed raft.InstallSnapshotResponse
+			if err := leader.InstallSnapshot("a", "a", &install, &installed, bytes.NewReader(state)); err != nil || !installed.Success {
+				t.Fatal(installed, err)
+			}
+			if !send(1, 1) {
+				t.Fatal("the entries of the first raft leader are refused")
+			}
+			if restarted {
+				stop()
+				start()
+			}
+			if send(2, 7) {
+				t.Error("entries are taken that follow another entry than the snapshot's last")
+			}
+			if !send(2, 1) {
+				t.Error("the entries of the next raft leader are refused")
+			}
+			var l raft.Log
+			if err := log.GetLog(101, &l); err != nil || l.Term != 2 {
+				t.Errorf("entry 101 is of term %d, error %v", l.Term, err)
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package ensemble
 
 import (
 	"io"
+	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -14,12 +15,19 @@ import (
 type snapshots struct {
 	*raft.FileSnapshotStore
 	thread *diskthread.Thread
+	newest atomic.Pointer[raft.SnapshotMeta] // nil: there is none
 }
 
 func newSnapshots(d *Dir, log hclog.Logger) (s *snapshots, err error) {
 	s = &snapshots{thread: d.files}
 	return s, s.thread.Do(func() (err error) {
-		s.FileSnapshotStore, err = raft.NewFileSnapshotStoreWithLogger(d.path, 2, log)
+		if s.FileSnapshotStore, err = raft.NewFileSnapshotStoreWithLogger(d.path, 2, log); err != nil {
+			return err
+		}
+		all, err := s.FileSnapshotStore.List()
+		if len(all) > 0 {
+			s.newest.Store(all[0])
+		}
 		return err
 	})
 }
@@ -30,7 +38,7 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, c r
 		sink, err = s.FileSnapshotStore.Create(version, index, term, c, at, t)
 		return err
 	})
-	return &snapshotSink{sink, s.thread}, err
+	return &snapshotSink{sink, s, raft.SnapshotMeta{Index: index, Term: term}}, err
 }
 
 // List implements [raft.SnapshotStore].
@@ -53,23 +61,31 @@ func (s *snapshots) Open(id string) (meta *raft.SnapshotMeta, r io.ReadCloser, e
 
 type snapshotSink struct {
 	raft.SnapshotSink
-	thread *diskthread.Thread
+	of   *snapshots
+	meta raft.SnapshotMeta
 }
 
 func (s *snapshotSink) Write(b []byte) (n int, err error) {
-	err = s.thread.Do(func() error {
+	err = s.of.thread.Do(func() error {
 		n, err = s.SnapshotSink.Write(b)
 		return err
 	})
 	return n, err
 }
 
-func (s *snapshotSink) Close() error  { return s.end(s.SnapshotSink.Close) }
+func (s *snapshotSink) Close() error {
+	err := s.end(s.SnapshotSink.Close)
+	if before := s.of.newest.Load(); err == nil && (before == nil || before.Index < s.meta.Index) {
+		s.of.newest.Store(&s.meta)
+	}
+	return err
+}
+
 func (s *snapshotSink) Cancel() error { return s.end(s.SnapshotSink.Cancel) }
 
 // end ends the snapshot. If that fails, Raft's sink leaves its file open.
 func (s *snapshotSink) end(f func() error) error {
-	err := s.thread.Do(f)
+	err := s.of.thread.Do(f)
 	if err != nil {
 		diskthread.Keep(s)
 	}

@@ -35,7 +35,7 @@ var (
 	// With very few, one may never come up to date again (1 of 400 runs with 4): Raft
 	// 1.8.0 wants to see the entry that a snapshot ends with where entries behind it
 	// were never committed, and that is compacted away.
-	virtualTrailing = flag.Uint64("virtual.trailing", 0, "how many entries Raft keeps behind a snapshot; 0: as many as the service does")
+	virtualTrailing = flag.Uint64("virtual.trailing", 4, "how many entries Raft keeps behind a snapshot, so that others get snapshots; 0: as many as the service does")
 )
 
 func TestRealStackInVirtualTime(t *testing.T) {
