@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 )
 
 // Each case is a store that holds the entries 1 to 300 in several files, of which
@@ -368,5 +369,57 @@ func check(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What a process that was killed has written and not flushed is flushed before it
+// counts: Raft would acknowledge it without another write.
+func TestOpenFlushesWhatItFinds(t *testing.T) {
+	f := newFolder(t)
+	dirty := func(name string) uint64 {
+		t.Helper()
+		file, err := os.Open(name)
+		check(t, err)
+		defer file.Close()
+		var stat unix.Cachestat_t
+		if err := unix.Cachestat(uint(file.Fd()), &unix.CachestatRange{}, &stat, 0); err == unix.ENOSYS {
+			t.Skip("this kernel does not tell")
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		return stat.Dirty + stat.Writeback
+	}
+	s := mustOpen(t, f.path, Options{})
+	last := s.segments[len(s.segments)-1]
+	salt, end := last.salt, last.end
+	s.Close()
+	write := func(name string, b []byte, at int64) {
+		t.Helper()
+		file, err := os.OpenFile(name, os.O_WRONLY, 0)
+		check(t, err)
+		defer file.Close()
+		_, err = file.WriteAt(b, at)
+		check(t, err)
+	}
+	write(f.segment(-1), mustRecord(t, salt, 301, entry(301)), end)
+	meta := make([]byte, 1)
+	file, err := os.Open(f.path)
+	check(t, err)
+	_, err = file.ReadAt(meta, 4096*2) // any byte, written anew as it is
+	check(t, err)
+	file.Close()
+	write(f.path, meta, 4096*2)
+	for _, name := range []string{f.segment(-1), f.path} {
+		if dirty(name) == 0 {
+			t.Skip(name, " is on disk already: this file system keeps nothing back")
+		}
+	}
+	s = mustOpen(t, f.path, Options{})
+	defer s.Close()
+	wantLog(t, s, 1, 301)
+	for _, name := range []string{f.segment(-1), f.path} {
+		if n := dirty(name); n > 0 {
+			t.Errorf("%d pages of %s are not on disk", n, filepath.Base(name))
+		}
 	}
 }

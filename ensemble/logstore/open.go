@@ -180,6 +180,11 @@ func (s *Store) loadSegments(e extent, bases []uint64) error {
 		if torn || next != 0 && next != base {
 			return fmt.Errorf("%s: it begins at entry %d, and the one before ends at %d: %w", segmentPath(s.dir, base), base, next-1, ErrDamaged)
 		}
+		if base == e.newest {
+			if err := s.onDisk(func() error { return settle(segmentPath(s.dir, base)) }); err != nil {
+				return err
+			}
+		}
 		g, t, err := openSegment(s.dir, base)
 		if err != nil {
 			return err
@@ -223,6 +228,9 @@ func openDB(path string, opts Options) (db *bolt.DB, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := settle(path); err != nil {
+		return nil, err
+	}
 	if err := guard(func() error { return examine(path, f.openFile) }); err != nil {
 		return nil, err
 	}
@@ -234,6 +242,28 @@ func openDB(path string, opts Options) (db *bolt.DB, err error) {
 		return err
 	})
 	return db, err
+}
+
+// settle makes what is read of a file from now on what is on disk. A process that was
+// killed before a flush had ended leaves in the kernel's cache what looks written and is
+// not: taken as it stands, it would be acknowledged, and gone with the power. Where a
+// flush had failed, the cache counts it as written; so it is dropped, and read anew.
+func settle(path string) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // which is for others to find
+	}
+	if err == nil {
+		err = flush(fd)
+		if err == nil {
+			err = unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED)
+		}
+		unix.Close(fd)
+	}
+	if err != nil {
+		return &fs.PathError{Op: "flush", Path: path, Err: err}
+	}
+	return nil
 }
 
 // files are those that bbolt has opened. A panic of bbolt's leaves its file open, and
