@@ -134,12 +134,17 @@ func (c *conn) giveBack(acknowledged bool) {
 
 // awaitAck waits until the client's kernel has acknowledged the FIN, or the
 // client has closed its side too, or for CloseGrace. A leader that is still
-// unacknowledged then must not arrive later: it is cut off by a reset.
+// unacknowledged then, or when the node may not speak for the membership any more, must
+// not arrive later: it is cut off by a reset.
 func (c *conn) awaitAck() bool {
 	end := time.Now().Add(c.srv.cfg.CloseGrace)
 	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 20*time.Millisecond) {
 		if finAcked(c.raw) {
 			return true
+		}
+		if c.membership != nil && !c.membership.Live() && c.cutOff() {
+			time.Sleep(time.Until(end)) // nothing acknowledges a reset
+			return false
 		}
 		left := time.Until(end)
 		if left <= 0 {
@@ -160,11 +165,13 @@ func (c *conn) awaitAck() bool {
 }
 
 // cutOff resets the connection if a leader is among what the client's kernel
-// has not acknowledged: it must not arrive any more.
-func (c *conn) cutOff() {
-	if c.told != (leader{}) && queued(c.raw) > c.tail {
-		abort(c.raw)
+// has not acknowledged: it must not arrive any more. It reports whether that was so.
+func (c *conn) cutOff() bool {
+	if c.told == (leader{}) || queued(c.raw) <= c.tail {
+		return false
 	}
+	abort(c.raw)
+	return true
 }
 
 // linger gives the client time to read its last line and to close.

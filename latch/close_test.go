@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"leaderlatch/latch"
 	"leaderlatch/latch/latchtest"
 )
@@ -434,6 +436,59 @@ func TestAnEndRightBehindALine(t *testing.T) {
 	c.wantEnd()
 	eventually(t, "the membership is given back", func() bool { return len(f.e.Closings()) > 0 })
 	if got, want := f.e.Closings(), []latchtest.Closing{{Group: "g", Client: "a", Acknowledged: true}}; !slices.Equal(got, want) {
+		t.Errorf("given back %v, want %v", got, want)
+	}
+}
+
+// TestALineIsCutOffWhenTheLeaseIsOver: the end went behind a LEADER while the node could
+// speak for the membership. When it cannot any more, the line must not arrive either.
+func TestALineIsCutOffWhenTheLeaseIsOver(t *testing.T) {
+	t.Parallel()
+	f := serve(t, func(cfg *latch.Config) { cfg.CloseGrace = 5 * time.Second })
+	c := f.dialSmall()
+	c.send("JOIN g a")
+	c.want("LEADER a")
+	full := func() bool { // the client has room for no more, and the server for some
+		for range 100 {
+			if _, draining, _ := f.s.Kept(); draining > 0 || f.s.Queued() == 0 {
+				return false
+			}
+			time.Sleep(time.Millisecond)
+		}
+		return true
+	}
+	for i := 0; !full(); i++ {
+		if _, draining, _ := f.s.Kept(); draining > 0 {
+			t.Skip("this kernel has no room left as soon as the client has none")
+		}
+		f.e.Push("g", fmt.Sprintf("%s-%d", strings.Repeat("n", 200), i))
+		f.e.Sync()
+	}
+	f.e.End("g", "a")
+	eventually(t, "the connection is closed", func() bool { return f.s.Ended() == 1 })
+	if f.s.Queued() == 0 {
+		t.Fatal("the line was cut off at once")
+	}
+	f.e.Lapse()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the client's kernel is told of a reset", func() (closed bool) {
+		raw.Control(func(fd uintptr) {
+			info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+			closed = err == nil && info.State == unix.BPF_TCP_CLOSE
+		})
+		return closed
+	})
+	if _, err := c.readAll(); err == nil {
+		t.Error("the client read the end of the connection, want a reset")
+	}
+	if n := len(f.e.Closings()); n > 0 {
+		t.Error("it was given back at once")
+	}
+	eventually(t, "the membership is given back", func() bool { return len(f.e.Closings()) > 0 })
+	if got, want := f.e.Closings(), []latchtest.Closing{{Group: "g", Client: "a"}}; !slices.Equal(got, want) {
 		t.Errorf("given back %v, want %v", got, want)
 	}
 }

@@ -59,3 +59,17 @@ func (s *Server) Queued() (n int) {
 	}
 	return n
 }
+
+// Ended returns how many connections are ended and still there.
+func (s *Server) Ended() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.mu.Lock()
+		if c.state == ended {
+			n++
+		}
+		c.mu.Unlock()
+	}
+	return n
+}
