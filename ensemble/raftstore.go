@@ -23,6 +23,10 @@ type raftStore struct {
 	running   atomic.Bool // Raft has started: from now on only its own goroutines call
 }
 
+// endOfSnapshot is the type of what stands for an entry of which only the term is known.
+// It must not be sent: see [transport.AppendEntries].
+const endOfSnapshot raft.LogType = 255
+
 type store interface {
 	raft.LogStore
 	raft.StableStore
@@ -36,7 +40,7 @@ func (s *raftStore) GetLog(index uint64, l *raft.Log) error {
 	err := s.store.GetLog(index, l)
 	if err == raft.ErrLogNotFound {
 		if end := s.snapshots.newest.Load(); end != nil && end.Index == index {
-			*l = raft.Log{Index: index, Term: end.Term} // no state machine would take this for an entry
+			*l = raft.Log{Index: index, Term: end.Term, Type: endOfSnapshot}
 			return nil
 		}
 		return err

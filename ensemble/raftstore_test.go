@@ -177,3 +177,23 @@ func TestEntriesRightBehindASnapshotAreReplaced(t *testing.T) {
 		})
 	}
 }
+
+// Of what stands for an entry that is in a snapshot nothing is sent.
+func TestTheEndOfASnapshotIsNotSent(t *testing.T) {
+	of := &snapshots{}
+	of.newest.Store(&raft.SnapshotMeta{Index: 7, Term: 3})
+	entries := &raftStore{store: raft.NewInmemStore(), snapshots: of}
+	var l raft.Log
+	if err := entries.GetLog(7, &l); err != nil || l.Index != 7 || l.Term != 3 {
+		t.Fatalf("%+v, error %v", l, err)
+	}
+	for _, index := range []uint64{6, 8} {
+		if err := entries.GetLog(index, new(raft.Log)); err != raft.ErrLogNotFound {
+			t.Errorf("entry %d: error %v", index, err)
+		}
+	}
+	err := new(transport).AppendEntries("b", "b", &raft.AppendEntriesRequest{Entries: []*raft.Log{{Index: 6}, &l}}, nil)
+	if err != errCompacted {
+		t.Errorf("sent with error %v", err)
+	}
+}

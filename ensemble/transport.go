@@ -1,6 +1,7 @@
 package ensemble
 
 import (
+	"errors"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -14,6 +15,21 @@ type transport struct {
 
 	mu    sync.RWMutex // held, shared, over the handling of a heartbeat
 	ended bool
+}
+
+// errCompacted: what was to be sent has just gone into a snapshot.
+var errCompacted = errors.New("an entry that is in a snapshot by now")
+
+// AppendEntries implements [raft.Transport]. It refuses what only stands for an entry:
+// one that was compacted away while Raft put the request together. Raft then tries
+// again, and sends the snapshot.
+func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, answer *raft.AppendEntriesResponse) error {
+	for _, l := range args.Entries {
+		if l.Type == endOfSnapshot {
+			return errCompacted
+		}
+	}
+	return t.NetworkTransport.AppendEntries(id, to, args, answer)
 }
 
 // SetHeartbeatHandler implements [raft.Transport].
