@@ -96,6 +96,8 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	case errors.Is(err, ErrFormat), errors.Is(err, errCorrupt):
 		return f.halt("%w", err)
 	case err != nil:
+		// Raft goes on as if it had the state, whose snapshot is there.
+		f.observer.failed(fmt.Errorf("restore a snapshot: %w", err))
 		return err
 	case state.index < f.state.index:
 		return fmt.Errorf("a snapshot of entry %d is older than the state, of %d", state.index, f.state.index)
