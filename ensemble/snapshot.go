@@ -42,7 +42,8 @@ type image struct {
 	members []*member // in order of joining
 }
 
-// burst is read in a millisecond at most.
+// burst is how many members are read at once, in a millisecond at most; a larger group
+// is read whole.
 const burst = 1024
 
 // snapshot begins a snapshot of the state as it is now. The caller has it written,
