@@ -358,15 +358,6 @@ func (n *Node) run() {
 	}
 }
 
-// lookEvery is how often a node looks at its clocks that has to close its connections
-// soon, or those of others to watch as the raft leader, or has no session; one that has
-// time looks rarelyLook times as rarely.
-func (t Timing) lookEvery() time.Duration {
-	return min(max(t.Close/10, 5*time.Millisecond), 50*time.Millisecond)
-}
-
-const rarelyLook = 3
-
 // Healthy reports whether the node goes on: its loop looks at the clocks, and it
 // has not failed. It waits for the locks that everything waits for; where one of
 // those is held for ever it does not return.

@@ -438,6 +438,9 @@ func TestTimings(t *testing.T) {
 		if unsafe.Check() == nil {
 			t.Errorf("%s with S = L + C passes: unequal clocks need more", timing.Name)
 		}
+		if look := timing.lookEvery(); look > stallLimit/2 {
+			t.Errorf("%s: looks are %v apart, and %v is a stall: nobody would be expired", timing.Name, look, stallLimit)
+		}
 		got, err := TimingNamed(timing.Name)
 		if err != nil || got != timing {
 			t.Errorf("TimingNamed(%q) = %v, %v", timing.Name, got, err)

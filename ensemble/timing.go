@@ -59,6 +59,16 @@ func (t Timing) killAfter(members int) time.Duration {
 	return t.Lease + t.Close - max(t.Close/2, time.Duration(members)*closingPace)
 }
 
+// lookEvery is how often a node looks at its clocks that has to close its connections
+// soon, or has no session, or watches the sessions of others as the raft leader: the
+// expirer takes a look later than stallLimit for its own fault, and expires nobody then.
+// Any other node looks rarelyLook times as rarely.
+func (t Timing) lookEvery() time.Duration {
+	return min(max(t.Close/10, 5*time.Millisecond), 50*time.Millisecond)
+}
+
+const rarelyLook = 3
+
 // Check reports an error unless a session is expired only after its node has
 // closed all connections, however the two clocks run: S >= (L + C) (1+rho)/(1-rho).
 func (t Timing) Check() error {
