@@ -12,8 +12,8 @@ import (
 )
 
 // The latencies that a client sees, of a real process on a real disk. Beside
-// them BenchmarkFlush: what the disk takes for one durable write, of which a
-// commit on one node needs two in a row.
+// them BenchmarkFlush: what the disk takes for one durable write, as a commit on one
+// node is. Clusters are measured by "make bench" (measure_test.go).
 
 // latencies collects durations and reports their median and 99th percentile.
 type latencies []time.Duration
@@ -36,16 +36,21 @@ func BenchmarkFlush(b *testing.B) {
 	block := make([]byte, 4096)
 	var l latencies
 	for b.Loop() {
-		start := time.Now()
-		if _, err := f.Write(block); err != nil {
-			b.Fatal(err)
-		}
-		if err := unix.Fdatasync(int(f.Fd())); err != nil {
-			b.Fatal(err)
-		}
-		l = append(l, time.Since(start))
+		l = append(l, flush(b, f, block))
 	}
 	l.report(b)
+}
+
+// flush is the time of one durable append.
+func flush(t testing.TB, f *os.File, block []byte) time.Duration {
+	start := time.Now()
+	if _, err := f.Write(block); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Fdatasync(int(f.Fd())); err != nil {
+		t.Fatal(err)
+	}
+	return time.Since(start)
 }
 
 // BenchmarkJoin is the time from JOIN to LEADER of a client that is connected
@@ -88,60 +93,4 @@ func BenchmarkHandOver(b *testing.B) {
 		leader = next
 	}
 	l.report(b)
-}
-
-// Three nodes, each a real process. The raft leader and the others differ in
-// how far a commit has to go.
-
-// BenchmarkThreeJoin is BenchmarkConnectAndJoin on a cluster.
-func BenchmarkThreeJoin(b *testing.B) {
-	leader, others := raftLeader(b, cluster(b, 3))
-	for _, at := range []struct {
-		name string
-		node *member
-	}{{"raft-leader", leader}, {"follower", others[0]}} {
-		b.Run(at.name, func(b *testing.B) {
-			var l latencies
-			for i := 0; b.Loop(); i++ {
-				start := time.Now()
-				c := at.node.dial()
-				c.send("JOIN %s-%d-%d me\n", at.name, b.N, i)
-				c.want("LEADER me")
-				l = append(l, time.Since(start))
-				c.Close()
-			}
-			l.report(b)
-		})
-	}
-}
-
-// BenchmarkThreeHandOver is BenchmarkHandOver on a cluster: from the close of
-// the leader's connection at one node to the line at the next member's.
-func BenchmarkThreeHandOver(b *testing.B) {
-	leader, others := raftLeader(b, cluster(b, 3))
-	for _, way := range []struct {
-		name     string
-		from, to *member
-	}{
-		{"raft-leader-to-raft-leader", leader, leader},
-		{"raft-leader-to-follower", leader, others[0]},
-		{"follower-to-raft-leader", others[0], leader},
-		{"follower-to-same-follower", others[0], others[0]},
-		{"follower-to-other-follower", others[0], others[1]},
-	} {
-		b.Run(way.name, func(b *testing.B) {
-			var l latencies
-			for i := 0; b.Loop(); i++ {
-				group := fmt.Sprintf("%s-%d-%d", way.name, b.N, i)
-				first := way.from.join(group, "a", "a")
-				next := way.to.join(group, "b", "a")
-				start := time.Now()
-				first.Close()
-				next.want("LEADER b")
-				l = append(l, time.Since(start))
-				next.Close()
-			}
-			l.report(b)
-		})
-	}
 }

@@ -58,6 +58,34 @@ func (s *site) run(m *member) {
 
 func (s *site) host(m *member) *host { return s.hosts[slices.Index(s.all, m)] }
 
+// load has clients join and leave at nodes, each at one of them and in a group of its
+// own, until the end is asked for, which waits for them.
+func (s *site) load(clients int, at ...*member) (end func()) {
+	var running sync.WaitGroup
+	over := make(chan struct{})
+	for i := range clients {
+		m := at[i%len(at)]
+		running.Go(func() {
+			for {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				nc, err := s.host(m).connect(m.addr)
+				if err != nil {
+					return
+				}
+				fmt.Fprintf(nc, "JOIN load-%d a\n", i)
+				nc.SetReadDeadline(time.Now().Add(patience))
+				nc.Read(make([]byte, 64))
+				nc.Close()
+			}
+		})
+	}
+	return sync.OnceFunc(func() { close(over); running.Wait() })
+}
+
 // connect dials with patience.
 func (h *host) connect(addr string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -371,29 +399,7 @@ func TestFaultALinkOfTheRaftLeaderComesAndGoes(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, 0, false)
 	leader, rest := raftLeader(t, s.all)
-	var load sync.WaitGroup
-	over := make(chan struct{})
-	defer load.Wait()
-	defer close(over)
-	for i := range 20 {
-		load.Go(func() {
-			for j := 0; ; j++ {
-				select {
-				case <-over:
-					return
-				default:
-				}
-				nc, err := s.host(leader).connect(leader.addr)
-				if err != nil {
-					return
-				}
-				fmt.Fprintf(nc, "JOIN load-%d a\n", i)
-				nc.SetReadDeadline(time.Now().Add(patience))
-				nc.Read(make([]byte, 64))
-				nc.Close()
-			}
-		})
-	}
+	defer s.load(20, leader)()
 	for range 6 {
 		heal := s.cut(both([]*host{s.host(leader)}, []*host{s.host(rest[0])}))
 		rest[0].until("its session is lost", func() bool { return !sessionOf(leader.cluster(), rest[0].name) })

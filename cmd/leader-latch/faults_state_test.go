@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
@@ -62,30 +61,8 @@ func TestFaultASnapshotIsInstalledOnARunningFollower(t *testing.T) {
 	}
 	const trailing = 16384 // entries stay in the log behind a snapshot
 	began := time.Now()
-	var load sync.WaitGroup
-	over := make(chan struct{})
-	end := sync.OnceFunc(func() { close(over); load.Wait() })
+	end := s.load(16, leader, rest[1])
 	defer end()
-	for i := range 16 {
-		m := []*member{leader, rest[1]}[i%2]
-		load.Go(func() {
-			for j := 0; ; j++ {
-				select {
-				case <-over:
-					return
-				default:
-				}
-				nc, err := s.host(m).connect(m.addr)
-				if err != nil {
-					return
-				}
-				fmt.Fprintf(nc, "JOIN load-%d a\n", i)
-				nc.SetReadDeadline(time.Now().Add(patience))
-				nc.Read(make([]byte, 64))
-				nc.Close()
-			}
-		})
-	}
 	for deadline := time.Now().Add(10 * time.Minute); newest(leader) < trailing+2000; time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("no snapshot but of entry %d", newest(leader))

@@ -58,25 +58,31 @@ func measureElect(t *testing.T) {
 	}
 }
 
+// pair has two clients in a fresh group, of which a leads.
+func pair(t *testing.T, from, to *member, group string) (a, b *caller) {
+	t.Helper()
+	a, err := call(from.addr, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err = call(to.addr, "b"); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.lead(group); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.join(group); err != nil {
+		t.Fatal(err)
+	}
+	return a, b
+}
+
 // handOvers is the time of n hand-overs in groups of two.
 func handOvers(t *testing.T, from, to *member, n int) (l latencies) {
 	t.Helper()
 	for i := range n + 5 {
 		group := unique("hand-over")
-		a, err := call(from.addr, "a")
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, err := call(to.addr, "b")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := a.lead(group); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := b.join(group); err != nil {
-			t.Fatal(err)
-		}
+		a, b := pair(t, from, to, group)
 		time.Sleep(2 * time.Millisecond) // nothing of the joining is under way any more
 		took, err := handOver(a, b)
 		if err != nil {
@@ -382,20 +388,7 @@ func measureNodeKilled(t *testing.T) {
 			for range fewer(10) {
 				victim, rest := raftLeader(t, all)
 				group := unique("led")
-				a, err := call(victim.addr, "a")
-				if err != nil {
-					t.Fatal(err)
-				}
-				b, err := call(rest[0].addr, "b")
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := a.lead(group); err != nil {
-					t.Fatal(err)
-				}
-				if _, err := b.join(group); err != nil {
-					t.Fatal(err)
-				}
+				a, b := pair(t, victim, rest[0], group)
 				time.Sleep(time.Second)
 				b.SetDeadline(time.Now().Add(patience))
 				heard := make(chan time.Time, 1)

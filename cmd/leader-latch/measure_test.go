@@ -149,14 +149,7 @@ func flushes(t *testing.T, n int) (l latencies) {
 	defer f.Close()
 	block := make([]byte, 4096)
 	for range n {
-		began := time.Now()
-		if _, err := f.Write(block); err != nil {
-			t.Fatal(err)
-		}
-		if err := unix.Fdatasync(int(f.Fd())); err != nil {
-			t.Fatal(err)
-		}
-		l = append(l, time.Since(began))
+		l = append(l, flush(t, f, block))
 	}
 	return l
 }
