@@ -175,3 +175,51 @@ func TestRestoreOfASnapshotThatCannotBeRead(t *testing.T) {
 		t.Errorf("half a snapshot: %v", err)
 	}
 }
+
+// watcher is an observer that keeps why the state machine's node has to end.
+type watcher struct {
+	nobody
+	why error
+}
+
+func (w *watcher) failed(err error) { w.why = err }
+
+// A snapshot that a disk does not give ends the node, and so does one that is damaged;
+// one that is older than the state changes nothing. The state is what it was.
+func TestSnapshotsThatAreNotRestored(t *testing.T) {
+	snapshotAt := func(index uint64) []byte {
+		s := NewState()
+		s.Apply(index, Entry{Ops: []Op{Activate{}}}, nil)
+		return snapshotOf(s)
+	}
+	for _, tt := range []struct {
+		name  string
+		from  io.Reader
+		fails bool
+	}{
+		{"a disk that fails", iotest.ErrReader(errors.New("the disk has failed")), true},
+		{"a disk that fails in the middle", io.MultiReader(bytes.NewReader(snapshotAt(9)[:3]), iotest.ErrReader(errors.New("the disk has failed"))), true},
+		{"damage", bytes.NewReader(append(snapshotAt(9), 0)), true},
+		{"an older one", bytes.NewReader(snapshotAt(7)), false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := &watcher{}
+			f := newFSM(w)
+			f.state.Apply(8, Entry{}, nil)
+			if err := f.Restore(io.NopCloser(tt.from)); err == nil {
+				t.Error("restored")
+			}
+			if (w.why != nil) != tt.fails {
+				t.Errorf("the node ends: %v", w.why)
+			}
+			if f.state.index != 8 || f.state.active {
+				t.Errorf("the state is of entry %d, active %t", f.state.index, f.state.active)
+			}
+		})
+	}
+	f := newFSM(&watcher{})
+	f.state.Apply(8, Entry{}, nil)
+	if err := f.Restore(io.NopCloser(bytes.NewReader(snapshotAt(8)))); err != nil || !f.state.active {
+		t.Errorf("the same entry's: error %v", err)
+	}
+}
