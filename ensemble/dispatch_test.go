@@ -64,16 +64,14 @@ func TestALargeGroupDelaysNobodyElse(t *testing.T) {
 	d := newDispatcher()
 	done := make(chan struct{})
 	defer close(done)
-	go d.run(done, nil)
 
 	joined := func(group, client, leader string, l *listener) {
 		d.add(delivery{what: deliverJoined, index: 1, member: &Membership{member: l, group: group, client: client}, leader: leader})
 	}
-	var large []*listener
-	for i := range members {
-		l := &listener{}
-		large = append(large, l)
-		joined("large", fmt.Sprint("m", i), "a", l)
+	large := make([]*listener, members)
+	for i := range large {
+		large[i] = &listener{}
+		joined("large", fmt.Sprint("m", i), "a", large[i])
 	}
 	other, late, last := &listener{}, &listener{}, large[members-1]
 	var seen []string
@@ -88,6 +86,7 @@ func TestALargeGroupDelaysNobodyElse(t *testing.T) {
 		joined("large", "late", "c", late)
 	}
 	d.add(delivery{what: deliverLed, index: 2, group: "large", leader: "b"})
+	go d.run(done, nil)
 	poll(t, "all are told of the newest leader", func() bool {
 		for _, l := range large {
 			if told := l.all(); len(told) == 0 || told[len(told)-1] != "c" {
