@@ -106,9 +106,5 @@ func (n *Node) snapshotted(trailing uint64) {
 		return
 	}
 	<-n.started
-	c := n.raft.ReloadableConfig()
-	c.TrailingLogs = trailing
-	if err := n.raft.ReloadConfig(c); err != nil {
-		n.log.Error("the log stays larger than it should", "error", err)
-	}
+	n.reloadRaft(func(c *raft.ReloadableConfig) { c.TrailingLogs = trailing })
 }

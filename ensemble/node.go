@@ -114,6 +114,8 @@ type Node struct {
 	onDuty  atomic.Bool   // duties are being proposed
 	keepsUp atomic.Bool   // the configuration is being looked after
 
+	reloading sync.Mutex // held over a change of Raft's settings
+
 	changing   sync.Mutex         // held by the raft leader over a change of the configuration; taken first
 	awaySince  map[NodeID]reading // guarded by changing: when a member was first seen without a session
 	awayTerm   uint64             // guarded by changing: Raft's, when awaySince was begun

@@ -109,7 +109,7 @@ func (n *Node) startRaft() error {
 	c.HeartbeatTimeout = n.cfg.Timing.Heartbeat
 	c.ElectionTimeout = n.cfg.Timing.Heartbeat
 	c.LeaderLeaseTimeout = n.cfg.Timing.Heartbeat / 2
-	c.CommitTimeout = 50 * time.Millisecond
+	c.CommitTimeout = 100 * time.Millisecond
 	c.MaxAppendEntries = 64 // without BatchApplyCh: what waits in that has no answer when Raft shuts down
 	c.SnapshotInterval = 30 * time.Second
 	c.SnapshotThreshold = snapshotEntries
@@ -164,6 +164,7 @@ func (n *Node) startRaft() error {
 		})
 	}
 	n.running.Go(func() { n.watchRaft(leading, changes) })
+	n.running.Go(n.watchSilence)
 	n.running.Go(n.seekRaftLeader)
 	n.running.Go(n.runHints)
 	n.running.Go(n.watchSpace)

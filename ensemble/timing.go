@@ -10,7 +10,7 @@ import (
 // inequality that makes it safe.
 type Timing struct {
 	Name      string
-	Heartbeat time.Duration // Raft's heartbeat and election timeouts
+	Heartbeat time.Duration // Raft's heartbeat and election timeouts; a raft leader is missed after it and up to a quarter
 	Renew     time.Duration // R: a renewal is sent this often
 	Lease     time.Duration // L: a node may speak for so long after it sent the last accepted renewal
 	Close     time.Duration // C: how late timers may be, and how long closing the leaders' connections may take
@@ -19,8 +19,8 @@ type Timing struct {
 
 // The three timings an operator chooses from.
 var (
-	Quick  = Timing{"quick", 150 * time.Millisecond, 100 * time.Millisecond, 800 * time.Millisecond, 150 * time.Millisecond, 1000 * time.Millisecond}
-	Normal = Timing{"normal", 250 * time.Millisecond, 300 * time.Millisecond, 2000 * time.Millisecond, 300 * time.Millisecond, 2400 * time.Millisecond}
+	Quick  = Timing{"quick", 200 * time.Millisecond, 100 * time.Millisecond, 800 * time.Millisecond, 150 * time.Millisecond, 1000 * time.Millisecond}
+	Normal = Timing{"normal", 350 * time.Millisecond, 300 * time.Millisecond, 2000 * time.Millisecond, 300 * time.Millisecond, 2400 * time.Millisecond}
 	Calm   = Timing{"calm", time.Second, time.Second, 6 * time.Second, 800 * time.Millisecond, 7 * time.Second}
 )
 

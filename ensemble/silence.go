@@ -1,0 +1,63 @@
+package ensemble
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// Raft looks whether the raft leader is silent at random moments, one to two timeouts
+// apart, so that a follower misses it after 1.8 timeouts on average; and of three nodes
+// both others have to miss it before one of them is elected. So a node has Raft look
+// when the silence has lasted a timeout, and up to a quarter of it more, by chance: those
+// that heard the raft leader last at the same moment would share the votes.
+
+// stalled is how late a node may come to look, beyond which it takes itself for the one
+// that stood still, and first lets Raft read what has arrived meanwhile.
+const stalled = 50 * time.Millisecond
+
+// watchSilence has Raft miss a silent raft leader in time.
+func (n *Node) watchSilence() {
+	timeout := n.cfg.Timing.Heartbeat
+	patience := func() time.Duration { return timeout + rand.N(timeout/4) }
+	limit := patience()
+	for look := time.Now().Add(limit); ; {
+		select {
+		case <-n.done:
+			return
+		case <-time.After(time.Until(look)):
+		}
+		_, leader := n.raft.LeaderWithID()
+		missing := n.raft.LastContact().Add(limit)
+		switch now := time.Now(); {
+		case leader == "" || n.raft.State() != raft.Follower:
+			look = now.Add(timeout)
+		case now.Before(missing):
+			look = missing
+		case now.Sub(look) > stalled:
+			look = now.Add(stalled / 2)
+		default:
+			n.missRaftLeader()
+			limit = patience()
+			look = now.Add(timeout)
+		}
+	}
+}
+
+// missRaftLeader has Raft look at once whether its raft leader is silent: it does when the
+// timeout gets shorter, and a nanosecond suffices.
+func (n *Node) missRaftLeader() {
+	n.reloadRaft(func(c *raft.ReloadableConfig) { c.HeartbeatTimeout-- })
+}
+
+// reloadRaft changes settings of Raft while it runs.
+func (n *Node) reloadRaft(change func(*raft.ReloadableConfig)) {
+	n.reloading.Lock()
+	defer n.reloading.Unlock()
+	c := n.raft.ReloadableConfig()
+	change(&c)
+	if err := n.raft.ReloadConfig(c); err != nil {
+		n.log.Error("Raft goes on with its settings", "error", err)
+	}
+}
