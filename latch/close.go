@@ -97,6 +97,7 @@ func (c *conn) hangUp() {
 func (c *conn) finished(w way, cause error) {
 	c.state, c.way, c.cause = ended, w, cause
 	c.nc.SetDeadline(past)
+	c.unpark()
 }
 
 // finish is the reader's last act, after the end was decided: it sees to it that
@@ -122,6 +123,7 @@ func (c *conn) finish() {
 		c.linger()
 		c.nc.Close()
 	}
+	inputs.Put(c.small)
 	c.srv.forget(c)
 	c.logEnd() // the last of all: a log may wait for its disk
 }
@@ -198,7 +200,7 @@ func (c *conn) hurry() {
 // connection's end, and returns the error of the read.
 func (c *conn) discard() error {
 	for {
-		if _, err := c.nc.Read(c.inline[:]); err != nil {
+		if _, err := c.nc.Read(c.small[:]); err != nil {
 			return err
 		}
 	}

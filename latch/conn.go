@@ -23,9 +23,11 @@ const (
 // PROTOCOL.md, Anything else.
 const maxBadLines = 16
 
-// inlineInput is the input buffer that every connection has; a longer line gets
-// one of maxInput. It makes conn as large as a size class of the allocator, 512.
-const inlineInput = 256
+// smallInput is the input buffer of a reader; a longer line gets one of maxInput.
+const smallInput = 256
+
+// inputs are buffers of readers.
+var inputs = sync.Pool{New: func() any { return new([smallInput]byte) }}
 
 // Why connections end, for the log.
 var (
@@ -42,17 +44,19 @@ var (
 // past is a deadline that wakes a reader or a writer at once.
 var past = time.Unix(1, 0)
 
-// conn is one connection. One goroutine reads it, for as long as it lasts;
-// lines are written by whoever has something to say.
+// conn is one connection. One goroutine at a time reads it, and none while it is
+// parked; lines are written by whoever has something to say.
 type conn struct {
 	srv     *Server
+	id      uint64
 	nc      socket
 	raw     syscall.RawConn
 	surplus bool // over the limit: only here to be refused
 
-	// in is the input that is not answered yet. Only the reader touches it.
-	in     []byte
-	inline [inlineInput]byte
+	// in is the input that is not answered yet, in small unless it is large. Only the
+	// reader touches them.
+	in    []byte
+	small *[smallInput]byte
 
 	// mu guards what follows and is held over every write, so that the gate,
 	// the write and the end of the connection exclude each other. Nothing
@@ -63,6 +67,9 @@ type conn struct {
 	spoken     bool  // crlf is settled by the client's first line
 	waiting    bool  // a line is in the buffer that could not be answered yet
 	draining   bool  // a goroutine waits to write; nobody else does
+	parked     bool  // nobody reads it: there is nothing to read
+	watched    bool  // it has been parked before
+	stays      bool  // it cannot be parked as it is
 	way        way   // how it ended
 	bad        uint8 // lines answered ERROR
 	deadline   time.Time
@@ -83,28 +90,35 @@ type leader struct {
 
 func newConn(s *Server, nc socket, raw syscall.RawConn, patience time.Duration) *conn {
 	c := &conn{srv: s, nc: nc, raw: raw, deadline: time.Now().Add(patience)}
-	c.in = c.inline[:0]
 	c.nc.SetReadDeadline(c.deadline)
 	return c
 }
 
-// serve reads the connection until its end and then gives back what it held.
+// serve reads the connection until it is parked, or until its end, and then gives back
+// what it held.
 func (c *conn) serve() {
+	c.small = inputs.Get().(*[smallInput]byte)
+	c.in = c.small[:0]
 	for {
-		goesOn, asked := c.advance(c.read())
-		if !goesOn {
-			break
-		}
-		if asked {
-			// The Elections made the stack grow, and it would stay as large
-			// while the connection lasts. A new goroutine has a small one.
-			c.log(slog.LevelDebug, "JOIN asked for")
-			c.srv.running.Go(c.serve)
+		switch c.advance(c.read()) {
+		case parked:
+			return
+		case over:
+			c.finish()
+			c.srv.running.Done()
 			return
 		}
 	}
-	c.finish()
 }
+
+// outcome is what is left for a reader to do.
+type outcome uint8
+
+const (
+	readOn outcome = iota
+	parked         // nothing: it does not have the connection any more
+	over           // to finish
+)
 
 // read reads what there is, also while nothing may be answered, so that the end
 // of the connection is seen at once.
@@ -121,17 +135,19 @@ func (c *conn) read() error {
 }
 
 // advance answers the input as far as it may be answered and deals with err,
-// the outcome of the read. It reports whether the connection goes on, and whether
-// a JOIN was asked of the Elections.
-func (c *conn) advance(err error) (goesOn, asked bool) {
+// with which the read ended.
+func (c *conn) advance(err error) outcome {
 	if err == nil || isTimeout(err) { // after an EOF nothing is answered
-		asked = c.answerLines()
+		c.answerLines()
 	}
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case err == nil:
+		if c.stays = false; c.state == joined {
+			c.arm()
+		}
 	case c.state == ended:
 		// A socket tells an error once. If this read has got the one that
 		// says that the client was lost, whoever ended the connection in the
@@ -141,6 +157,8 @@ func (c *conn) advance(err error) (goesOn, asked bool) {
 		}
 	case !isTimeout(err):
 		c.left(err)
+	case c.park():
+		return parked
 	case c.state == joined || c.state == leaving || time.Now().Before(c.deadline):
 		c.arm()
 	case c.state == pending:
@@ -148,37 +166,41 @@ func (c *conn) advance(err error) (goesOn, asked bool) {
 	default:
 		c.end(errIdle)
 	}
-	return c.state != ended, asked
+	if c.state == ended {
+		return over
+	}
+	return readOn
 }
 
 // answerLines answers the complete lines in the buffer, in their order, until
-// one has to wait. It reports whether a JOIN was asked of the Elections.
-func (c *conn) answerLines() (asked bool) {
+// one has to wait.
+func (c *conn) answerLines() {
 	rest := c.in
 	for {
 		line, size, crlf, err := cutLine(rest)
 		if size == 0 && err == nil {
 			break
 		}
-		took, isJoin := c.take(line, crlf, err)
-		asked = asked || isJoin
+		took, asked := c.take(line, crlf, err)
+		if asked {
+			c.log(slog.LevelDebug, "JOIN asked for")
+		}
 		if !took {
 			break
 		}
 		rest = rest[size:]
 	}
-	if len(rest) == 0 && cap(c.in) > inlineInput {
-		c.in = c.inline[:0]
+	if len(rest) == 0 {
+		c.in = c.small[:0]
 	} else if len(rest) < len(c.in) {
 		c.in = c.in[:copy(c.in, rest)]
 	}
-	return asked
 }
 
 // take answers one line. took is false if the line has to wait until an earlier
 // one is answered, or if nothing will be answered any more; PROTOCOL.md, Order
-// of answers. The lock is held for one line only, so that a client with many
-// lines delays nobody who has to end it.
+// of answers. asked says that it was a JOIN and the Elections have it. The lock is held
+// for one line only, so that a client with many lines delays nobody who has to end it.
 func (c *conn) take(line []byte, crlf bool, err error) (took, asked bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -222,6 +244,8 @@ func (c *conn) arm() {
 	switch {
 	case c.state == ended, c.waiting && !c.held():
 		t = past
+	case c.state == joined && !c.stays:
+		t = time.Now().Add(parkAfter)
 	case c.state == joined, c.state == leaving:
 		t = time.Time{}
 	}

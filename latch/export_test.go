@@ -5,6 +5,31 @@ import "time"
 // SetPatience shortens the time that a surplus connection has.
 func (l *Limit) SetPatience(d time.Duration) { l.patience = d }
 
+// ParkAtOnce has connections parked as soon as they have joined and are silent.
+func ParkAtOnce() { parkAfter = 0 }
+
+// ParkNone keeps the server from parking connections, as where the kernel refuses to
+// watch them. It must not have had a connection.
+func (s *Server) ParkNone() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastID = 1
+}
+
+// Parked returns how many connections have no reader.
+func (s *Server) Parked() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.conns {
+		c.mu.Lock()
+		if c.parked {
+			n++
+		}
+		c.mu.Unlock()
+	}
+	return n
+}
+
 // BeginStop makes the server refuse JOINs, as in the moment in which Shutdown has
 // begun and has not reached the connection yet.
 func (s *Server) BeginStop() { s.stopping.Store(true) }
@@ -14,7 +39,7 @@ func (s *Server) BeginStop() { s.stopping.Store(true) }
 func (s *Server) Kept() (most, draining, partial int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for c := range s.conns {
+	for _, c := range s.conns {
 		c.mu.Lock()
 		most = max(most, len(c.out), cap(c.out))
 		if c.draining {
@@ -39,7 +64,7 @@ func (s *Server) Conns() int {
 func (s *Server) Rest() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for c := range s.conns {
+	for _, c := range s.conns {
 		c.mu.Lock()
 		rest := string(c.out)
 		c.mu.Unlock()
@@ -54,7 +79,7 @@ func (s *Server) Rest() string {
 func (s *Server) Queued() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for c := range s.conns {
+	for _, c := range s.conns {
 		n += queued(c.raw)
 	}
 	return n
@@ -64,7 +89,7 @@ func (s *Server) Queued() (n int) {
 func (s *Server) Ended() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for c := range s.conns {
+	for _, c := range s.conns {
 		c.mu.Lock()
 		if c.state == ended {
 			n++

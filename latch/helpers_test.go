@@ -27,6 +27,9 @@ import (
 const patience = 20 * time.Second
 
 func TestMain(m *testing.M) {
+	if os.Getenv(parkAtOnce) != "" {
+		latch.ParkAtOnce()
+	}
 	code := m.Run()
 	if code == 0 {
 		if stacks := leaked(); stacks != "" {

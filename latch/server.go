@@ -57,11 +57,13 @@ type Server struct {
 	stopping atomic.Bool    // set under mu, by Shutdown and Close
 	closed   atomic.Bool    // set by Close
 	done     chan struct{}  // closed when stopping is set
-	running  sync.WaitGroup // the goroutines of connections
+	running  sync.WaitGroup // connections, and what else goes on for them
+	lot      *lot           // set before the first connection begins; nil: none is parked
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
-	conns     map[*conn]struct{}
+	conns     map[uint64]*conn
+	lastID    uint64
 }
 
 // NewServer returns a Server that serves nothing yet.
@@ -78,7 +80,7 @@ func NewServer(cfg Config) *Server {
 		log:       cfg.Logger,
 		done:      make(chan struct{}),
 		listeners: make(map[net.Listener]struct{}),
-		conns:     make(map[*conn]struct{}),
+		conns:     make(map[uint64]*conn),
 	}
 }
 
@@ -184,9 +186,38 @@ func (s *Server) start(nc net.Conn, seat seat) bool {
 	if s.stopping.Load() {
 		return false
 	}
-	s.conns[c] = struct{}{}
-	s.running.Go(c.serve)
+	if s.lastID++; s.lastID == 1 {
+		s.openLot()
+	}
+	c.id = s.lastID
+	s.conns[c.id] = c
+	s.running.Add(1)
+	go c.serve()
 	return true
+}
+
+// openLot has connections parked from here on. mu is held.
+func (s *Server) openLot() {
+	var err error
+	if s.lot, err = newLot(); err != nil {
+		s.log.Warn("idle connections take more memory than they need", "error", err)
+		return
+	}
+	go s.unpark()
+}
+
+// unpark gives parked connections their readers again, until the lot is closed.
+func (s *Server) unpark() {
+	s.lot.run(func(id uint64) {
+		s.mu.Lock()
+		c := s.conns[id]
+		s.mu.Unlock()
+		if c != nil { // else it has ended meanwhile
+			c.mu.Lock()
+			c.unpark()
+			c.mu.Unlock()
+		}
+	})
 }
 
 // forget drops a connection that has finished.
@@ -198,7 +229,7 @@ func (s *Server) forget(c *conn) {
 	s.cfg.Limit.leave(seat)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.conns, c)
+	delete(s.conns, c.id)
 }
 
 // Refuse stops accepting, refuses the JOINs that wait and all further ones, and
@@ -216,7 +247,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.Refuse()
 	over := make(chan struct{})
 	go func() {
-		s.running.Wait()
+		s.wait()
 		close(over)
 	}()
 	select {
@@ -235,8 +266,16 @@ func (s *Server) Close() error {
 	for _, c := range s.stop() {
 		c.hurry()
 	}
-	s.running.Wait()
+	s.wait()
 	return nil
+}
+
+// wait waits until all connections have ended, of a server that has stopped.
+func (s *Server) wait() {
+	s.running.Wait()
+	if s.lot != nil {
+		s.lot.close()
+	}
 }
 
 // stop stops accepting and returns the connections that there are.
@@ -250,7 +289,7 @@ func (s *Server) stop() []*conn {
 		l.Close()
 	}
 	conns := make([]*conn, 0, len(s.conns))
-	for c := range s.conns {
+	for _, c := range s.conns {
 		conns = append(conns, c)
 	}
 	return conns

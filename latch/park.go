@@ -1,0 +1,112 @@
+package latch
+
+import (
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// parkAfter is how long a joined client has to be silent for its connection to be
+// parked. Who joins and leaves at once is read by one goroutine all the time, as that
+// is cheaper; one that waits has no goroutine, as that is smaller, by more than half.
+var parkAfter = 100 * time.Millisecond
+
+// lot watches parked connections for their readers. It is an epoll instance of its own,
+// beside that of package net, which wakes only goroutines that wait.
+type lot struct {
+	file *os.File
+	raw  syscall.RawConn
+}
+
+// newLot makes a lot. Without one no connection is parked, which costs memory only.
+func newLot() (*lot, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil { // so that package os waits for it as for a socket
+		unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	l := &lot{file: os.NewFile(uintptr(fd), "epoll")}
+	if l.raw, err = l.file.SyscallConn(); err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *lot) close() { l.file.Close() }
+
+// watch has run tell, once, when there is something to read from a connection: input, its
+// end, or an error. again says that the connection has been watched before.
+func (l *lot) watch(c *conn, again bool) error {
+	op := unix.EPOLL_CTL_ADD
+	if again {
+		op = unix.EPOLL_CTL_MOD
+	}
+	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(uint32(c.id)), Pad: int32(uint32(c.id >> 32))}
+	var failed error
+	err := l.raw.Control(func(lot uintptr) {
+		err := c.raw.Control(func(fd uintptr) { failed = unix.EpollCtl(int(lot), op, int(fd), &event) })
+		if err != nil {
+			failed = err
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return failed
+}
+
+// run calls tell with the ids of connections from which there is something to read,
+// until the lot is closed.
+func (l *lot) run(tell func(id uint64)) {
+	events := make([]unix.EpollEvent, 128)
+	for {
+		n := 0
+		err := l.raw.Read(func(fd uintptr) bool {
+			var err error
+			if n, err = unix.EpollWait(int(fd), events, 0); err != nil && err != unix.EINTR {
+				panic("latch: connections cannot be watched: " + err.Error())
+			}
+			return n > 0 || err != nil
+		})
+		if err != nil {
+			return // closed
+		}
+		for _, e := range events[:max(n, 0)] {
+			tell(uint64(uint32(e.Pad))<<32 | uint64(uint32(e.Fd)))
+		}
+	}
+}
+
+// park lets the reader go, if the client has joined and nothing of it waits for more, and
+// if the connection is watched from here on. Then the reader must not touch it any more.
+// mu is held.
+func (c *conn) park() bool {
+	if c.state != joined || c.stays {
+		return false
+	}
+	l := c.srv.lot
+	if l == nil || len(c.in) > 0 || l.watch(c, c.watched) != nil {
+		c.stays = true
+		return false
+	}
+	inputs.Put(c.small)
+	c.in, c.small = nil, nil
+	c.watched, c.parked = true, true
+	return true
+}
+
+// unpark gives a parked connection a reader again, which reads before it may be let go.
+// mu is held.
+func (c *conn) unpark() {
+	if c.parked {
+		c.parked, c.stays = false, true
+		c.arm()
+		go c.serve()
+	}
+}
