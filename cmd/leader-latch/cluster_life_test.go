@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -181,6 +182,20 @@ func TestAnOperatorMakesAClusterAndChangesIt(t *testing.T) {
 		t.Errorf("what is left: %+v", c)
 	}
 	next.wantSilence()
+}
+
+// A node that learns of its removal while it stops says that no restart will do.
+func TestANodeThatStopsMayLearnOfItsRemoval(t *testing.T) {
+	t.Parallel()
+	all := cluster(t, 3, "leader_latch.dead_man_switch = off")
+	_, rest := raftLeader(t, all)
+	removed, other := rest[0], rest[1]
+	removed.pause()
+	other.order(exitOK, "cluster", "force-remove", removed.name)
+	removed.signal(syscall.SIGTERM)
+	removed.signal(syscall.SIGCONT)
+	removed.wantExit(exitPermanent)
+	wantContains(t, removed.logText(), "removed from the cluster")
 }
 
 // A node whose data folder was lost comes back under its name as a new one. While

@@ -206,7 +206,7 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
 	defer cancel()
 	if err := shutdown(stop, node.now(), servers, admin); err != nil && code == exitOK {
-		code = fail(exitFailed, err)
+		code = fail(exitCode(err), err)
 	}
 	log.Info("stopped")
 	return code
