@@ -45,6 +45,16 @@ func TestListenOptions(t *testing.T) {
 			t.Errorf("%s is %d, want %d", o.name, got, o.want)
 		}
 	}
+	lfd, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lfd.Close()
+	if _, err := unix.GetsockoptInt(int(lfd.Fd()), unix.IPPROTO_TCP, unix.TCP_RTO_MAX_MS); err == unix.ENOPROTOOPT {
+		t.Log("this kernel has no TCP_RTO_MAX_MS")
+	} else if got := sockopt(t, accepted, unix.IPPROTO_TCP, unix.TCP_RTO_MAX_MS); got != 1000 {
+		t.Errorf("TCP_RTO_MAX_MS is %d, want 1000", got)
+	}
 	if got := sockopt(t, l, unix.SOL_SOCKET, unix.SO_PROTOCOL); got != unix.IPPROTO_TCP {
 		t.Errorf("SO_PROTOCOL of the listener is %d, want TCP", got)
 	}
