@@ -65,6 +65,11 @@ const (
 	clientGrace   = 3 * time.Second
 )
 
+// closedFor is how long the node's kernel says again that a connection is closed. Whoever
+// is cut off all that time, but for answers to its own probes, hears of it by the next
+// probe that arrives, or misses the answers.
+const closedFor = 9 * time.Second
+
 var leftover = regexp.MustCompile(`^leader-latch-faults-(\d+)-`)
 
 // faultsAllowed leaves a test out where there can be no namespaces, unless the run
@@ -406,7 +411,8 @@ func (h *host) apply() {
 func (nw *network) troubled(kind string, links map[link]bool) (done func()) {
 	nw.mu.Lock()
 	defer nw.mu.Unlock()
-	tr := &latchtest.Trouble{Kind: kind, From: nw.now(), Limit: clientGivesUp + clientGrace}
+	tr := &latchtest.Trouble{Kind: kind, From: nw.now(), Limit: clientGivesUp + clientGrace,
+		Again: closedFor + clientGivesUp + clientGrace}
 	for l := range links {
 		nw.trouble[l] = append(nw.trouble[l], tr)
 	}

@@ -30,11 +30,13 @@ type Told struct {
 // Trouble is a time in which what a client knows may be older than what the
 // service has done about it, as no rule of the service can prevent: it is cut off
 // from its node, or paused. What it takes to be true too long must begin and end in
-// this time, and last no longer than Limit.
+// this time, and last no longer than Limit, or where trouble follows on trouble, no
+// longer than Again.
 type Trouble struct {
 	Kind     string
 	From, To time.Duration // To 0: it lasts
 	Limit    time.Duration // 0: none but To
+	Again    time.Duration // 0: it follows on none
 }
 
 func (t Trouble) covers(from, to time.Duration) bool {
@@ -163,11 +165,21 @@ func (v *Verdict) overlap(group string, a, b interval) {
 
 // excuse gives the kind of trouble that covers a time.
 func (view *View) excuse(from, to time.Duration) (kind string, ok bool) {
-	i := slices.IndexFunc(view.Trouble, func(t Trouble) bool { return t.covers(from, to) })
-	if i < 0 {
-		return "", false
+	if i := slices.IndexFunc(view.Trouble, func(t Trouble) bool { return t.covers(from, to) }); i >= 0 {
+		return view.Trouble[i].Kind, true
 	}
-	return view.Trouble[i].Kind, true
+	all := slices.SortedFunc(slices.Values(view.Trouble), func(a, b Trouble) int { return cmp.Compare(a.From, b.From) })
+	covered, again := from, false
+	for _, t := range all {
+		if t.From > covered || t.From >= to || t.Again < to-from {
+			continue
+		}
+		again = again || t.From > from
+		if covered = max(covered, t.To); t.To == 0 {
+			covered = to
+		}
+	}
+	return "in trouble again and again", again && covered >= to
 }
 
 // Unsettled says for each group in which it is so why not all open connections

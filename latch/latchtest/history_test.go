@@ -18,7 +18,8 @@ func at(second int, leader string, token uint64) Told {
 
 // with adds trouble from one second to another.
 func (v *View) with(kind string, from, to, limit int) *View {
-	v.Trouble = append(v.Trouble, Trouble{kind, time.Duration(from) * time.Second, time.Duration(to) * time.Second, time.Duration(limit) * time.Second})
+	v.Trouble = append(v.Trouble, Trouble{Kind: kind, From: time.Duration(from) * time.Second, To: time.Duration(to) * time.Second,
+		Limit: time.Duration(limit) * time.Second, Again: time.Duration(2*limit) * time.Second})
 	return v
 }
 
@@ -54,6 +55,9 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 		{"told late when cut off", []*View{view("a", 9, at(6, "a", 1)).with("cut", 4, 9, 4), view("b", 8, at(5, "b", 2))}, ""},
 		{"told too late when cut off", []*View{view("a", 9, at(7, "a", 1)).with("cut", 4, 9, 4), view("b", 6, at(5, "b", 2))}, ""},
 		{"told too late", []*View{view("a", 9, at(7, "a", 1)), view("b", 6, at(5, "b", 2))}, "with token 1 from 7s to 9s, after b"},
+		{"cut off again and again", []*View{view("a", 10, at(1, "a", 1)).with("cut", 3, 8, 3).with("cut", 7, 12, 3), view("b", 11, at(5, "b", 2))}, ""},
+		{"cut off again and again, and wrong for too long", []*View{view("a", 12, at(1, "a", 1)).with("cut", 3, 8, 3).with("cut", 7, 12, 3), view("b", 15, at(5, "b", 2))}, "two leaders for 7s"},
+		{"cut off, and again after a while", []*View{view("a", 10, at(1, "a", 1)).with("cut", 3, 7, 3).with("cut", 8, 12, 3), view("b", 11, at(5, "b", 2))}, "two leaders for 5s"},
 		{"paused until it knew", []*View{view("a", 8, at(1, "a", 1)).with("paused", 5, 8, 0), view("b", 9, at(5, "b", 2))}, ""},
 		{"wrong after the pause", []*View{view("a", 9, at(1, "a", 1)).with("paused", 5, 8, 0), view("b", 9, at(5, "b", 2))}, "two leaders for 4s"},
 	} {
