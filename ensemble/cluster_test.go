@@ -39,7 +39,7 @@ var addresses atomic.Int32
 
 func anAddress() string {
 	n := addresses.Add(1)
-	return fmt.Sprintf("127.%d.%d.%d:5324", 1+os.Getpid()%250, 1+n/250, 1+n%250)
+	return fmt.Sprintf("127.%d.%d.%d:5324", 121+os.Getpid()%120, 1+n/250, 1+n%250)
 }
 
 // start starts a node there.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -201,47 +200,63 @@ func TestCrashesAreKept(t *testing.T) {
 func TestTheFileOfCrashesIsMadeAnew(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "crash.log")
 	var told strings.Builder
-	synctest.Test(t, func(t *testing.T) {
-		l := &serviceLog{
-			Logger:  slog.New(slog.NewTextHandler(&told, nil)),
-			crash:   &crashFile{name: name},
-			hangups: make(chan os.Signal),
+	l := &serviceLog{Logger: slog.New(slog.NewTextHandler(&told, nil)), crash: &crashFile{name: name}}
+	if err := l.crash.open(); err != nil {
+		t.Fatal(err)
+	}
+	defer diskthread.SetCrashOutput(nil)
+	after := func(do error) {
+		t.Helper()
+		if do != nil {
+			t.Fatal(do)
 		}
-		if err := l.crash.open(); err != nil {
+		l.tendCrashes((*crashFile).look)
+	}
+	uses := func() bool {
+		info, err := os.Stat(name)
+		if err != nil {
 			t.Fatal(err)
 		}
-		defer diskthread.SetCrashOutput(nil)
-		go l.tend()
-		defer close(l.hangups)
-		after := func(do error) fs.FileInfo {
-			t.Helper()
-			if do != nil {
-				t.Fatal(do)
-			}
-			time.Sleep(logTend)
-			synctest.Wait()
-			info, err := os.Stat(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return info
-		}
-		first := l.crash.file
-		if after(nil); l.crash.file != first {
-			t.Error("opened again for nothing")
-		}
-		if made := after(os.Rename(name, name+".1")); !os.SameFile(made, l.crash.file) || os.SameFile(made, first) {
-			t.Error("the new file is not in use")
-		}
-		after(errors.Join(os.Remove(name), os.Mkdir(name, 0o750)))
-		time.Sleep(10 * logTend)
-		if made := after(os.Remove(name)); !os.SameFile(made, l.crash.file) {
-			t.Error("the newest file is not in use")
-		}
-	})
+		return os.SameFile(info, l.crash.file)
+	}
+
+	first := l.crash.file
+	if after(nil); l.crash.file != first {
+		t.Error("opened again for nothing")
+	}
+	if after(os.Rename(name, name+".1")); !uses() || os.SameFile(l.crash.file, first) {
+		t.Error("the new file is not in use")
+	}
+	after(errors.Join(os.Remove(name), os.Mkdir(name, 0o750)))
+	after(nil) // told once
+	if after(os.Remove(name)); !uses() {
+		t.Error("the newest file is not in use")
+	}
 	if text := told.String(); strings.Count(text, cannotReopen) != 1 || strings.Count(text, "\n") != 1 {
 		t.Errorf("told\n%s\nwant once: %s", text, cannotReopen)
 	}
+}
+
+// It is looked after from time to time.
+func TestTheFileOfCrashesIsTended(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "crash.log")
+	defer diskthread.SetCrashOutput(nil)
+	synctest.Test(t, func(t *testing.T) {
+		l := &serviceLog{Logger: slog.New(slog.DiscardHandler), crash: &crashFile{name: name}, hangups: make(chan os.Signal)}
+		if err := l.crash.open(); err != nil {
+			t.Fatal(err)
+		}
+		go l.tend()
+		defer close(l.hangups)
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(logTend)
+		synctest.Wait()
+		if _, err := os.Stat(name); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // The file of crashes is rotated at a start.

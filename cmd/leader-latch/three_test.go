@@ -18,7 +18,7 @@ import (
 // keep theirs over restarts, with one cluster port for all.
 func loopback() string {
 	n := loopbacks.Add(1)
-	return fmt.Sprintf("127.%d.%d.%d", 1+os.Getpid()%250, 1+n/250, 1+n%250)
+	return fmt.Sprintf("127.%d.%d.%d", 1+os.Getpid()%120, 1+n/250, 1+n%250)
 }
 
 var loopbacks atomic.Int32
