@@ -419,7 +419,8 @@ func (nw *network) troubled(kind string, links map[link]bool) (done func()) {
 	return func() {
 		nw.mu.Lock()
 		defer nw.mu.Unlock()
-		tr.To = nw.now() + clientGivesUp + clientGrace
+		tr.Over = nw.now()
+		tr.To = tr.Over + clientGivesUp + clientGrace
 	}
 }
 

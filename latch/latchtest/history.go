@@ -30,14 +30,23 @@ type Told struct {
 // Trouble is a time in which what a client knows may be older than what the
 // service has done about it, as no rule of the service can prevent: it is cut off
 // from its node, or paused. What it takes to be true too long must begin and end in
-// this time, and last no longer than Limit, or where trouble follows on trouble, no
-// longer than Again.
+// this time, and last no longer than Limit.
+//
+// Where trouble follows soon on trouble, before the client can have heard what it missed,
+// it is no longer than Again.
 type Trouble struct {
 	Kind     string
-	From, To time.Duration // To 0: it lasts
+	From, To time.Duration // To, some time after the trouble was over, 0: it lasts
 	Limit    time.Duration // 0: none but To
-	Again    time.Duration // 0: it follows on none
+	Over     time.Duration // when it was over
+	Again    time.Duration // 0: what follows on it is something else
 }
+
+// AgainAndAgain is the kind of trouble that follows on trouble.
+const AgainAndAgain = "in trouble again and again"
+
+// soon is within what time after its trouble is over a client hears what it missed.
+const soon = 2 * time.Second
 
 func (t Trouble) covers(from, to time.Duration) bool {
 	return t.From <= from && (t.To == 0 || to <= t.To) && (t.Limit == 0 || to-from <= t.Limit)
@@ -168,18 +177,19 @@ func (view *View) excuse(from, to time.Duration) (kind string, ok bool) {
 	if i := slices.IndexFunc(view.Trouble, func(t Trouble) bool { return t.covers(from, to) }); i >= 0 {
 		return view.Trouble[i].Kind, true
 	}
-	all := slices.SortedFunc(slices.Values(view.Trouble), func(a, b Trouble) int { return cmp.Compare(a.From, b.From) })
-	covered, again := from, false
-	for _, t := range all {
-		if t.From > covered || t.From >= to || t.Again < to-from {
-			continue
+	var over, covered time.Duration // of troubles that follow on one another
+	again := false
+	for _, t := range slices.SortedFunc(slices.Values(view.Trouble), func(a, b Trouble) int { return cmp.Compare(a.From, b.From) }) {
+		if t.To == 0 {
+			t.Over, t.To = math.MaxInt64, math.MaxInt64
 		}
-		again = again || t.From > from
-		if covered = max(covered, t.To); t.To == 0 {
-			covered = to
+		first := t.From <= from && t.To >= from
+		next := over > 0 && t.From > from && t.From < to && t.From <= over+soon && t.Over > over
+		if t.Again >= to-from && (first || next) {
+			over, covered, again = max(over, t.Over), max(covered, t.To), again || next
 		}
 	}
-	return "in trouble again and again", again && covered >= to
+	return AgainAndAgain, again && covered >= to
 }
 
 // Unsettled says for each group in which it is so why not all open connections

@@ -19,7 +19,20 @@ func at(second int, leader string, token uint64) Told {
 // with adds trouble from one second to another.
 func (v *View) with(kind string, from, to, limit int) *View {
 	v.Trouble = append(v.Trouble, Trouble{Kind: kind, From: time.Duration(from) * time.Second, To: time.Duration(to) * time.Second,
-		Limit: time.Duration(limit) * time.Second, Again: time.Duration(2*limit) * time.Second})
+		Limit: time.Duration(limit) * time.Second})
+	return v
+}
+
+// cut adds trouble that is over at a second, and heard of within 9, or within 18 where it
+// comes again.
+func (v *View) cut(from, over int) *View {
+	const s = time.Second
+	t := Trouble{Kind: "cut", From: time.Duration(from) * s, Limit: 9 * s, Again: 18 * s}
+	if over > 0 {
+		t.Over = time.Duration(over) * s
+		t.To = t.Over + 9*s
+	}
+	v.Trouble = append(v.Trouble, t)
 	return v
 }
 
@@ -55,9 +68,12 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 		{"told late when cut off", []*View{view("a", 9, at(6, "a", 1)).with("cut", 4, 9, 4), view("b", 8, at(5, "b", 2))}, ""},
 		{"told too late when cut off", []*View{view("a", 9, at(7, "a", 1)).with("cut", 4, 9, 4), view("b", 6, at(5, "b", 2))}, ""},
 		{"told too late", []*View{view("a", 9, at(7, "a", 1)), view("b", 6, at(5, "b", 2))}, "with token 1 from 7s to 9s, after b"},
-		{"cut off again and again", []*View{view("a", 10, at(1, "a", 1)).with("cut", 3, 8, 3).with("cut", 7, 12, 3), view("b", 11, at(5, "b", 2))}, ""},
-		{"cut off again and again, and wrong for too long", []*View{view("a", 12, at(1, "a", 1)).with("cut", 3, 8, 3).with("cut", 7, 12, 3), view("b", 15, at(5, "b", 2))}, "two leaders for 7s"},
-		{"cut off, and again after a while", []*View{view("a", 10, at(1, "a", 1)).with("cut", 3, 7, 3).with("cut", 8, 12, 3), view("b", 11, at(5, "b", 2))}, "two leaders for 5s"},
+		{"cut off again and again", []*View{view("a", 20, at(1, "a", 1)).cut(4, 8).cut(9, 12).cut(13, 14), view("b", 30, at(5, "b", 2))}, ""},
+		{"cut off again and for good", []*View{view("a", 20, at(1, "a", 1)).cut(4, 8).cut(9, 0), view("b", 30, at(5, "b", 2))}, ""},
+		{"cut off again and again, and wrong for too long", []*View{view("a", 24, at(1, "a", 1)).cut(4, 8).cut(9, 12).cut(13, 22), view("b", 30, at(5, "b", 2))}, "two leaders for 19s"},
+		{"cut off once, with a cut in that", []*View{view("a", 22, at(1, "a", 1)).cut(2, 40).cut(6, 7), view("b", 30, at(5, "b", 2))}, "two leaders for 17s"},
+		{"cut off, and again after a while", []*View{view("a", 22, at(1, "a", 1)).cut(4, 5).cut(13, 14), view("b", 30, at(5, "b", 2))}, "two leaders for 17s"},
+		{"cut off again, and heard of too late", []*View{view("a", 22, at(1, "a", 1)).cut(4, 8).cut(9, 12), view("b", 30, at(5, "b", 2))}, "two leaders for 17s"},
 		{"paused until it knew", []*View{view("a", 8, at(1, "a", 1)).with("paused", 5, 8, 0), view("b", 9, at(5, "b", 2))}, ""},
 		{"wrong after the pause", []*View{view("a", 9, at(1, "a", 1)).with("paused", 5, 8, 0), view("b", 9, at(5, "b", 2))}, "two leaders for 4s"},
 	} {
