@@ -14,6 +14,8 @@ func (s *Server) ParkNone() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lastID = 1
+	s.lot, _ = newLot()
+	s.lot.close()
 }
 
 // Parked returns how many connections have no reader.

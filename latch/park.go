@@ -2,6 +2,7 @@ package latch
 
 import (
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -16,8 +17,9 @@ var parkAfter = 100 * time.Millisecond
 // lot watches parked connections for their readers. It is an epoll instance of its own,
 // beside that of package net, which wakes only goroutines that wait.
 type lot struct {
-	file *os.File
-	raw  syscall.RawConn
+	file   *os.File
+	raw    syscall.RawConn
+	closed atomic.Bool
 }
 
 // newLot makes a lot. Without one no connection is parked, which costs memory only.
@@ -31,6 +33,10 @@ func newLot() (*lot, error) {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
 	l := &lot{file: os.NewFile(uintptr(fd), "epoll")}
+	if err := l.file.SetDeadline(time.Time{}); err != nil { // package os cannot wait for it
+		l.close()
+		return nil, err
+	}
 	if l.raw, err = l.file.SyscallConn(); err != nil {
 		l.close()
 		return nil, err
@@ -38,7 +44,10 @@ func newLot() (*lot, error) {
 	return l, nil
 }
 
-func (l *lot) close() { l.file.Close() }
+func (l *lot) close() {
+	l.closed.Store(true)
+	l.file.Close()
+}
 
 // watch has run tell, once, when there is something to read from a connection: input, its
 // end, or an error. again says that the connection has been watched before.
@@ -74,8 +83,11 @@ func (l *lot) run(tell func(id uint64)) {
 			}
 			return n > 0 || err != nil
 		})
-		if err != nil {
-			return // closed
+		switch {
+		case l.closed.Load():
+			return
+		case err != nil: // nobody would see the ends of those that are parked
+			panic("latch: connections cannot be watched: " + err.Error())
 		}
 		for _, e := range events[:max(n, 0)] {
 			tell(uint64(uint32(e.Pad))<<32 | uint64(uint32(e.Fd)))
@@ -91,7 +103,12 @@ func (c *conn) park() bool {
 		return false
 	}
 	l := c.srv.lot
-	if l == nil || len(c.in) > 0 || l.watch(c, c.watched) != nil {
+	if l == nil || len(c.in) > 0 {
+		c.stays = true
+		return false
+	}
+	if err := l.watch(c, c.watched); err != nil {
+		c.srv.unwatched.Do(func() { go c.srv.log.Warn(tooMuchMemory, "error", err) })
 		c.stays = true
 		return false
 	}

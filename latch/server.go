@@ -52,13 +52,14 @@ var ErrServerClosed = errors.New("latch: server closed")
 // Server serves elections to TCP clients. Its methods may be called from any
 // goroutine.
 type Server struct {
-	cfg      Config
-	log      *slog.Logger
-	stopping atomic.Bool    // set under mu, by Shutdown and Close
-	closed   atomic.Bool    // set by Close
-	done     chan struct{}  // closed when stopping is set
-	running  sync.WaitGroup // connections, and what else goes on for them
-	lot      *lot           // set before the first connection begins; nil: none is parked
+	cfg       Config
+	log       *slog.Logger
+	stopping  atomic.Bool    // set under mu, by Shutdown and Close
+	closed    atomic.Bool    // set by Close
+	done      chan struct{}  // closed when stopping is set
+	running   sync.WaitGroup // connections, and what else goes on for them
+	unwatched sync.Once      // told that connections cannot be watched
+	lot       *lot           // set before the first connection begins; nil: none is parked
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
@@ -128,7 +129,7 @@ func (s *Server) Serve(l net.Listener) error {
 // something, or one that came in with the connection (accept(2)).
 func passes(err error) bool {
 	for _, e := range []syscall.Errno{
-		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ENOSPC,
 		syscall.ECONNABORTED, syscall.EPERM, syscall.EPROTO, syscall.ENETDOWN,
 		syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.EHOSTUNREACH, syscall.ENONET,
 	} {
@@ -196,11 +197,13 @@ func (s *Server) start(nc net.Conn, seat seat) bool {
 	return true
 }
 
+const tooMuchMemory = "idle connections take more memory than they need: they cannot be watched by an epoll instance"
+
 // openLot has connections parked from here on. mu is held.
 func (s *Server) openLot() {
 	var err error
 	if s.lot, err = newLot(); err != nil {
-		s.log.Warn("idle connections take more memory than they need", "error", err)
+		s.log.Warn(tooMuchMemory, "error", err)
 		return
 	}
 	go s.unpark()

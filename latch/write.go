@@ -153,6 +153,7 @@ func (c *conn) drained() {
 	case leaving:
 		c.hangUp()
 	default:
+		c.stays = false
 		c.arm()
 	}
 }
