@@ -8,8 +8,9 @@ import (
 
 // Raft tells followers how far the log is committed with the next entry, or
 // when none comes for a while (CommitTimeout, once or twice): a follower's
-// clients would wait that long for what is decided already. So the raft leader,
-// having applied an entry that matters to clients, sends its followers a hint:
+// clients would wait that long for what is decided already, its lease for what
+// prolongs it, and a raft leader that died would have been heard of later than it
+// was. So the raft leader, having applied an entry, sends its followers a hint:
 // an ordinary AppendEntries without entries, whose commit index is that entry.
 // It is what Raft itself could send at that moment, of the term of that entry,
 // and only while this node leads in that term; a follower checks it against its

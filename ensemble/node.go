@@ -250,17 +250,16 @@ func (n *Node) applied(s *State, effects []Effect, term uint64) {
 	n.noteCluster(s)
 	for _, e := range effects {
 		switch e := e.(type) {
-		case Renewed: // nobody waits for it
 		case Removed:
 			go n.dropped(e.Node) // closes connections; nothing waits here
 		case Opened:
 			if e.Node == n.self {
 				n.checkCounter(e.Counter)
 			}
-			n.hintFollowers(s.index, term)
-		default:
-			n.hintFollowers(s.index, term)
 		}
+	}
+	if len(effects) > 0 {
+		n.hintFollowers(s.index, term)
 	}
 	n.mu.Lock()
 	defer n.unlock()
@@ -558,10 +557,15 @@ func (n *Node) stop(ctx context.Context) error {
 	go func() { released <- n.release() }()
 	select {
 	case e := <-released:
-		return cmp.Or(err, e)
+		err = cmp.Or(err, e)
 	case <-ctx.Done():
-		return cmp.Or(err, fmt.Errorf("stop: %w", context.Cause(ctx)))
+		err = cmp.Or(err, fmt.Errorf("stop: %w", context.Cause(ctx)))
 	}
+	var forGood *PermanentError
+	if f := n.Err(); errors.As(f, &forGood) {
+		return f // learned of meanwhile, it is what the next start would say
+	}
+	return err
 }
 
 // retire closes all connections and ends the session. It may be called again.

@@ -469,7 +469,7 @@ func TestAllIsClosedInTimeHoweverManyThereAre(t *testing.T) {
 			if begins := timing.Lease - timing.early(members); killed <= begins {
 				t.Errorf("%s: %d members are killed after %v, before they are closed in order from %v on", timing.Name, members, killed, begins)
 			}
-			if left := timing.Lease - timing.early(members); left < timing.Renew+2*timing.Heartbeat/2 {
+			if left := timing.Lease - timing.early(members); left < timing.Renew+timing.Heartbeat*5/4+20*time.Millisecond {
 				t.Errorf("%s: with %d members only %v are left to renew in", timing.Name, members, left)
 			}
 		}

@@ -183,11 +183,10 @@ func TestALostRaftLeaderIsReplacedInTime(t *testing.T) {
 		const deaths = 15
 		var took []time.Duration
 		for range deaths {
-			i := slices.IndexFunc(w.hosts, func(h *host) bool { return h.node.leads.Load() != 0 })
-			lost := w.hosts[i]
+			lost := w.raftLeader()
 			lost.crash()
 			died := time.Now()
-			for !slices.ContainsFunc(w.hosts, func(h *host) bool { return h.node != nil && h.node.leads.Load() != 0 }) {
+			for w.raftLeader() == nil {
 				if time.Since(died) > time.Minute {
 					t.Fatal("no raft leader any more")
 				}
@@ -242,7 +241,16 @@ func newWorld(t *testing.T, seed uint64, mutate mutation) *world {
 
 // whole reports whether all nodes run, in one cluster, and answer JOINs.
 func (w *world) whole() bool {
-	return !slices.ContainsFunc(w.hosts, func(h *host) bool { return h.node == nil || !h.ready() || h.node.size() != 3 })
+	return !slices.ContainsFunc(w.hosts, func(h *host) bool { return h.node == nil || !h.ready() || h.node.size() != 3 }) && w.raftLeader() != nil
+}
+
+// raftLeader is the host of the raft leader, nil while there is none.
+func (w *world) raftLeader() *host {
+	i := slices.IndexFunc(w.hosts, func(h *host) bool { return h.node != nil && h.node.leads.Load() != 0 })
+	if i < 0 {
+		return nil
+	}
+	return w.hosts[i]
 }
 
 // orders is what clients saw of joining and leaving, by group.
