@@ -6,7 +6,7 @@ import (
 )
 
 // Timing is how soon a silent node's members are replaced, and all that hangs
-// on it: the table of DESIGN.md, rule 7. [Timing.Check] holds the
+// on it (DESIGN.md, rule 7). [Timing.Check] holds the
 // inequality that makes it safe.
 type Timing struct {
 	Name      string

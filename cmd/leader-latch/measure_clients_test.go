@@ -56,8 +56,8 @@ func (a *audience) expect(listeners int) *change {
 	return ch
 }
 
-// assemble has n clients join a group, spread over the nodes, 32 at a time.
-func assemble(t testing.TB, nodes []*member, group string, n int) *audience {
+// assemble has n clients join a group, spread over the nodes, so many at a time.
+func assemble(t testing.TB, nodes []*member, group string, n, atOnce int) *audience {
 	t.Helper()
 	a := &audience{t: t, members: make(map[string]*caller)}
 	all := make([]*caller, n)
@@ -69,7 +69,7 @@ func assemble(t testing.TB, nodes []*member, group string, n int) *audience {
 		}
 	})
 	var leader atomic.Pointer[string]
-	if err := inParallel(n, 32, func(i int) error {
+	if err := inParallel(n, atOnce, func(i int) error {
 		c, err := call(nodes[i%len(nodes)].addr, fmt.Sprint("m", i))
 		if err != nil {
 			return err

@@ -269,7 +269,8 @@ func measureFanOut(t *testing.T) {
 	for _, c := range []struct {
 		members int
 		where   string
-	}{{1000, "at all nodes"}, {10000, "at all nodes"}, {10000, "at one node"}} {
+		atOnce  int
+	}{{1000, "at all nodes", 32}, {10000, "at all nodes", 32}, {10000, "at one node", 512}} {
 		t.Run(fmt.Sprint(c.members, " ", c.where), func(t *testing.T) {
 			all := timed(t, 3, "normal")
 			n, limited := affordable(fewer(c.members))
@@ -279,8 +280,8 @@ func measureFanOut(t *testing.T) {
 				at = []*member{follower.member}
 			}
 			began := time.Now()
-			a := assemble(t, at, "fan-out", n)
-			row(fmt.Sprintf("%d members of one group joined %s, 32 at a time", n, c.where), "%.2f s%s", time.Since(began).Seconds(), limited)
+			a := assemble(t, at, "fan-out", n, c.atOnce)
+			row(fmt.Sprintf("%d members of one group joined %s, %d at a time", n, c.where, c.atOnce), "%.2f s%s", time.Since(began).Seconds(), limited)
 
 			joins := startOutsider(t, "joins", follower.addr)
 			quiet := latencies(joins.timesOf(func() { time.Sleep(time.Second) }))

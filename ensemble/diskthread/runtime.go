@@ -55,7 +55,7 @@ var ofRuntime = sync.OnceValues(func() (r runtimeFiles, err error) {
 	for _, l := range links {
 		fd, _ := strconv.Atoi(l.Name())
 		switch to, _ := os.Readlink(filepath.Join(open, l.Name())); {
-		case strings.HasPrefix(to, "anon_inode:[event"):
+		case strings.HasPrefix(to, "anon_inode:[event"): // nobody else has made one yet
 			r.poller = append(r.poller, fd)
 		case slices.Contains(os.Args, "-test.testlogfile="+to):
 			r.test = append(r.test, fd)
