@@ -110,7 +110,7 @@ func (n *Node) startRaft() error {
 	c.ElectionTimeout = n.cfg.Timing.Heartbeat
 	c.LeaderLeaseTimeout = n.cfg.Timing.Heartbeat / 10 * 9 // below Heartbeat however often that is missed: see missRaftLeader
 	c.CommitTimeout = 200 * time.Millisecond               // of what no hint tells
-	c.MaxAppendEntries = 64 // without BatchApplyCh: what waits in that has no answer when Raft shuts down
+	c.MaxAppendEntries = 64                                // without BatchApplyCh: what waits in that has no answer when Raft shuts down
 	c.SnapshotInterval = 30 * time.Second
 	c.SnapshotThreshold = snapshotEntries
 	c.TrailingLogs = trailingEntries
