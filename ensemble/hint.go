@@ -87,7 +87,7 @@ func (n *Node) sendHints(to NodeID, wake <-chan struct{}) {
 				break
 			}
 			var answer raft.AppendEntriesResponse
-			err := t.AppendEntries(raft.ServerID(to), "", &raft.AppendEntriesRequest{
+			err := t.NetworkTransport.AppendEntries(raft.ServerID(to), "", &raft.AppendEntriesRequest{
 				RPCHeader:         header,
 				Term:              c.term,
 				PrevLogEntry:      c.index,

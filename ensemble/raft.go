@@ -91,7 +91,15 @@ func (n *Node) startRaft() error {
 		}
 		return n.addressOf(s), nil
 	})
-	n.transport = &transport{NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	leadsIn := func(term uint64) bool { // Raft may ask before its start returns
+		select {
+		case <-n.started:
+			return n.leadsIn(term)
+		case <-n.done:
+			return false
+		}
+	}
+	n.transport = &transport{leadsIn: leadsIn, done: n.done, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:                layer,
 		ServerAddressProvider: layer,
 		MaxPool:               3,

@@ -2,7 +2,9 @@ package ensemble
 
 import (
 	"errors"
+	"io"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -10,11 +12,20 @@ import (
 // transport is Raft's, with an end: Raft handles heartbeats on goroutines of the
 // transport, for which its Shutdown does not wait, and panics in one that finds
 // the store closed.
+//
+// And it tells Raft that a node cannot be reached when that node can be reached again.
+// After each failure Raft waits twice as long as before, up to 10 s, with the entries that
+// a node needs: one that was away for a minute would be back that much later.
 type transport struct {
 	*raft.NetworkTransport
+	leadsIn func(term uint64) bool
+	done    <-chan struct{}
 
 	mu    sync.RWMutex // held, shared, over the handling of a heartbeat
 	ended bool
+
+	answering sync.Mutex
+	answers   map[raft.ServerID]chan struct{} // closed when the node answers a heartbeat
 }
 
 // errCompacted: what was to be sent has just gone into a snapshot.
@@ -29,7 +40,57 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args 
 			return errCompacted
 		}
 	}
-	return t.NetworkTransport.AppendEntries(id, to, args, answer)
+	err := t.NetworkTransport.AppendEntries(id, to, args, answer)
+	switch heartbeat := args.PrevLogEntry == 0 && args.LeaderCommitIndex == 0 && len(args.Entries) == 0; {
+	case err == nil && heartbeat:
+		t.answered(id)
+	case err != nil && !heartbeat:
+		t.awaitAnswer(id, args.Term)
+	}
+	return err
+}
+
+// InstallSnapshot implements [raft.Transport].
+func (t *transport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, args *raft.InstallSnapshotRequest, answer *raft.InstallSnapshotResponse, data io.Reader) error {
+	err := t.NetworkTransport.InstallSnapshot(id, to, args, answer, data)
+	if err != nil {
+		t.awaitAnswer(id, args.Term)
+	}
+	return err
+}
+
+// answered notes that a node has answered a heartbeat.
+func (t *transport) answered(id raft.ServerID) {
+	t.answering.Lock()
+	defer t.answering.Unlock()
+	if answer := t.answers[id]; answer != nil {
+		close(answer)
+		delete(t.answers, id)
+	}
+}
+
+// awaitAnswer waits for an answer to a heartbeat, sent for as long as this node is the
+// raft leader of the term.
+func (t *transport) awaitAnswer(id raft.ServerID, term uint64) {
+	t.answering.Lock()
+	answer := t.answers[id]
+	if answer == nil {
+		answer = make(chan struct{})
+		if t.answers == nil {
+			t.answers = make(map[raft.ServerID]chan struct{})
+		}
+		t.answers[id] = answer
+	}
+	t.answering.Unlock()
+	for t.leadsIn(term) {
+		select {
+		case <-answer:
+			return
+		case <-t.done:
+			return
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // SetHeartbeatHandler implements [raft.Transport].

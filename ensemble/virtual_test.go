@@ -174,6 +174,26 @@ func playInBubble(t *testing.T, seed uint64, mutate mutation) *world {
 	return w
 }
 
+// A node that comes back has what it missed at once, however long it was away.
+func TestANodeThatWasAwayForLongIsSoonBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, mutateNothing)
+		for _, away := range []time.Duration{10 * time.Second, 3 * time.Minute} {
+			h := w.hosts[slices.IndexFunc(w.hosts, func(h *host) bool { return h != w.raftLeader() })]
+			h.crash()
+			time.Sleep(away)
+			h.start()
+			began := time.Now()
+			w.until("it is back", time.Minute, h.ready)
+			took := time.Since(began)
+			t.Logf("away for %v, back after %v", away, took)
+			if took > 2*time.Second {
+				t.Errorf("away for %v, back after %v", away, took)
+			}
+		}
+	})
+}
+
 // A raft leader that dies is missed within a timeout and a quarter, and the next one is
 // elected at once, unless the two others stand at the same moment. Raft by itself takes
 // 2.2 timeouts on average.
