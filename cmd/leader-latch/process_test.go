@@ -245,6 +245,9 @@ func TestGracefulStop(t *testing.T) {
 			if closing < 0 || ended < closing || stopped < ended {
 				t.Errorf("not in the order closing, session ended, stopped:\n%s", log)
 			}
+			if strings.Contains(log, "[error]") {
+				t.Errorf("something went wrong:\n%s", log)
+			}
 			p = start(t, dir)
 			p.join("g0", "m0", "m0")
 			p.signal(sig)
