@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/raft"
 )
 
 func TestOneProcessAtATimeHoldsTheFolder(t *testing.T) {
@@ -58,11 +60,7 @@ func TestFoldersThatAreRefused(t *testing.T) {
 	snapped := t.TempDir() // its log begins behind a snapshot
 	n = startNode(t, snapped, nil)
 	join(t, n, "g", "a").wantTold("a")
-	c := n.raft.ReloadableConfig()
-	c.TrailingLogs = 1
-	if err := n.raft.ReloadConfig(c); err != nil {
-		t.Fatal(err)
-	}
+	n.reloadRaft(func(c *raft.ReloadableConfig) { c.TrailingLogs = 1 })
 	if err := n.raft.Snapshot().Error(); err != nil {
 		t.Fatal(err)
 	}

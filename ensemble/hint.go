@@ -8,9 +8,9 @@ import (
 
 // Raft tells followers how far the log is committed with the next entry, or
 // when none comes for a while (CommitTimeout, once or twice): a follower's
-// clients would wait that long for what is decided already, its lease for what
-// prolongs it, and a raft leader that died would have been heard of later than it
-// was. So the raft leader, having applied an entry, sends its followers a hint:
+// clients would wait that long for what is decided already, and its lease for what
+// prolongs it; and of a raft leader that dies meanwhile it would know a sign of life
+// that it takes for a later one. So the raft leader, having applied an entry, sends its followers a hint:
 // an ordinary AppendEntries without entries, whose commit index is that entry.
 // It is what Raft itself could send at that moment, of the term of that entry,
 // and only while this node leads in that term; a follower checks it against its
@@ -108,7 +108,13 @@ func (n *Node) sendHints(to NodeID, wake <-chan struct{}) {
 }
 
 // leadsIn reports whether this node is the raft leader of a term: it was in the
-// role at one moment between two at which the term was that.
+// role at one moment between two at which the term was that. Raft may ask before its
+// start returns.
 func (n *Node) leadsIn(term uint64) bool {
+	select {
+	case <-n.started:
+	case <-n.done:
+		return false
+	}
 	return n.raft.CurrentTerm() == term && n.raft.State() == raft.Leader && n.raft.CurrentTerm() == term
 }

@@ -561,8 +561,7 @@ func (n *Node) stop(ctx context.Context) error {
 	case <-ctx.Done():
 		err = cmp.Or(err, fmt.Errorf("stop: %w", context.Cause(ctx)))
 	}
-	var forGood *PermanentError
-	if f := n.Err(); errors.As(f, &forGood) {
+	if f, ok := errors.AsType[*PermanentError](n.Err()); ok {
 		return f // learned of meanwhile, it is what the next start would say
 	}
 	return err

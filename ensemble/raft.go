@@ -91,15 +91,7 @@ func (n *Node) startRaft() error {
 		}
 		return n.addressOf(s), nil
 	})
-	leadsIn := func(term uint64) bool { // Raft may ask before its start returns
-		select {
-		case <-n.started:
-			return n.leadsIn(term)
-		case <-n.done:
-			return false
-		}
-	}
-	n.transport = &transport{leadsIn: leadsIn, done: n.done, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	n.transport = newTransport(n.leadsIn, n.done, &raft.NetworkTransportConfig{
 		Stream:                layer,
 		ServerAddressProvider: layer,
 		MaxPool:               3,
@@ -109,16 +101,17 @@ func (n *Node) startRaft() error {
 		MaxRPCsInFlight: 1,
 		Timeout:         max(2*time.Second, 2*n.cfg.Timing.Heartbeat),
 		Logger:          logger,
-	})}
+	})
 
 	leading := make(chan bool, 1)
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(n.self)
 	c.HeartbeatTimeout = n.cfg.Timing.Heartbeat
 	c.ElectionTimeout = n.cfg.Timing.Heartbeat
-	c.LeaderLeaseTimeout = n.cfg.Timing.Heartbeat / 10 * 9 // below Heartbeat however often that is missed: see missRaftLeader
-	c.CommitTimeout = 200 * time.Millisecond               // of what no hint tells
-	c.MaxAppendEntries = 64                                // without BatchApplyCh: what waits in that has no answer when Raft shuts down
+	// Less than HeartbeatTimeout, which missRaftLeader shortens, by a nanosecond each time.
+	c.LeaderLeaseTimeout = n.cfg.Timing.Heartbeat / 10 * 9
+	c.CommitTimeout = 200 * time.Millisecond // for what a hint did not tell
+	c.MaxAppendEntries = 64                  // without BatchApplyCh: what waits in that has no answer when Raft shuts down
 	c.SnapshotInterval = 30 * time.Second
 	c.SnapshotThreshold = snapshotEntries
 	c.TrailingLogs = trailingEntries
@@ -197,6 +190,17 @@ func (n *Node) endRaft() error {
 	err := shutdown.Error()
 	n.transport.end()
 	return err
+}
+
+// reloadRaft changes settings of Raft while it runs.
+func (n *Node) reloadRaft(change func(*raft.ReloadableConfig)) {
+	n.reloading.Lock()
+	defer n.reloading.Unlock()
+	c := n.raft.ReloadableConfig()
+	change(&c)
+	if err := n.raft.ReloadConfig(c); err != nil {
+		n.log.Error("Raft goes on with its settings", "error", err)
+	}
 }
 
 // checkState makes sure that Raft's state is what the folder says: there, and

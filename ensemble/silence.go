@@ -50,14 +50,3 @@ func (n *Node) watchSilence() {
 func (n *Node) missRaftLeader() {
 	n.reloadRaft(func(c *raft.ReloadableConfig) { c.HeartbeatTimeout-- })
 }
-
-// reloadRaft changes settings of Raft while it runs.
-func (n *Node) reloadRaft(change func(*raft.ReloadableConfig)) {
-	n.reloading.Lock()
-	defer n.reloading.Unlock()
-	c := n.raft.ReloadableConfig()
-	change(&c)
-	if err := n.raft.ReloadConfig(c); err != nil {
-		n.log.Error("Raft goes on with its settings", "error", err)
-	}
-}

@@ -28,6 +28,15 @@ type transport struct {
 	answers   map[raft.ServerID]chan struct{} // closed when the node answers a heartbeat
 }
 
+func newTransport(leadsIn func(term uint64) bool, done <-chan struct{}, c *raft.NetworkTransportConfig) *transport {
+	return &transport{
+		NetworkTransport: raft.NewNetworkTransportWithConfig(c),
+		leadsIn:          leadsIn,
+		done:             done,
+		answers:          make(map[raft.ServerID]chan struct{}),
+	}
+}
+
 // errCompacted: what was to be sent has just gone into a snapshot.
 var errCompacted = errors.New("an entry that is in a snapshot by now")
 
@@ -76,9 +85,6 @@ func (t *transport) awaitAnswer(id raft.ServerID, term uint64) {
 	answer := t.answers[id]
 	if answer == nil {
 		answer = make(chan struct{})
-		if t.answers == nil {
-			t.answers = make(map[raft.ServerID]chan struct{})
-		}
 		t.answers[id] = answer
 	}
 	t.answering.Unlock()

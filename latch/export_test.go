@@ -18,6 +18,20 @@ func (s *Server) ParkNone() {
 	s.lot.close()
 }
 
+// Staying returns how many connections were to be parked and could not be.
+func (s *Server) Staying() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.conns {
+		c.mu.Lock()
+		if c.stays {
+			n++
+		}
+		c.mu.Unlock()
+	}
+	return n
+}
+
 // Parked returns how many connections have no reader.
 func (s *Server) Parked() (n int) {
 	s.mu.Lock()

@@ -2,7 +2,6 @@ package latch
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -30,13 +29,7 @@ var listenOptions = []struct {
 	{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 9 * 1000}, // ms
 	{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
 	{"SO_SNDBUF", unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer},
-	{optRTOMax, unix.IPPROTO_TCP, unix.TCP_RTO_MAX_MS, 1000},
 }
-
-// optRTOMax has what was lost sent again every second, instead of after a pause that
-// doubles: a client whose link is back learns soon what it has missed. Linux has it since
-// 6.15, and older ones do without.
-const optRTOMax = "TCP_RTO_MAX_MS"
 
 // Listen listens on a TCP address for a [Server], with the options that
 // connections need: those that find dead hosts, and a small send buffer.
@@ -62,13 +55,15 @@ func Listen(ctx context.Context, network, address string) (net.Listener, error) 
 
 func setListenOptions(fd int) error {
 	for _, o := range listenOptions {
-		err := unix.SetsockoptInt(fd, o.level, o.opt, o.value)
-		if o.name == optRTOMax && errors.Is(err, unix.ENOPROTOOPT) {
-			continue
-		}
-		if err != nil {
+		if err := unix.SetsockoptInt(fd, o.level, o.opt, o.value); err != nil {
 			return fmt.Errorf("set %s to %d: %w", o.name, o.value, err)
 		}
+	}
+	// What was lost is sent again every second, instead of after a pause that doubles: a
+	// client whose link is back soon learns what it has missed. Linux before 6.15 has this
+	// not, and does without.
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_RTO_MAX_MS, 1000); err != nil && err != unix.ENOPROTOOPT {
+		return fmt.Errorf("set TCP_RTO_MAX_MS to 1000: %w", err)
 	}
 	return nil
 }

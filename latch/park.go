@@ -1,6 +1,7 @@
 package latch
 
 import (
+	"cmp"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -49,25 +50,19 @@ func (l *lot) close() {
 	l.file.Close()
 }
 
-// watch has run tell, once, when there is something to read from a connection: input, its
-// end, or an error. again says that the connection has been watched before.
+// watch has run tell of a connection, once, when there is something to read: input, its end, or an
+// error. again says that the connection has been watched before.
 func (l *lot) watch(c *conn, again bool) error {
 	op := unix.EPOLL_CTL_ADD
 	if again {
 		op = unix.EPOLL_CTL_MOD
 	}
 	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(uint32(c.id)), Pad: int32(uint32(c.id >> 32))}
-	var failed error
+	var closed, failed error
 	err := l.raw.Control(func(lot uintptr) {
-		err := c.raw.Control(func(fd uintptr) { failed = unix.EpollCtl(int(lot), op, int(fd), &event) })
-		if err != nil {
-			failed = err
-		}
+		closed = c.raw.Control(func(fd uintptr) { failed = unix.EpollCtl(int(lot), op, int(fd), &event) })
 	})
-	if err != nil {
-		return err
-	}
-	return failed
+	return cmp.Or(err, closed, failed)
 }
 
 // run calls tell with the ids of connections from which there is something to read,
@@ -93,6 +88,32 @@ func (l *lot) run(tell func(id uint64)) {
 			tell(uint64(uint32(e.Pad))<<32 | uint64(uint32(e.Fd)))
 		}
 	}
+}
+
+const tooMuchMemory = "idle connections take more memory than they need: they cannot be watched by an epoll instance"
+
+// openLot has connections parked from here on. mu is held.
+func (s *Server) openLot() {
+	var err error
+	if s.lot, err = newLot(); err != nil {
+		s.log.Warn(tooMuchMemory, "error", err)
+		return
+	}
+	go s.unpark()
+}
+
+// unpark gives parked connections their readers again, until the lot is closed.
+func (s *Server) unpark() {
+	s.lot.run(func(id uint64) {
+		s.mu.Lock()
+		c := s.conns[id]
+		s.mu.Unlock()
+		if c != nil { // else it has ended meanwhile
+			c.mu.Lock()
+			c.unpark()
+			c.mu.Unlock()
+		}
+	})
 }
 
 // park lets the reader go, if the client has joined and nothing of it waits for more, and

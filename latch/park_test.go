@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"testing"
-	"time"
 )
 
 // parkAtOnce is set where the tests run with connections that are parked at once.
@@ -81,10 +80,8 @@ func TestWithoutParking(t *testing.T) {
 	f := serve(t)
 	f.s.ParkNone()
 	a, b := f.join("g", "a", "a"), f.join("g", "b", "a")
-	time.Sleep(200 * time.Millisecond) // longer than until they would be
-	if n := f.s.Parked(); n != 0 {
-		t.Errorf("%d are parked", n)
-	}
+	eventually(t, "both are to be parked, and stay", func() bool { return f.s.Staying() == 2 && f.s.Parked() == 0 })
+	eventually(t, "that is told of", func() bool { return len(f.log.lines("cannot be watched")) == 1 })
 	b.send("HELLO")
 	b.want("ERROR")
 	a.TCPConn.Close()

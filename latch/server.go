@@ -197,32 +197,6 @@ func (s *Server) start(nc net.Conn, seat seat) bool {
 	return true
 }
 
-const tooMuchMemory = "idle connections take more memory than they need: they cannot be watched by an epoll instance"
-
-// openLot has connections parked from here on. mu is held.
-func (s *Server) openLot() {
-	var err error
-	if s.lot, err = newLot(); err != nil {
-		s.log.Warn(tooMuchMemory, "error", err)
-		return
-	}
-	go s.unpark()
-}
-
-// unpark gives parked connections their readers again, until the lot is closed.
-func (s *Server) unpark() {
-	s.lot.run(func(id uint64) {
-		s.mu.Lock()
-		c := s.conns[id]
-		s.mu.Unlock()
-		if c != nil { // else it has ended meanwhile
-			c.mu.Lock()
-			c.unpark()
-			c.mu.Unlock()
-		}
-	})
-}
-
 // forget drops a connection that has finished.
 func (s *Server) forget(c *conn) {
 	seat := seatRegular
