@@ -288,8 +288,14 @@ leader_latch.timing = calm
 // the file of that name, and waits until its listener is bound.
 func serveFile(t testing.TB, conf, log string, stderr io.Writer) *proc {
 	t.Helper()
+	return serveBy(t, conf, log, stderr, func(p *proc) *exec.Cmd { return p.program("serve") })
+}
+
+// serveBy is serveFile with the command that starts the node.
+func serveBy(t testing.TB, conf, log string, stderr io.Writer, command func(p *proc) *exec.Cmd) *proc {
+	t.Helper()
 	p := &proc{t: t, conf: conf, log: log, gone: make(chan struct{})}
-	p.cmd = p.program("serve")
+	p.cmd = command(p)
 	p.cmd.Stderr = stderr
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

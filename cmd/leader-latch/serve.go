@@ -41,6 +41,7 @@ leader_latch.minimum_nodes) and win over the file.`,
 			if len(args) > 0 {
 				return e.usageError("serve", "unknown argument %q", args[0])
 			}
+			relaxTimers()
 			conf, warnings, err := riakconf.Load(config, overrides()...)
 			if err != nil {
 				return e.problems(exitPermanent, nil, err)

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// Every thread counts, above all the one that Go's runtime starts before main.
+func TestAllThreadsHaveTheTimerSlack(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("the kernel tells of other processes' slack only to root")
+	}
+	p := start(t, t.TempDir())
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", p.cmd.Process.Pid))
+	if err != nil || len(threads) < 2 {
+		t.Fatalf("threads %v, %v", threads, err)
+	}
+	for _, thread := range threads {
+		slack, err := os.ReadFile("/proc/" + filepath.Base(thread) + "/timerslack_ns")
+		if os.IsNotExist(err) {
+			continue // it has ended
+		}
+		if got, want := strings.TrimSpace(string(slack)), strconv.Itoa(int(timerSlack)); err != nil || got != want {
+			t.Errorf("thread %s has a slack of %s ns, %v; want %s", filepath.Base(thread), got, err, want)
+		}
+	}
+}
+
+// Where the program cannot be executed anew, it serves as it is, and with all the open
+// files that it may have.
+func TestWithoutTimerSlack(t *testing.T) {
+	t.Parallel()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ why, launch string }{
+		{"its file has gone", `cp "$1" "$2/gone"; exec 3<"$2/gone"; rm "$2/gone"; ulimit -Sn 300; exec /proc/self/fd/3 serve`},
+		{"its threads are real-time", `ulimit -Sn 300; exec chrt --fifo 1 "$1" serve`},
+	} {
+		t.Run(c.why, func(t *testing.T) {
+			if err := exec.Command("chrt", "--fifo", "1", "true").Run(); err != nil && strings.Contains(c.launch, "chrt") {
+				t.Skip("no real-time threads here: ", err)
+			}
+			dir := t.TempDir()
+			conf := writeConf(t, dir)
+			log := filepath.Join(dir, "stderr")
+			out, err := os.Create(log)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer out.Close()
+			p := serveBy(t, conf, log, out, func(p *proc) *exec.Cmd {
+				cmd := exec.Command("/bin/sh", "-e", "-c", c.launch, "sh", exe, dir)
+				cmd.Env = p.program().Env
+				return cmd
+			})
+			p.join("g", "a", "a")
+			limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", p.cmd.Process.Pid))
+			if err != nil {
+				t.Fatal(err)
+			}
+			files := regexp.MustCompile(`Max open files +(\d+) +(\d+)`).FindSubmatch(limits)
+			if files == nil || string(files[1]) == "300" {
+				t.Errorf("open files, soft and hard limit: %q", files)
+			}
+		})
+	}
+}
