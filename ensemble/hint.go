@@ -1,7 +1,7 @@
 package ensemble
 
 import (
-	"time"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 )
@@ -10,99 +10,109 @@ import (
 // when none comes for a while (CommitTimeout, once or twice): a follower's
 // clients would wait that long for what is decided already, and its lease for what
 // prolongs it; and of a raft leader that dies meanwhile it would know a sign of life
-// that it takes for a later one. So the raft leader, having applied an entry, sends its followers a hint:
-// an ordinary AppendEntries without entries, whose commit index is that entry.
-// It is what Raft itself could send at that moment, of the term of that entry,
-// and only while this node leads in that term; a follower checks it against its
-// log as any other. Its answer moves nothing here. A hint that is lost costs
-// only the wait.
+// that it takes for a later one. So the raft leader, having applied an entry, sends a
+// hint to each follower that has stored it: an ordinary AppendEntries without entries,
+// whose commit index is that entry. It is what Raft itself could send at that moment, of
+// the term of that entry, and only while this node leads in that term; a follower checks
+// it against its log as any other. Its answer moves nothing here. A hint that is lost
+// costs only the wait.
 
-// committed is an entry that the raft leader has applied.
-type committed struct{ index, term uint64 }
+// entryID names an entry of the log for ever (Raft's thesis, 3.5).
+type entryID struct{ index, term uint64 }
 
-// retryHint is the pause before a hint is sent again to a follower that has not
-// stored the entry yet; it doubles each time, maxHints times at most.
-const (
-	retryHint = 100 * time.Microsecond
-	maxHints  = 8
-)
+// covers reports whether a log of e's term that has e has o too.
+func (e *entryID) covers(o *entryID) bool { return e != nil && e.term == o.term && e.index >= o.index }
+
+// follower is a node to which this one, as the raft leader, sends hints.
+type follower struct {
+	id     NodeID
+	wake   chan struct{}           // it may have stored what is committed; room for one
+	gone   chan struct{}           // closed: it is no member any more
+	stored atomic.Pointer[entryID] // it has the log of that term up to there; nil: not known
+	told   atomic.Pointer[entryID] // the newest hint sent
+}
+
+// stores notes how far the follower has the log, unless more is known already.
+func (f *follower) stores(upTo entryID) {
+	for {
+		before := f.stored.Load()
+		if before != nil && (before.term > upTo.term || before.covers(&upTo)) || f.stored.CompareAndSwap(before, &upTo) {
+			return
+		}
+	}
+}
+
+// needs reports whether the follower has stored an entry, and has no hint of it yet.
+func (f *follower) needs(c *entryID) bool {
+	return c != nil && f.stored.Load().covers(c) && f.told.Load() != c
+}
 
 // hintFollowers has followers told of an applied entry. It does not block.
 func (n *Node) hintFollowers(index, term uint64) {
-	if n.leads.Load() == term {
-		n.newest.Store(&committed{index, term})
-		signal(n.wakeHints)
+	if n.leads.Load() != term {
+		return
 	}
+	c := &entryID{index, term}
+	n.newest.Store(c)
+	n.followers.Range(func(_, v any) bool {
+		if f := v.(*follower); f.needs(c) {
+			signal(f.wake)
+		}
+		return true
+	})
 }
 
-// runHints keeps a goroutine for each other member, which sends it hints.
-func (n *Node) runHints() {
-	wakes := map[NodeID]chan struct{}{}
-	defer func() {
-		for _, wake := range wakes {
-			close(wake)
-		}
-	}()
-	for {
-		select {
-		case <-n.done:
+// stores notes how far a member has said that it has stored the log of a term in which
+// this node leads. It does not block.
+func (n *Node) stores(id raft.ServerID, index, term uint64) {
+	v, ok := n.followers.Load(id)
+	if !ok {
+		if _, member := n.server(NodeID(id)); !member {
 			return
-		case <-n.wakeHints:
 		}
-		gone := map[NodeID]chan struct{}{}
-		for id, wake := range wakes {
-			gone[id] = wake
+		f := &follower{id: NodeID(id), wake: make(chan struct{}, 1), gone: make(chan struct{})}
+		if v, ok = n.followers.LoadOrStore(id, f); !ok {
+			n.running.Go(func() { n.sendHints(f) })
 		}
-		for _, s := range n.others() {
-			wake := wakes[s.id]
-			if wake == nil {
-				wake = make(chan struct{}, 1)
-				wakes[s.id] = wake
-				n.running.Go(func() { n.sendHints(s.id, wake) })
-			}
-			signal(wake)
-			delete(gone, s.id)
-		}
-		for id, wake := range gone {
-			close(wake)
-			delete(wakes, id)
-		}
+	}
+	f := v.(*follower)
+	f.stores(entryID{index, term})
+	if f.needs(n.newest.Load()) { // else hintFollowers sees what it has stored
+		signal(f.wake)
 	}
 }
 
-// sendHints sends a follower the newest hint whenever it is woken, until wake is
-// closed.
-func (n *Node) sendHints(to NodeID, wake <-chan struct{}) {
+// sendHints sends a follower the newest hint whenever it is woken, for as long as it is
+// a member.
+func (n *Node) sendHints(f *follower) {
 	t := n.transport
 	header := raft.RPCHeader{
 		ProtocolVersion: raft.ProtocolVersionMax,
 		ID:              []byte(n.self),
 		Addr:            t.EncodePeer(raft.ServerID(n.self), t.LocalAddr()),
 	}
-	for range wake {
-		pause := retryHint
-		for range maxHints {
-			c := n.newest.Load()
-			if c == nil || !n.leadsIn(c.term) {
-				break
-			}
-			var answer raft.AppendEntriesResponse
-			err := t.NetworkTransport.AppendEntries(raft.ServerID(to), "", &raft.AppendEntriesRequest{
-				RPCHeader:         header,
-				Term:              c.term,
-				PrevLogEntry:      c.index,
-				PrevLogTerm:       c.term,
-				LeaderCommitIndex: c.index,
-			}, &answer)
-			if err != nil || answer.Success || answer.Term != c.term {
-				break
-			}
-			select {
-			case <-n.done:
-				return
-			case <-time.After(pause):
-				pause *= 2
-			}
+	for {
+		select {
+		case <-n.done:
+			return
+		case <-f.gone:
+			return
+		case <-f.wake:
+		}
+		c := n.newest.Load()
+		if !f.needs(c) || !n.leadsIn(c.term) {
+			continue
+		}
+		f.told.Store(c)
+		err := t.NetworkTransport.AppendEntries(raft.ServerID(f.id), "", &raft.AppendEntriesRequest{
+			RPCHeader:         header,
+			Term:              c.term,
+			PrevLogEntry:      c.index,
+			PrevLogTerm:       c.term,
+			LeaderCommitIndex: c.index,
+		}, &raft.AppendEntriesResponse{})
+		if err != nil {
+			f.told.CompareAndSwap(c, nil) // it goes with the next answer
 		}
 	}
 }

@@ -90,12 +90,12 @@ type Node struct {
 	hint      atomic.Pointer[hint] // who leads, says another node
 	yields    atomic.Bool          // its disk hangs, and it takes no part in Raft
 	leads     atomic.Uint64        // the term in which this node is the raft leader; 0: none
-	newest    atomic.Pointer[committed]
+	newest    atomic.Pointer[entryID]
+	followers sync.Map      // raft.ServerID to *follower
 	trailing  atomic.Uint64 // how many entries Raft leaves behind a snapshot
 
 	dispatch     *dispatcher
 	wake         chan struct{}   // the loop has something to look at; room for one
-	wakeHints    chan struct{}   // followers are to be told of newest; room for one
 	wakeProposer chan struct{}   // the session has something to propose; room for one
 	life         context.Context // done: the goroutines end
 	end          context.CancelFunc
@@ -177,7 +177,6 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 		dispatch:     newDispatcher(),
 		wake:         make(chan struct{}, 1),
 		wakeProposer: make(chan struct{}, 1),
-		wakeHints:    make(chan struct{}, 1),
 		failing:      make(chan struct{}),
 		started:      make(chan struct{}),
 		changed:      make(chan struct{}),

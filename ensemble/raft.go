@@ -91,7 +91,7 @@ func (n *Node) startRaft() error {
 		}
 		return n.addressOf(s), nil
 	})
-	n.transport = newTransport(n.leadsIn, n.done, &raft.NetworkTransportConfig{
+	n.transport = newTransport(n.leadsIn, n.stores, n.done, &raft.NetworkTransportConfig{
 		Stream:                layer,
 		ServerAddressProvider: layer,
 		MaxPool:               3,
@@ -167,7 +167,6 @@ func (n *Node) startRaft() error {
 	n.running.Go(func() { n.watchRaft(leading, changes) })
 	n.running.Go(n.watchSilence)
 	n.running.Go(n.seekRaftLeader)
-	n.running.Go(n.runHints)
 	n.running.Go(n.watchSpace)
 	n.running.Go(n.watchLog)
 	n.running.Go(n.run)
@@ -287,6 +286,9 @@ func (n *Node) dropped(id NodeID) {
 	if id == n.self {
 		n.removed("its own log")
 		return
+	}
+	if f, ok := n.followers.LoadAndDelete(raft.ServerID(id)); ok {
+		close(f.(*follower).gone)
 	}
 	n.port.CloseNode(string(id))
 }

@@ -19,6 +19,7 @@ import (
 type transport struct {
 	*raft.NetworkTransport
 	leadsIn func(term uint64) bool
+	stores  func(id raft.ServerID, index, term uint64) // a node has the raft leader's log up to an entry
 	done    <-chan struct{}
 
 	mu    sync.RWMutex // held, shared, over the handling of a heartbeat
@@ -28,10 +29,11 @@ type transport struct {
 	answers   map[raft.ServerID]chan struct{} // closed when the node answers a heartbeat
 }
 
-func newTransport(leadsIn func(term uint64) bool, done <-chan struct{}, c *raft.NetworkTransportConfig) *transport {
+func newTransport(leadsIn func(term uint64) bool, stores func(id raft.ServerID, index, term uint64), done <-chan struct{}, c *raft.NetworkTransportConfig) *transport {
 	return &transport{
 		NetworkTransport: raft.NewNetworkTransportWithConfig(c),
 		leadsIn:          leadsIn,
+		stores:           stores,
 		done:             done,
 		answers:          make(map[raft.ServerID]chan struct{}),
 	}
@@ -53,6 +55,8 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args 
 	switch heartbeat := args.PrevLogEntry == 0 && args.LeaderCommitIndex == 0 && len(args.Entries) == 0; {
 	case err == nil && heartbeat:
 		t.answered(id)
+	case err == nil && answer.Success:
+		t.stores(id, args.PrevLogEntry+uint64(len(args.Entries)), args.Term)
 	case err != nil && !heartbeat:
 		t.awaitAnswer(id, args.Term)
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -133,6 +134,7 @@ type host struct {
 	node    *Node // nil while it is down
 	dir     *Dir
 	clocks  virtualClocks
+	flush   func() // what a flush of its disk takes; nil: nothing
 
 	// Guarded by the world's mutex.
 	goesOn   chan struct{} // not nil: the process is paused; closed when it goes on
@@ -220,6 +222,49 @@ func TestALostRaftLeaderIsReplacedInTime(t *testing.T) {
 		t.Logf("after %v", took)
 		if most := Normal.Heartbeat * 3 / 2; took[deaths/2] > most {
 			t.Errorf("the median is %v, want at most %v", took[deaths/2], most)
+		}
+	})
+}
+
+// A follower with a slow disk stores an entry after the majority has committed it. Its
+// clients are told when it has, and not when Raft happens to send it something.
+func TestASlowFollowerIsToldWhenItHasStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, mutateNothing)
+		slow := w.hosts[slices.IndexFunc(w.hosts, func(h *host) bool { return h != w.raftLeader() })]
+		slow.crash()
+		const flush = 50 * time.Millisecond
+		var isSlow atomic.Bool
+		slow.flush = func() {
+			if isSlow.Load() {
+				time.Sleep(flush)
+			}
+		}
+		slow.start()
+		w.until("the cluster is whole", time.Minute, w.whole)
+		isSlow.Store(true)
+		var took []time.Duration
+		for range 21 {
+			began := time.Now()
+			w.join(slow)
+			w.mu.Lock()
+			c := w.clients[len(w.clients)-1]
+			w.mu.Unlock()
+			w.until("its client is told", time.Minute, func() bool {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				return c.told != ""
+			})
+			took = append(took, c.answered-began.Sub(w.began))
+			c.hangUp()
+			time.Sleep(time.Second)
+		}
+		isSlow.Store(false)
+		slices.Sort(took)
+		t.Logf("after %v", took)
+		// Another flush may be under way, and the client's machine take its time.
+		if most := 2*flush + 80*time.Millisecond; took[len(took)-1] > most {
+			t.Errorf("it took up to %v, want at most %v", took[len(took)-1], most)
 		}
 	})
 }
@@ -587,7 +632,7 @@ func (h *host) start() {
 		Name: h.name, Address: h.address, Timing: Normal, MinimumNodes: 3, Join: list,
 		Listener: h.w.net.listen(h.address), Key: testKey, Logger: slog.New(slog.DiscardHandler),
 		now: h.clocks.read, bootID: "one boot", dial: h.w.net.dialer(h.address),
-		alter: func(s *State, e Entry) Entry { return mutated(h.w.mutate, s, e) },
+		alter: func(s *State, e Entry) Entry { return mutated(h.w.mutate, s, e) }, beforeCommit: h.flush,
 	})
 	if err != nil {
 		h.w.t.Error(err)

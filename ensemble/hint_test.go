@@ -1,0 +1,49 @@
+package ensemble
+
+import "testing"
+
+// A follower gets one hint of what is committed, and not before it has stored it in the
+// term in which it was committed: before that it would only refuse.
+func TestWhenAFollowerNeedsAHint(t *testing.T) {
+	of := &entryID{index: 5, term: 2}
+	for _, c := range []struct {
+		what         string
+		stored, told *entryID
+		newest       *entryID
+		want         bool
+	}{
+		{"nothing is committed", &entryID{9, 2}, nil, nil, false},
+		{"nothing is known of it", nil, nil, of, false},
+		{"it has less", &entryID{4, 2}, nil, of, false},
+		{"it has it", &entryID{5, 2}, nil, of, true},
+		{"it has more", &entryID{6, 2}, nil, of, true},
+		{"it has been told", &entryID{6, 2}, of, of, false},
+		{"it was told of another", &entryID{6, 2}, &entryID{4, 2}, of, true},
+		{"it had it in a term before", &entryID{6, 1}, nil, of, false},
+		{"it has it in a later term", &entryID{6, 3}, nil, of, false},
+	} {
+		var f follower
+		f.stored.Store(c.stored)
+		f.told.Store(c.told)
+		if got := f.needs(c.newest); got != c.want {
+			t.Errorf("%s: needs a hint: %v", c.what, got)
+		}
+	}
+}
+
+// Answers may come out of turn, and late ones from a term before.
+func TestWhatAFollowerHasStoredIsNotForgotten(t *testing.T) {
+	var f follower
+	for _, c := range []struct{ upTo, want entryID }{
+		{entryID{5, 2}, entryID{5, 2}},
+		{entryID{4, 2}, entryID{5, 2}},
+		{entryID{9, 1}, entryID{5, 2}},
+		{entryID{6, 2}, entryID{6, 2}},
+		{entryID{3, 3}, entryID{3, 3}}, // what it had beyond may have been replaced
+	} {
+		f.stores(c.upTo)
+		if got := *f.stored.Load(); got != c.want {
+			t.Errorf("after %v: %v, want %v", c.upTo, got, c.want)
+		}
+	}
+}
