@@ -20,7 +20,7 @@ type Timing struct {
 // The three timings an operator chooses from.
 var (
 	Quick  = Timing{"quick", 200 * time.Millisecond, 100 * time.Millisecond, 800 * time.Millisecond, 150 * time.Millisecond, 1000 * time.Millisecond}
-	Normal = Timing{"normal", 350 * time.Millisecond, 300 * time.Millisecond, 2000 * time.Millisecond, 300 * time.Millisecond, 2400 * time.Millisecond}
+	Normal = Timing{"normal", 350 * time.Millisecond, 400 * time.Millisecond, 2000 * time.Millisecond, 300 * time.Millisecond, 2400 * time.Millisecond}
 	Calm   = Timing{"calm", time.Second, time.Second, 6 * time.Second, 800 * time.Millisecond, 7 * time.Second}
 )
 
