@@ -63,10 +63,13 @@ func (n *Node) hintFollowers(index, term uint64) {
 }
 
 // stores notes how far a member has said that it has stored the log of a term in which
-// this node leads. It does not block.
+// this node leads. It does not block, once the node is started.
 func (n *Node) stores(id raft.ServerID, index, term uint64) {
 	v, ok := n.followers.Load(id)
 	if !ok {
+		if !n.leadsIn(term) { // it waits for the start, which Raft does not
+			return
+		}
 		if _, member := n.server(NodeID(id)); !member {
 			return
 		}

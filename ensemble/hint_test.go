@@ -1,6 +1,11 @@
 package ensemble
 
-import "testing"
+import (
+	"context"
+	"testing"
+
+	"github.com/hashicorp/raft"
+)
 
 // A follower gets one hint of what is committed, and not before it has stored it in the
 // term in which it was committed: before that it would only refuse.
@@ -45,5 +50,22 @@ func TestWhatAFollowerHasStoredIsNotForgotten(t *testing.T) {
 		if got := *f.stored.Load(); got != c.want {
 			t.Errorf("after %v: %v, want %v", c.upTo, got, c.want)
 		}
+	}
+}
+
+// Raft may tell of a follower before the node has Raft.
+func TestAFollowerMayAnswerBeforeTheStartIsOver(t *testing.T) {
+	n := &Node{started: make(chan struct{})}
+	n.life, n.end = context.WithCancel(t.Context())
+	n.done = n.life.Done()
+	told := make(chan struct{})
+	go func() {
+		n.stores("another", 5, 2)
+		close(told)
+	}()
+	n.end()
+	<-told
+	if _, ok := n.followers.Load(raft.ServerID("another")); ok {
+		t.Error("a node that has not started sends hints")
 	}
 }

@@ -134,7 +134,7 @@ type host struct {
 	node    *Node // nil while it is down
 	dir     *Dir
 	clocks  virtualClocks
-	flush   func() // what a flush of its disk takes; nil: nothing
+	flush   atomic.Int64 // what a flush of its disk takes, in nanoseconds
 
 	// Guarded by the world's mutex.
 	goesOn   chan struct{} // not nil: the process is paused; closed when it goes on
@@ -181,7 +181,7 @@ func TestANodeThatWasAwayForLongIsSoonBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, mutateNothing)
 		for _, away := range []time.Duration{10 * time.Second, 3 * time.Minute} {
-			h := w.hosts[slices.IndexFunc(w.hosts, func(h *host) bool { return h != w.raftLeader() })]
+			h := w.follower()
 			h.crash()
 			time.Sleep(away)
 			h.start()
@@ -231,18 +231,9 @@ func TestALostRaftLeaderIsReplacedInTime(t *testing.T) {
 func TestASlowFollowerIsToldWhenItHasStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, mutateNothing)
-		slow := w.hosts[slices.IndexFunc(w.hosts, func(h *host) bool { return h != w.raftLeader() })]
-		slow.crash()
 		const flush = 50 * time.Millisecond
-		var isSlow atomic.Bool
-		slow.flush = func() {
-			if isSlow.Load() {
-				time.Sleep(flush)
-			}
-		}
-		slow.start()
-		w.until("the cluster is whole", time.Minute, w.whole)
-		isSlow.Store(true)
+		slow := w.follower()
+		slow.flush.Store(int64(flush))
 		var took []time.Duration
 		for range 21 {
 			began := time.Now()
@@ -259,7 +250,7 @@ func TestASlowFollowerIsToldWhenItHasStored(t *testing.T) {
 			c.hangUp()
 			time.Sleep(time.Second)
 		}
-		isSlow.Store(false)
+		slow.flush.Store(0)
 		slices.Sort(took)
 		t.Logf("after %v", took)
 		// Another flush may be under way, and the client's machine take its time.
@@ -316,6 +307,12 @@ func (w *world) raftLeader() *host {
 		return nil
 	}
 	return w.hosts[i]
+}
+
+// follower is a host that is not the raft leader's.
+func (w *world) follower() *host {
+	leader := w.raftLeader()
+	return w.hosts[slices.IndexFunc(w.hosts, func(h *host) bool { return h != leader })]
 }
 
 // orders is what clients saw of joining and leaving, by group.
@@ -632,7 +629,8 @@ func (h *host) start() {
 		Name: h.name, Address: h.address, Timing: Normal, MinimumNodes: 3, Join: list,
 		Listener: h.w.net.listen(h.address), Key: testKey, Logger: slog.New(slog.DiscardHandler),
 		now: h.clocks.read, bootID: "one boot", dial: h.w.net.dialer(h.address),
-		alter: func(s *State, e Entry) Entry { return mutated(h.w.mutate, s, e) }, beforeCommit: h.flush,
+		alter:        func(s *State, e Entry) Entry { return mutated(h.w.mutate, s, e) },
+		beforeCommit: func() { time.Sleep(time.Duration(h.flush.Load())) },
 	})
 	if err != nil {
 		h.w.t.Error(err)
