@@ -119,7 +119,11 @@ func (n *Node) startRaft() error {
 	c.NotifyCh = leading
 	c.Logger = logger
 
-	entries := &raftStore{store: store, snapshots: snapshots}
+	entries, err := newRaftStore(store, snapshots)
+	if err != nil {
+		n.transport.Close()
+		return permanent("data folder: %w; %s", err, cureFolder)
+	}
 	n.raft, err = raft.NewRaft(c, n.fsm, entries, entries, snapshots, n.transport)
 	if err != nil {
 		n.transport.Close()

@@ -16,7 +16,8 @@ import (
 // And it knows the term of the entry with which the newest snapshot ends, where the log
 // has that one no more. A follower's log may begin behind it, with entries that were
 // never committed; raft 1.8.0 then looks for the entry before the ones of a new raft
-// leader in the log alone, and refuses them for ever.
+// leader in the log alone, and refuses them for ever. Nor does it look whether a log has
+// what went into a snapshot that is installed: see agree.
 type raftStore struct {
 	store
 	snapshots *snapshots
@@ -30,6 +31,30 @@ const endOfSnapshot raft.LogType = 255
 type store interface {
 	raft.LogStore
 	raft.StableStore
+}
+
+// newRaftStore has a log and snapshots agree, now and whenever there is a new snapshot.
+func newRaftStore(log store, snapshots *snapshots) (*raftStore, error) {
+	s := &raftStore{store: log, snapshots: snapshots}
+	snapshots.completed = s.agree
+	if end := snapshots.newest.Load(); end != nil {
+		return s, s.agree(end)
+	}
+	return s, nil
+}
+
+// agree removes what the log has up to the end of a snapshot, if the entry there is another
+// than the snapshot's: then those before it may be others too, which never were committed,
+// and nobody may have them from here. What is behind it Raft replaces.
+func (s *raftStore) agree(end *raft.SnapshotMeta) error {
+	var l raft.Log
+	switch err := s.store.GetLog(end.Index, &l); {
+	case err == raft.ErrLogNotFound, err == nil && l.Term == end.Term:
+		return nil
+	case err != nil:
+		return err
+	}
+	return s.store.DeleteRange(0, end.Index)
 }
 
 func (s *raftStore) SetUint64(key []byte, value uint64) error {

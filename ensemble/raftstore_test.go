@@ -54,7 +54,10 @@ func TestRaftEndsQuietlyWhenTheDiskFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			disk := &worn{store: raft.NewInmemStore()}
-			entries := &raftStore{store: disk, snapshots: &snapshots{}}
+			entries, err := newRaftStore(disk, &snapshots{})
+			if err != nil {
+				t.Fatal(err)
+			}
 			c := raft.DefaultConfig()
 			c.LocalID = "a"
 			c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = time.Hour, time.Hour, time.Hour // it only follows
@@ -92,10 +95,11 @@ func TestRaftEndsQuietlyWhenTheDiskFails(t *testing.T) {
 
 // A follower whose log begins behind an installed snapshot, with entries that never
 // were committed, takes those of the next raft leader in their place; also after a
-// start.
+// start, and where it had such entries already when the snapshot came.
 func TestEntriesRightBehindASnapshotAreReplaced(t *testing.T) {
-	for _, restarted := range []bool{false, true} {
-		t.Run(fmt.Sprint("restarted ", restarted), func(t *testing.T) {
+	for i := range 4 {
+		restarted, overtaken := i%2 == 1, i/2 == 1
+		t.Run(fmt.Sprintf("restarted %t, overtaken %t", restarted, overtaken), func(t *testing.T) {
 			dir, err := OpenDir(t.Context(), t.TempDir())
 			if err != nil {
 				t.Fatal(err)
@@ -120,7 +124,10 @@ func TestEntriesRightBehindASnapshotAreReplaced(t *testing.T) {
 				_, own := raft.NewInmemTransport("a")
 				_, leader = raft.NewInmemTransport("b")
 				leader.Connect("a", own)
-				entries := &raftStore{store: log, snapshots: s}
+				entries, err := newRaftStore(log, s)
+				if err != nil {
+					t.Fatal(err)
+				}
 				if r, err = raft.NewRaft(c, &raft.MockFSM{}, entries, entries, s, own); err != nil {
 					t.Fatal(err)
 				}
@@ -132,10 +139,10 @@ func TestEntriesRightBehindASnapshotAreReplaced(t *testing.T) {
 				}
 			}
 			header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("b"), Addr: []byte("b")}
-			send := func(term, prevTerm uint64) bool {
+			send := func(term, prev, prevTerm, last uint64) bool {
 				t.Helper()
-				req := raft.AppendEntriesRequest{RPCHeader: header, Term: term, PrevLogEntry: 100, PrevLogTerm: prevTerm, LeaderCommitIndex: 100}
-				for i := uint64(101); i <= 104; i++ {
+				req := raft.AppendEntriesRequest{RPCHeader: header, Term: term, PrevLogEntry: prev, PrevLogTerm: prevTerm, LeaderCommitIndex: prev}
+				for i := prev + 1; i <= last; i++ {
 					req.Entries = append(req.Entries, &raft.Log{Index: i, Term: term, Type: raft.LogCommand})
 				}
 				var resp raft.AppendEntriesResponse
@@ -147,9 +154,12 @@ func TestEntriesRightBehindASnapshotAreReplaced(t *testing.T) {
 
 			start()
 			defer func() { stop() }()
+			if overtaken && !send(1, 0, 0, 103) {
+				t.Fatal("the first entries are refused")
+			}
 			state := []byte("\x90") // MockFSM's, empty
 			install := raft.InstallSnapshotRequest{
-				RPCHeader: header, Term: 1, SnapshotVersion: 1, LastLogIndex: 100, LastLogTerm: 1, Size: int64(len(state)),
+				RPCHeader: header, Term: 2, SnapshotVersion: 1, LastLogIndex: 100, LastLogTerm: 2, Size: int64(len(state)),
 				Configuration:      raft.EncodeConfiguration(raft.Configuration{Servers: []raft.Server{{ID: "a", Address: "a"}}}),
 				ConfigurationIndex: 1,
 			}
@@ -157,24 +167,59 @@ func TestEntriesRightBehindASnapshotAreReplaced(t *testing.T) {
 			if err := leader.InstallSnapshot("a", "a", &install, &installed, bytes.NewReader(state)); err != nil || !installed.Success {
 				t.Fatal(installed, err)
 			}
-			if !send(1, 1) {
+			if !overtaken && !send(2, 100, 2, 104) {
 				t.Fatal("the entries of the first raft leader are refused")
 			}
 			if restarted {
 				stop()
 				start()
 			}
-			if send(2, 7) {
+			if send(3, 100, 7, 104) {
 				t.Error("entries are taken that follow another entry than the snapshot's last")
 			}
-			if !send(2, 1) {
+			if !send(3, 100, 2, 104) {
 				t.Error("the entries of the next raft leader are refused")
 			}
-			var l raft.Log
-			if err := log.GetLog(101, &l); err != nil || l.Term != 2 {
-				t.Errorf("entry 101 is of term %d, error %v", l.Term, err)
+			for index, want := range map[uint64]error{1: raft.ErrLogNotFound, 100: raft.ErrLogNotFound, 101: nil, 104: nil} {
+				var l raft.Log
+				if err := log.GetLog(index, &l); err != want || err == nil && l.Term != 3 {
+					t.Errorf("entry %d is of term %d, error %v", index, l.Term, err)
+				}
 			}
 		})
+	}
+}
+
+// What a crash has left in the log when a snapshot had come is removed at the start, if it
+// is not what went into the snapshot.
+func TestALogAgreesWithTheNewestSnapshot(t *testing.T) {
+	for _, tt := range []struct {
+		term        uint64 // of the snapshot with the end 7, the log being of term 2
+		first, last uint64
+		want        uint64 // the first that stays
+	}{
+		{term: 2, first: 1, last: 9, want: 1},
+		{term: 3, first: 1, last: 9, want: 8},
+		{term: 3, first: 1, last: 7, want: 8},
+		{term: 3, first: 1, last: 6, want: 1}, // they go when there are entries behind the snapshot
+		{term: 3, first: 8, last: 9, want: 8},
+	} {
+		log := raft.NewInmemStore()
+		for i := tt.first; i <= tt.last; i++ {
+			if err := log.StoreLog(&raft.Log{Index: i, Term: 2}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		of := &snapshots{}
+		of.newest.Store(&raft.SnapshotMeta{Index: 7, Term: tt.term})
+		if _, err := newRaftStore(log, of); err != nil {
+			t.Fatal(err)
+		}
+		for i := tt.first; i <= tt.last; i++ {
+			if err := log.GetLog(i, new(raft.Log)); (err == nil) != (i >= tt.want) {
+				t.Errorf("%+v: entry %d: error %v", tt, i, err)
+			}
+		}
 	}
 }
 
@@ -182,7 +227,10 @@ func TestEntriesRightBehindASnapshotAreReplaced(t *testing.T) {
 func TestTheEndOfASnapshotIsNotSent(t *testing.T) {
 	of := &snapshots{}
 	of.newest.Store(&raft.SnapshotMeta{Index: 7, Term: 3})
-	entries := &raftStore{store: raft.NewInmemStore(), snapshots: of}
+	entries, err := newRaftStore(raft.NewInmemStore(), of)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var l raft.Log
 	if err := entries.GetLog(7, &l); err != nil || l.Index != 7 || l.Term != 3 {
 		t.Fatalf("%+v, error %v", l, err)
@@ -192,7 +240,7 @@ func TestTheEndOfASnapshotIsNotSent(t *testing.T) {
 			t.Errorf("entry %d: error %v", index, err)
 		}
 	}
-	err := new(transport).AppendEntries("b", "b", &raft.AppendEntriesRequest{Entries: []*raft.Log{{Index: 6}, &l}}, nil)
+	err = new(transport).AppendEntries("b", "b", &raft.AppendEntriesRequest{Entries: []*raft.Log{{Index: 6}, &l}}, nil)
 	if err != errCompacted {
 		t.Errorf("sent with error %v", err)
 	}

@@ -16,10 +16,12 @@ type snapshots struct {
 	*raft.FileSnapshotStore
 	thread *diskthread.Thread
 	newest atomic.Pointer[raft.SnapshotMeta] // nil: there is none
+
+	completed func(*raft.SnapshotMeta) error // is told of a snapshot that is on disk
 }
 
 func newSnapshots(d *Dir, log hclog.Logger) (s *snapshots, err error) {
-	s = &snapshots{thread: d.files}
+	s = &snapshots{thread: d.files, completed: func(*raft.SnapshotMeta) error { return nil }}
 	return s, s.thread.Do(func() (err error) {
 		if s.FileSnapshotStore, err = raft.NewFileSnapshotStoreWithLogger(d.path, 2, log); err != nil {
 			return err
@@ -74,11 +76,13 @@ func (s *snapshotSink) Write(b []byte) (n int, err error) {
 }
 
 func (s *snapshotSink) Close() error {
-	err := s.end(s.SnapshotSink.Close)
-	if before := s.of.newest.Load(); err == nil && (before == nil || before.Index < s.meta.Index) {
+	if err := s.end(s.SnapshotSink.Close); err != nil {
+		return err
+	}
+	if before := s.of.newest.Load(); before == nil || before.Index < s.meta.Index {
 		s.of.newest.Store(&s.meta)
 	}
-	return err
+	return s.of.completed(&s.meta)
 }
 
 func (s *snapshotSink) Cancel() error { return s.end(s.SnapshotSink.Cancel) }
