@@ -24,6 +24,7 @@ var _ store = (*Store)(nil)
 var stores = map[string]func(*testing.T) store{
 	"InmemStore":    func(*testing.T) store { return raft.NewInmemStore() },
 	"Store":         func(t *testing.T) store { return openTemp(t) },
+	"Append":        func(t *testing.T) store { return appending{openTemp(t)} },
 	"StoreReopened": func(t *testing.T) store { return reopened{t, filepath.Join(t.TempDir(), "raft.db")} },
 }
 

@@ -2,6 +2,7 @@ package logstore
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -46,7 +47,7 @@ func childCommand(t *testing.T, name, path string) *exec.Cmd {
 const trailing = 3000
 
 // appendForever appends batches, writes the last index to stdout as soon as the
-// store has answered, and like Raft it cuts off old entries in long ranges and
+// store has answered that it is on disk, and like Raft it cuts off old entries in long ranges and
 // replaces a few new ones.
 func appendForever(path string) error {
 	s, err := Open(path, Options{SegmentSize: smallSegment})
@@ -59,11 +60,20 @@ func appendForever(path string) error {
 	}
 	for n := 1; ; n++ {
 		size := uint64(1) << rand.IntN(9)
-		if err := s.StoreLogs(entries(last+1, last+size)); err != nil {
+		if err := s.SetUint64([]byte("CurrentTerm"), last+size); err != nil {
 			return err
 		}
+		next := entries(last+1, last+size)
 		last += size
-		if err := s.SetUint64([]byte("CurrentTerm"), last); err != nil {
+		switch n % 3 {
+		case 0:
+			err = s.StoreLogs(next)
+		case 1:
+			err = errors.Join(s.Append(next), s.AwaitFlushed(last))
+		case 2:
+			err = errors.Join(s.Append(next), s.Set([]byte("LastVoteCand"), nil))
+		}
+		if err != nil {
 			return err
 		}
 		fmt.Println(last)

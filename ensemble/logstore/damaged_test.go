@@ -98,12 +98,18 @@ func TestWhatACrashLeavesIsCutOff(t *testing.T) {
 	good, err := os.ReadFile(name)
 	check(t, err)
 
+	whatSectorsLeave(t, path, name, good, end, after)
+}
+
+// whatSectorsLeave has, of a log of 60 entries, the ones from 41 on in a part of the
+// file, of which a crash leaves some sectors.
+func whatSectorsLeave(t *testing.T, path, name string, good []byte, from, to int64) {
 	const sector = 512
 	for n := int64(0); n < 200; n++ {
 		b := bytes.Clone(good)
-		for at, i := end, int64(0); at < after; at, i = min(at-at%sector+sector, after), i+1 {
+		for at, i := from, int64(0); at < to; at, i = min(at-at%sector+sector, to), i+1 {
 			if n&(1<<(i%8)) == 0 {
-				clear(b[at:min(at-at%sector+sector, after)]) // this sector was not written
+				clear(b[at:min(at-at%sector+sector, to)]) // this sector was not written
 			}
 		}
 		check(t, os.WriteFile(name, b, 0o600))

@@ -1,6 +1,7 @@
 package logstore
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -78,8 +79,11 @@ func (d *disk) repair() {
 // lost: so the disk is well again here, and the store must not be.
 func TestTheFirstFailedWriteIsFinal(t *testing.T) {
 	for name, write := range map[string]func(*Store) error{
-		"StoreLog":          func(s *Store) error { return s.StoreLog(entry(2001)) },
-		"StoreLogs":         func(s *Store) error { return s.StoreLogs(entries(2001, 2050)) },
+		"StoreLog":  func(s *Store) error { return s.StoreLog(entry(2001)) },
+		"StoreLogs": func(s *Store) error { return s.StoreLogs(entries(2001, 2050)) },
+		"Append": func(s *Store) error {
+			return cmp.Or(s.Append(entries(2001, 2050)), s.AwaitFlushed(2050))
+		},
 		"replace by a gap":  func(s *Store) error { return s.StoreLogs(entries(3000, 3001)) },
 		"DeleteRange front": func(s *Store) error { return s.DeleteRange(1, 10) },
 		"DeleteRange back":  func(s *Store) error { return s.DeleteRange(10, 2000) },

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -77,9 +78,14 @@ func Open(path string, opts Options) (*Store, error) {
 		size:         opts.SegmentSize,
 		onError:      opts.OnError,
 		beforeCommit: opts.BeforeCommit,
+		appended:     make(chan struct{}, 1),
 		closed:       make(chan struct{}),
+		changing:     newLock(),
+		disk:         newLock(),
 		tail:         noTail,
 	}
+	s.landed.L = s.mu.RLocker()
+	s.flushed.Store(math.MaxUint64)
 	err := s.onDisk(func() (err error) {
 		s.db, err = openDB(path, opts)
 		return err
@@ -92,6 +98,7 @@ func Open(path string, opts Options) (*Store, error) {
 		return nil, fmt.Errorf("open log store %s: %w", path, err)
 	}
 	go s.watch(opts.StallLimit)
+	go s.flushAppended()
 	return s, nil
 }
 

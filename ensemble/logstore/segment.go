@@ -65,19 +65,29 @@ func segmentBase(name string) (uint64, bool) {
 
 func (g *segment) next() uint64 { return g.base + uint64(len(g.offsets)) }
 
-// read fills l with an entry of the segment.
-func (g *segment) read(index uint64, l *raft.Log) error {
+// place gives the offsets at which the record of an entry begins and ends.
+func (g *segment) place(index uint64) (from, to int64) {
 	i := int(index - g.base)
-	end := g.end
+	to = g.end
 	if i+1 < len(g.offsets) {
-		end = int64(g.offsets[i+1])
+		to = int64(g.offsets[i+1])
 	}
-	b := make([]byte, end-int64(g.offsets[i]))
-	if _, err := g.file.ReadAt(b, int64(g.offsets[i])); err == io.EOF {
-		return fmt.Errorf("entry %d: the file ends before it: %w", index, ErrDamaged)
+	return int64(g.offsets[i]), to
+}
+
+// read reads a part of the file.
+func (g *segment) read(from, to int64) ([]byte, error) {
+	b := make([]byte, to-from)
+	if _, err := g.file.ReadAt(b, from); err == io.EOF {
+		return nil, fmt.Errorf("%s ends before %d: %w", g.path, to, ErrDamaged)
 	} else if err != nil {
-		return err
+		return nil, err
 	}
+	return b, nil
+}
+
+// parse fills l with an entry, of which it has the record. l refers to b then.
+func (g *segment) parse(b []byte, index uint64, l *raft.Log) error {
 	r, ok := parseRecord(b, g.salt)
 	switch {
 	case !ok:

@@ -4,8 +4,9 @@
 //
 // What is promised:
 //
-//   - A call that wrote returns after the data are on disk. Of a batch of entries
-//     that a crash has interrupted, the beginning may be there.
+//   - A call that wrote returns after the data are on disk, but for [Store.Append],
+//     after which one has to ask. Of entries that a crash has kept from the disk, the
+//     beginning may be there.
 //   - The first error of the disk, or the first sign of damage, is the last word:
 //     every later call returns it too. After a failed fsync the kernel counts the
 //     lost pages as written, so trying again would seem to work. Raft itself goes
@@ -70,31 +71,60 @@ type Store struct {
 	beforeCommit func()
 
 	began     atomic.Pointer[time.Time] // of the write that is under way; nil: none
+	appended  chan struct{}             // there is something to flush; room for one
 	closeOnce sync.Once
 	closeErr  error
 	closed    chan struct{}
 
-	writing sync.Mutex // held over a write and the note that it failed, so that no other comes between
-	tail    int        // guarded by writing: the last segment's descriptor for writing, or noTail
-	buf     []byte     // guarded by writing: scratch
+	changing lock // held over a change and the note that it failed, so that no other comes between
+	disk     lock // held over what is done on the disk, beside which entries are appended; taken after changing
+	tail     int  // guarded by disk: the last segment's descriptor for writing, or noTail
 
-	mu       sync.RWMutex // guards what follows, which changes while writing is held too
+	mu       sync.RWMutex // guards what follows, which changes while changing or disk is held too
 	segments []*segment   // in the order of their entries
 	first    uint64       // entry of the log; if that is empty, the one that the last segment begins with
+	fresh    part         // of the last segment, not on disk
+	flying   part         // of the same, before fresh: on the way to the disk
+	landed   sync.Cond    // with mu for reading: a flush has ended, or the store is of no more use
+
+	flushed atomic.Uint64 // see Flushed; changes under mu
+}
+
+// part is a part of a segment that is in memory.
+type part struct {
+	first  uint64 // entry in it
+	offset int64  // in the file
+	b      []byte
+}
+
+// has reports whether what is at an offset of the file is in the part.
+func (p *part) has(offset int64) bool {
+	return p.offset <= offset && offset < p.offset+int64(len(p.b))
 }
 
 const noTail = -1
 
-// keptBuffer is how much of the scratch is kept from one write to the next.
+// keptBuffer is how much memory is kept from one part to the next.
 const keptBuffer = 256 << 10
 
+// lock is a mutex, for which tests can wait in virtual time.
+type lock chan struct{}
+
+func newLock() lock    { return make(lock, 1) }
+func (l lock) Lock()   { l <- struct{}{} }
+func (l lock) Unlock() { <-l }
+
 // Close waits for running calls and closes the files. Later calls fail with
-// [ErrClosed], without OnError.
+// [ErrClosed], without OnError. Of what was appended, only that is on disk which is
+// said to be.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		close(s.closed)
-		s.writing.Lock()
-		defer s.writing.Unlock()
+		s.wakeWaiters()
+		s.changing.Lock()
+		defer s.changing.Unlock()
+		s.disk.Lock()
+		defer s.disk.Unlock()
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.closeErr = errors.Join(closeSegments(s.segments), s.closeTail(), s.onDisk(s.db.Close))
@@ -124,9 +154,20 @@ func (s *Store) watch(limit time.Duration) {
 // fail makes an error the last word, unless there is one.
 func (s *Store) fail(err error) {
 	err = fmt.Errorf("log store %s: %w", s.db.Path(), err)
-	if s.failed.CompareAndSwap(nil, &err) && s.onError != nil {
+	if !s.failed.CompareAndSwap(nil, &err) {
+		return
+	}
+	if s.onError != nil {
 		s.onError(err)
 	}
+	s.wakeWaiters()
+}
+
+// wakeWaiters has those who wait for the disk look again.
+func (s *Store) wakeWaiters() {
+	s.mu.Lock() // whoever has looked before waits by now
+	defer s.mu.Unlock()
+	s.landed.Broadcast()
 }
 
 // FirstIndex returns the index of the oldest entry, 0 if there is none.
@@ -160,11 +201,28 @@ func (s *Store) GetLog(index uint64, l *raft.Log) error {
 			if g := s.segments[i]; index >= g.next() {
 				break
 			} else if index >= g.base {
-				return g.read(index, l)
+				b, err := s.record(g, index)
+				if err != nil {
+					return err
+				}
+				return g.parse(b, index, l)
 			}
 		}
 		return cmp.Or(s.over(), raft.ErrLogNotFound)
 	})
+}
+
+// record gives the bytes of an entry, which are the caller's. s.mu is held.
+func (s *Store) record(g *segment, index uint64) ([]byte, error) {
+	from, to := g.place(index)
+	if g == s.segments[len(s.segments)-1] {
+		for _, p := range []*part{&s.fresh, &s.flying} {
+			if p.has(from) {
+				return bytes.Clone(p.b[from-p.offset : to-p.offset]), nil
+			}
+		}
+	}
+	return g.read(from, to)
 }
 
 // StoreLog appends one entry; see StoreLogs.
@@ -178,79 +236,176 @@ func (s *Store) StoreLogs(logs []*raft.Log) error {
 	if len(logs) == 0 {
 		return nil
 	}
-	return s.write(func() error {
-		_, last := s.bounds()
-		next := logs[0].Index
-		if next <= last {
-			return fmt.Errorf("store entry %d: the log ends at %d", next, last)
-		}
-		g, err := s.segmentFor(next, last)
-		if err != nil {
-			return err
-		}
-		size := 0
-		for _, l := range logs {
-			size += padded(recordHeader + len(l.Extensions) + len(l.Data))
-		}
-		b, offsets := slices.Grow(s.buf[:0], size), make([]uint32, len(logs))
-		for i, l := range logs {
-			if want := next + uint64(i); l.Index != want {
-				return fmt.Errorf("store entry %d where %d should be", l.Index, want)
-			}
-			offset := g.end + int64(len(b))
-			if offset > math.MaxUint32 {
-				return fmt.Errorf("store entry %d: too much at once", l.Index)
-			}
-			offsets[i] = uint32(offset)
-			if b, err = appendRecord(b, g.salt, next, l); err != nil {
-				return err
-			}
-		}
-		if cap(b) <= keptBuffer {
-			s.buf = b
-		}
-		err = s.onDisk(func() error {
-			if err := writeAt(s.tail, b, g.end); err != nil {
-				return err
-			}
-			if s.beforeCommit != nil {
-				s.beforeCommit()
-			}
-			return flush(s.tail)
-		})
-		if err != nil {
-			return err
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		g.offsets = append(g.offsets, offsets...)
-		g.end += int64(len(b))
-		return nil
-	})
+	return s.write(func() error { return s.storeNow(logs) })
 }
 
-// segmentFor gives the segment that the entry next is to be written to, behind the
-// entry last. s.writing is held.
-func (s *Store) segmentFor(next, last uint64) (*segment, error) {
+// Append is StoreLogs, but returns before the entries are on disk, where they come in
+// their order and without being asked for: see [Store.Flushed]. Until then a crash may
+// take them. Whatever any other call writes is on disk after them.
+func (s *Store) Append(logs []*raft.Log) error {
+	if len(logs) == 0 {
+		return nil
+	}
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if !s.hasRoom(logs[0].Index) {
+		return s.settled(func() error { return s.storeNow(logs) })
+	}
+	err := s.run(func() error { return s.add(logs) })
+	select {
+	case s.appended <- struct{}{}:
+	default:
+	}
+	return err
+}
+
+// hasRoom reports whether an entry can be added to the last segment as it is.
+func (s *Store) hasRoom(index uint64) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	n := len(s.segments)
+	return n > 0 && s.segments[n-1].next() == index && s.segments[n-1].end < s.size
+}
+
+// storeNow puts entries on disk. s.changing and s.disk are held.
+func (s *Store) storeNow(logs []*raft.Log) error {
+	if err := s.provide(logs[0].Index); err != nil {
+		return err
+	}
+	if err := s.add(logs); err != nil {
+		return err
+	}
+	return s.flush()
+}
+
+// add appends entries to the last segment, in memory. s.changing is held.
+func (s *Store) add(logs []*raft.Log) (err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g, p := s.segments[len(s.segments)-1], &s.fresh
+	if len(p.b) == 0 {
+		p.first, p.offset = g.next(), g.end
+		if len(s.flying.b) == 0 {
+			s.flushed.Store(p.first - 1)
+		}
+	}
+	size := 0
+	for _, l := range logs {
+		size += padded(recordHeader + len(l.Extensions) + len(l.Data))
+	}
+	p.b = slices.Grow(p.b, size)
+	for _, l := range logs {
+		if want := g.next(); l.Index != want {
+			return fmt.Errorf("store entry %d where %d should be", l.Index, want)
+		}
+		if g.end > math.MaxUint32 {
+			return fmt.Errorf("store entry %d: too much at once", l.Index)
+		}
+		if p.b, err = appendRecord(p.b, g.salt, p.first, l); err != nil {
+			return err
+		}
+		g.offsets = append(g.offsets, uint32(g.end))
+		g.end = p.offset + int64(len(p.b))
+	}
+	return nil
+}
+
+// flush puts on disk what is not. s.disk is held.
+func (s *Store) flush() error {
+	s.mu.Lock()
+	s.flying, s.fresh = s.fresh, part{b: s.flying.b[:0]}
+	p := s.flying
+	s.mu.Unlock()
+	if len(p.b) == 0 {
+		return nil
+	}
+	err := s.onDisk(func() error {
+		if s.beforeCommit != nil {
+			s.beforeCommit()
+		}
+		if err := writeAt(s.tail, p.b, p.offset); err != nil {
+			return err
+		}
+		return flush(s.tail)
+	})
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.flying.b = p.b[:0]; cap(p.b) > keptBuffer {
+		s.flying.b = nil
+	}
+	if len(s.fresh.b) == 0 {
+		s.flushed.Store(math.MaxUint64)
+	} else {
+		s.flushed.Store(s.fresh.first - 1)
+	}
+	s.landed.Broadcast()
+	return nil
+}
+
+// flushAppended flushes what Append leaves, for as long as the store is open.
+func (s *Store) flushAppended() {
+	for {
+		select {
+		case <-s.closed:
+			return
+		case <-s.appended:
+		}
+		s.alone(s.flush)
+	}
+}
+
+// Flushed is up to which entry all are on disk: the largest uint64 where nothing that
+// was appended is on the way. It never waits.
+func (s *Store) Flushed() uint64 { return s.flushed.Load() }
+
+// AwaitFlushed returns when an entry and all before it are on disk. An error says that
+// it is not, and that nobody knows whether it ever will be.
+func (s *Store) AwaitFlushed(index uint64) error {
+	if index <= s.Flushed() {
+		return nil
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for index > s.Flushed() {
+		if failed := s.failed.Load(); failed != nil {
+			return *failed
+		}
+		if err := s.over(); err != nil {
+			return err
+		}
+		s.landed.Wait()
+	}
+	return nil
+}
+
+// provide has the last segment be the one that the entry next is to be written to.
+// s.changing and s.disk are held.
+func (s *Store) provide(next uint64) error {
+	first, last := s.bounds()
+	if next <= last {
+		return fmt.Errorf("store entry %d: the log ends at %d", next, last)
+	}
 	if n := len(s.segments); n > 0 {
 		g := s.segments[n-1]
 		switch {
 		case g.next() != next:
 			if err := s.empty(); err != nil {
-				return nil, err
+				return err
 			}
-			last = 0
+			first = 0
 		case g.end < s.size:
-			return g, nil
+			return nil
 		}
 	}
-	first := s.first
-	if last == 0 {
+	if first == 0 {
 		first = next
 	}
 	g := newSegment(s.dir, next)
 	if err := s.closeTail(); err != nil {
-		return nil, err
+		return err
 	}
 	err := s.onDisk(func() (err error) {
 		s.tail, err = g.create(s.size)
@@ -263,12 +418,12 @@ func (s *Store) segmentFor(next, last uint64) (*segment, error) {
 		err = s.setExtent(extent{first, next})
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.segments, s.first = append(s.segments, g), first
-	return g, nil
+	return nil
 }
 
 // DeleteRange deletes the entries from one to another, both included, as far as
@@ -291,7 +446,7 @@ func (s *Store) DeleteRange(from, to uint64) error {
 	})
 }
 
-// empty deletes all entries. s.writing is held, as in the next two.
+// empty deletes all entries. s.changing and s.disk are held, as in the next two.
 func (s *Store) empty() error {
 	gone := s.take(0, len(s.segments), 0)
 	if err := s.setExtent(extent{}); err != nil {
@@ -424,7 +579,7 @@ func (s *Store) GetUint64(k []byte) (n uint64, err error) {
 
 func (s *Store) setExtent(e extent) error { return s.put(logBucket, extentKey, e.encode()) }
 
-// put stores a value in the bbolt file. s.writing is held.
+// put stores a value in the bbolt file. s.disk is held.
 func (s *Store) put(bucket, k, v []byte) error {
 	return s.onDisk(func() error {
 		return s.db.Update(func(tx *bolt.Tx) error {
@@ -444,8 +599,25 @@ func (s *Store) onDisk(f func() error) error {
 
 // write does something that writes to the disk.
 func (s *Store) write(f func() error) error {
-	s.writing.Lock()
-	defer s.writing.Unlock()
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	return s.settled(f)
+}
+
+// settled does something alone after what was appended is on disk. s.changing is held.
+func (s *Store) settled(f func() error) error {
+	return s.alone(func() error {
+		if err := s.flush(); err != nil {
+			return err
+		}
+		return f()
+	})
+}
+
+// alone does something on the disk, beside which nothing else is done there.
+func (s *Store) alone(f func() error) error {
+	s.disk.Lock()
+	defer s.disk.Unlock()
 	now := time.Now()
 	s.began.Store(&now)
 	defer s.began.Store(nil)

@@ -134,6 +134,7 @@ func everyCall(s *Store) map[string]error {
 		"GetLog":      s.GetLog(1, new(raft.Log)),
 		"StoreLog":    s.StoreLog(entry(1 << 40)),
 		"StoreLogs":   s.StoreLogs(entries(1<<41, 1<<41+1)),
+		"Append":      s.Append(entries(1<<42, 1<<42+1)),
 		"DeleteRange": s.DeleteRange(1, 1<<50),
 		"Set":         s.Set([]byte("k"), []byte("v")),
 		"SetUint64":   s.SetUint64([]byte("k"), 1),
@@ -248,7 +249,11 @@ func TestCallsFromSeveralGoroutines(t *testing.T) {
 		}
 	})
 	for i := uint64(11); i <= last; i++ {
-		mustStore(t, s, i, i)
+		if i%5 == 0 {
+			mustStore(t, s, i, i)
+		} else {
+			mustAppend(t, s, i, i)
+		}
 	}
 	close(stop)
 	readers.Wait()
