@@ -11,8 +11,8 @@ import (
 
 // fsm is the state machine as Raft drives it: it applies, then hands what
 // changed to its observer, under one lock, so that whoever reads the state
-// sees it as of an entry whose effects have been observed. It never blocks on
-// anything but that lock.
+// sees it as of an entry whose effects have been observed. With that lock it never
+// blocks.
 //
 // An entry that it cannot read stops it for good: skipping one would make
 // this node's state another than the others'.
@@ -20,6 +20,8 @@ type fsm struct {
 	observer observer
 	alter    func(*State, Entry) Entry // a seam of tests: what an entry is taken for; nil: for itself
 	full     chan struct{}             // the log has become too large in bytes; room for one
+
+	awaitFlushed func(index uint64) error // returns when an entry is on this node's disk
 
 	mu      sync.RWMutex // guards what follows; taken before the node's mutex
 	state   *State
@@ -40,17 +42,23 @@ type observer interface {
 
 func newFSM(o observer) *fsm {
 	return &fsm{
-		observer: o,
-		full:     make(chan struct{}, 1),
-		state:    NewState(),
-		log:      logSize{most: snapshotBytes, keep: trailingBytes},
+		observer:     o,
+		full:         make(chan struct{}, 1),
+		awaitFlushed: func(uint64) error { return nil },
+		state:        NewState(),
+		log:          logSize{most: snapshotBytes, keep: trailingBytes},
 	}
 }
 
-// Apply implements [raft.FSM].
+// Apply implements [raft.FSM]. It waits for the disk, on which the entry may not be yet;
+// if it never is, whoever looks after the disk says so, and nothing is applied any more.
 func (f *fsm) Apply(l *raft.Log) any {
+	unstored := f.awaitFlushed(l.Index)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.broken == nil {
+		f.broken = unstored
+	}
 	if f.broken != nil {
 		return f.broken
 	}

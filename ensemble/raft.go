@@ -91,7 +91,8 @@ func (n *Node) startRaft() error {
 		}
 		return n.addressOf(s), nil
 	})
-	n.transport = newTransport(n.leadsIn, n.stores, n.done, &raft.NetworkTransportConfig{
+	n.fsm.awaitFlushed = store.AwaitFlushed
+	n.transport = newTransport(n.leadsIn, n.stores, store.Flushed, n.done, &raft.NetworkTransportConfig{
 		Stream:                layer,
 		ServerAddressProvider: layer,
 		MaxPool:               3,
@@ -124,6 +125,8 @@ func (n *Node) startRaft() error {
 		n.transport.Close()
 		return permanent("data folder: %w; %s", err, cureFolder)
 	}
+	entries.append = store.Append
+	entries.leads = func() bool { return n.raft.State() == raft.Leader } // it becomes one only between what Raft stores
 	n.raft, err = raft.NewRaft(c, n.fsm, entries, entries, snapshots, n.transport)
 	if err != nil {
 		n.transport.Close()

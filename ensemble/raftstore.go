@@ -2,6 +2,7 @@ package ensemble
 
 import (
 	"runtime"
+	"slices"
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
@@ -18,10 +19,22 @@ import (
 // never committed; raft 1.8.0 then looks for the entry before the ones of a new raft
 // leader in the log alone, and refuses them for ever. Nor does it look whether a log has
 // what went into a snapshot that is installed: see agree.
+//
+// And what this node stores as the raft leader is sent before it is on the disk, so that
+// both take place at once (Raft's thesis, 10.2.1). Raft counts it as stored, so whatever
+// follows from that waits for the disk: [fsm.Apply], and with it clients, leases and
+// hints, and how far the log is committed, as the others hear it
+// ([transport.AppendEntries]). That is enough for entries of its term: where one is on
+// this disk, it is on those of a majority. Those before its term are committed by the
+// entry with which it begins, which therefore is no such one, nor is a configuration,
+// which Raft heeds before it is applied. Before it votes or follows in another term,
+// Raft notes that term, and what was stored is on the disk then.
 type raftStore struct {
 	store
 	snapshots *snapshots
-	running   atomic.Bool // Raft has started: from now on only its own goroutines call
+	append    func([]*raft.Log) error // stores entries, which will be on the disk; nil: see StoreLogs
+	leads     func() bool             // this node is the raft leader: what is stored is its own
+	running   atomic.Bool             // Raft has started: from now on only its own goroutines call
 }
 
 // endOfSnapshot is the type of what stands for an entry of which only the term is known.
@@ -55,6 +68,14 @@ func (s *raftStore) agree(end *raft.SnapshotMeta) error {
 		return err
 	}
 	return s.store.DeleteRange(0, end.Index)
+}
+
+// StoreLogs implements [raft.LogStore].
+func (s *raftStore) StoreLogs(logs []*raft.Log) error {
+	if s.append == nil || !s.running.Load() || !s.leads() || slices.ContainsFunc(logs, func(l *raft.Log) bool { return l.Type != raft.LogCommand }) {
+		return s.store.StoreLogs(logs)
+	}
+	return s.append(logs)
 }
 
 func (s *raftStore) SetUint64(key []byte, value uint64) error {

@@ -245,3 +245,47 @@ func TestTheEndOfASnapshotIsNotSent(t *testing.T) {
 		t.Errorf("sent with error %v", err)
 	}
 }
+
+// Only a raft leader's own commands may be on the disk later than Raft thinks.
+func TestWhatIsAppendedBeforeItIsOnTheDisk(t *testing.T) {
+	command, begins, configuration, barrier := raft.LogCommand, raft.LogNoop, raft.LogConfiguration, raft.LogBarrier
+	for _, tt := range []struct {
+		running, leads bool
+		types          []raft.LogType
+		want           bool
+	}{
+		{true, true, []raft.LogType{command}, true},
+		{true, true, []raft.LogType{command, command}, true},
+		{true, true, []raft.LogType{begins}, false},
+		{true, true, []raft.LogType{configuration}, false},
+		{true, true, []raft.LogType{barrier}, false},
+		{true, true, []raft.LogType{command, barrier}, false},
+		{true, false, []raft.LogType{command}, false},
+		{false, true, []raft.LogType{command}, false},
+	} {
+		log := raft.NewInmemStore()
+		s, err := newRaftStore(log, &snapshots{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		appended := 0
+		s.append = func(logs []*raft.Log) error { appended += len(logs); return log.StoreLogs(logs) }
+		s.leads = func() bool {
+			if !tt.running {
+				t.Error("asked before Raft has started")
+			}
+			return tt.leads
+		}
+		s.running.Store(tt.running)
+		var logs []*raft.Log
+		for i, kind := range tt.types {
+			logs = append(logs, &raft.Log{Index: uint64(i + 1), Type: kind})
+		}
+		if err := s.StoreLogs(logs); err != nil {
+			t.Fatal(err)
+		}
+		if last, _ := log.LastIndex(); last != uint64(len(logs)) || (appended == len(logs)) != tt.want || !tt.want && appended != 0 {
+			t.Errorf("%+v: %d entries appended, the log ends at %d", tt, appended, last)
+		}
+	}
+}

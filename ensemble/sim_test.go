@@ -43,6 +43,8 @@ const (
 	mutateNoGrace                    // a new raft leader counts silence from before it could hear
 	mutateNoJump                     // a jump of the wall clock shuts nothing
 	mutateEndBeforeClose             // a node that stops ends its session while connections are open
+	mutateApplyUnflushed             // a raft leader applies what is not on its disk
+	mutateCommitUnflushed            // a raft leader says that what is not on its disk is committed
 )
 
 func (m mutation) String() string {
@@ -62,6 +64,8 @@ func (m mutation) String() string {
 		mutateNoGrace:           "no grace",
 		mutateNoJump:            "the wall clock ignored",
 		mutateEndBeforeClose:    "End before close",
+		mutateApplyUnflushed:    "applied before the flush",
+		mutateCommitUnflushed:   "committed before the flush",
 	}[m]
 }
 

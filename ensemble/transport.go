@@ -20,6 +20,7 @@ type transport struct {
 	*raft.NetworkTransport
 	leadsIn func(term uint64) bool
 	stores  func(id raft.ServerID, index, term uint64) // a node has the raft leader's log up to an entry
+	flushed func() uint64                              // up to which entry this node's own log is on its disk
 	done    <-chan struct{}
 
 	mu    sync.RWMutex // held, shared, over the handling of a heartbeat
@@ -29,11 +30,12 @@ type transport struct {
 	answers   map[raft.ServerID]chan struct{} // closed when the node answers a heartbeat
 }
 
-func newTransport(leadsIn func(term uint64) bool, stores func(id raft.ServerID, index, term uint64), done <-chan struct{}, c *raft.NetworkTransportConfig) *transport {
+func newTransport(leadsIn func(term uint64) bool, stores func(id raft.ServerID, index, term uint64), flushed func() uint64, done <-chan struct{}, c *raft.NetworkTransportConfig) *transport {
 	return &transport{
 		NetworkTransport: raft.NewNetworkTransportWithConfig(c),
 		leadsIn:          leadsIn,
 		stores:           stores,
+		flushed:          flushed,
 		done:             done,
 		answers:          make(map[raft.ServerID]chan struct{}),
 	}
@@ -44,14 +46,17 @@ var errCompacted = errors.New("an entry that is in a snapshot by now")
 
 // AppendEntries implements [raft.Transport]. It refuses what only stands for an entry:
 // one that was compacted away while Raft put the request together. Raft then tries
-// again, and sends the snapshot.
+// again, and sends the snapshot. And it calls nothing committed that is not on this
+// node's disk.
 func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, answer *raft.AppendEntriesResponse) error {
 	for _, l := range args.Entries {
 		if l.Type == endOfSnapshot {
 			return errCompacted
 		}
 	}
-	err := t.NetworkTransport.AppendEntries(id, to, args, answer)
+	sent := *args
+	sent.LeaderCommitIndex = min(sent.LeaderCommitIndex, t.flushed())
+	err := t.NetworkTransport.AppendEntries(id, to, &sent, answer)
 	switch heartbeat := args.PrevLogEntry == 0 && args.LeaderCommitIndex == 0 && len(args.Entries) == 0; {
 	case err == nil && heartbeat:
 		t.answered(id)

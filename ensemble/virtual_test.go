@@ -2,6 +2,7 @@ package ensemble
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -24,7 +25,7 @@ import (
 // The real stack in virtual time: three nodes with Raft, the cluster port and its
 // TLS, and bbolt on a disk, over a network in memory that is cut, one way and
 // both, delays, and loses connections; nodes crash, stop and start again, are
-// paused, and frozen with their machine; clocks run at different rates, and the wall
+// paused, and frozen with their machine; disks are slow, and lose what is not flushed; clocks run at different rates, and the wall
 // clock is set; raft leadership moves, snapshots are taken. What every client was
 // told is held against the promise at the moment at which it is told. A failure
 // prints its seed and its history; -virtual.seed plays a run of that seed again,
@@ -77,6 +78,8 @@ var aims = map[mutation]string{
 	mutateNoJump:            "frozen machines",
 	mutateNoSwitch:          "pauses",
 	mutateEndBeforeClose:    "stops",
+	mutateApplyUnflushed:    "entries lost",
+	mutateCommitUnflushed:   "entries lost",
 }
 
 // Each rule that is taken away from the real stack is found.
@@ -111,7 +114,8 @@ type world struct {
 	net      *virtualNetwork
 	hosts    []*host
 	late     []lateOps
-	flaps    time.Time // until then a link comes and goes
+	then     []then
+	flaps    time.Time // until then a link comes and goes, or more
 
 	mu       sync.Mutex // guards what follows; taken last
 	luck     *rand.Rand // of clients
@@ -135,6 +139,7 @@ type host struct {
 	dir     *Dir
 	clocks  virtualClocks
 	flush   atomic.Int64 // what a flush of its disk takes, in nanoseconds
+	unplug  func()       // ends the flush that is under way, and takes the time of others
 
 	// Guarded by the world's mutex.
 	goesOn   chan struct{} // not nil: the process is paused; closed when it goes on
@@ -160,12 +165,14 @@ func playInBubble(t *testing.T, seed uint64, mutate mutation) *world {
 			h.tamper()
 		}
 		w.proposeLate()
+		w.goOn()
 		w.happens()
 	}
 	w.note("the faults are over")
 	for _, h := range w.hosts {
 		h.bury()
 		h.goOn()
+		h.flush.Store(0)
 		for _, o := range w.hosts {
 			w.net.cut(h.address, o.address, false)
 		}
@@ -424,6 +431,10 @@ func (w *world) happens() {
 		}
 	case is(0.01, "links that come and go", time.Now().After(w.flaps)):
 		w.flap(a, length)
+	case is(0.01, "slow disks", true):
+		a.slow(length(100 * time.Millisecond))
+	case is(0.005, "entries lost", w.raftLeader() != nil && time.Now().After(w.flaps)):
+		w.loseEntries(length)
 	case is(0.01, "late copies", runs):
 		w.repeatLate(a, length(2*time.Second))
 	case is(0.12, "mended", true):
@@ -484,6 +495,66 @@ func (w *world) flap(h *host, length func(most time.Duration) time.Duration) {
 		}
 		cut(false, false)
 	}()
+}
+
+// then is what happens later.
+type then struct {
+	at   time.Time
+	what func()
+}
+
+// goOn has happen what is due.
+func (w *world) goOn() {
+	var due []then
+	w.then = slices.DeleteFunc(w.then, func(t then) bool {
+		if time.Now().Before(t.at) {
+			return false
+		}
+		due = append(due, t)
+		return true
+	})
+	for _, t := range due {
+		t.what()
+	}
+}
+
+// loseEntries has a majority of the raft leader and one other come to an entry, which
+// one of these two loses: the machine crashes while its slow disk has to do. That one and
+// the third are the majority then.
+func (w *world) loseEntries(length func(most time.Duration) time.Duration) {
+	loser := w.raftLeader()
+	others := slices.DeleteFunc(slices.Clone(w.hosts), func(h *host) bool { return h == loser })
+	i := w.rng.IntN(2)
+	keeper, third := others[i], others[1-i]
+	if w.rng.IntN(4) == 0 {
+		loser, keeper = keeper, loser
+	}
+	apart := func(h, o *host, is bool) {
+		w.net.cut(h.address, o.address, is)
+		w.net.cut(o.address, h.address, is)
+	}
+	after := length(800 * time.Millisecond)
+	w.note("%s is to lose what it has, %s keeps it, after %v", loser.name, keeper.name, after)
+	group := fmt.Sprint("lost", len(w.history))
+	loser.slow(200*time.Millisecond + length(400*time.Millisecond))
+	apart(third, loser, true)
+	apart(third, keeper, true)
+	w.joinAs(keeper, group, "a")
+	w.flaps = time.Now().Add(after + Normal.Expiry)
+	w.then = append(w.then, then{time.Now().Add(after), func() {
+		loser.crash()
+		apart(third, loser, false)
+		apart(keeper, loser, true)
+		loser.slow(0)
+		loser.start()
+		w.joinAs(third, group, "b")
+	}})
+}
+
+// slow has the disk take that long for a flush, longer than most.
+func (h *host) slow(flush time.Duration) {
+	h.w.note("a flush takes %v at %s", flush, h.name)
+	h.flush.Store(int64(flush))
 }
 
 // repeatLate has operations of a node proposed once more, as one whose raft leader was
@@ -625,12 +696,19 @@ func (h *host) start() {
 		list = append(list, Place{o.name, o.address})
 	}
 	h.w.note("%s starts", h.name)
+	dead := make(chan struct{})
+	h.unplug = sync.OnceFunc(func() { close(dead) })
 	n, err := Start(dir, Config{
 		Name: h.name, Address: h.address, Timing: Normal, MinimumNodes: 3, Join: list,
 		Listener: h.w.net.listen(h.address), Key: testKey, Logger: slog.New(slog.DiscardHandler),
 		now: h.clocks.read, bootID: "one boot", dial: h.w.net.dialer(h.address),
-		alter:        func(s *State, e Entry) Entry { return mutated(h.w.mutate, s, e) },
-		beforeCommit: func() { time.Sleep(time.Duration(h.flush.Load())) },
+		alter: func(s *State, e Entry) Entry { return mutated(h.w.mutate, s, e) },
+		beforeCommit: func() {
+			select {
+			case <-time.After(time.Duration(h.flush.Load())):
+			case <-dead:
+			}
+		},
 	})
 	if err != nil {
 		h.w.t.Error(err)
@@ -647,6 +725,10 @@ func (h *host) start() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch h.w.mutate {
+	case mutateApplyUnflushed:
+		n.fsm.awaitFlushed = func(uint64) error { return nil }
+	case mutateCommitUnflushed:
+		n.transport.flushed = func() uint64 { return math.MaxUint64 }
 	case mutateReceiveTime:
 		n.roster.alive = func() {
 			n.rearm()
@@ -847,7 +929,7 @@ func (h *host) ready() bool {
 }
 
 // crash is the death of the process: nothing is said any more, and its clients
-// see that.
+// see that. Its files are what they were, and not what its last flush was to make them.
 func (h *host) crash() {
 	if h.node == nil {
 		return
@@ -856,9 +938,18 @@ func (h *host) crash() {
 	h.w.mu.Lock()
 	h.lose()
 	h.w.mu.Unlock()
+	synctest.Wait()
+	left := h.path + " left"
+	err := os.CopyFS(left, os.DirFS(h.path))
 	h.goOn()
+	h.node.port.Close()
+	h.unplug()
+	synctest.Wait() // Raft has no question left that it would not answer
 	kill(h.node)
 	h.node = nil
+	if err := errors.Join(err, os.RemoveAll(h.path), os.Rename(left, h.path)); err != nil {
+		h.w.t.Error(err)
+	}
 }
 
 // stop is a stop in order.
@@ -867,6 +958,7 @@ func (h *host) stop() {
 		return
 	}
 	h.w.note("%s stops", h.name)
+	h.flush.Store(0) // Raft leaves questions without an answer that wait for it
 	h.setStopping(true)
 	defer h.setStopping(false)
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
@@ -926,10 +1018,14 @@ func (c *virtualClient) end() {
 }
 
 func (w *world) join(h *host) {
+	w.joinAs(h, fmt.Sprint("g", w.rng.IntN(3)), fmt.Sprint("c", w.rng.IntN(5)))
+}
+
+func (w *world) joinAs(h *host, group, name string) {
 	if h.node == nil {
 		return
 	}
-	c := &virtualClient{w: w, host: h, group: fmt.Sprint("g", w.rng.IntN(3)), name: fmt.Sprint("c", w.rng.IntN(5))}
+	c := &virtualClient{w: w, host: h, group: group, name: name}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	m, err := h.node.Join(c.group, c.name, c)
