@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -321,24 +322,47 @@ func (n *Node) removed(by string) {
 // Raft hands over it takes no entries, and a node that does not answer would keep
 // it at that (https://github.com/hashicorp/raft/issues/696): so one is tried, and
 // none again for a while.
+//
+// Each is tried once in a term. Of an attempt that came to nothing a question may stay
+// behind, for which raft 1.8.0 has no room twice: should the leadership be lost then, it
+// would take itself for handing over for ever, elected again or not, and take nothing.
 func (n *Node) handOver() {
 	if n.raft.State() != raft.Leader {
 		return
 	}
-	if last := n.handedOver.Load(); last != nil && time.Since(*last) < handOverPause {
+	term, now := n.raft.CurrentTerm(), time.Now()
+	n.handOvers.Lock()
+	if now.Sub(n.handOvers.last) < handOverPause {
+		n.handOvers.Unlock()
 		return
 	}
-	now := time.Now()
-	n.handedOver.Store(&now)
+	n.handOvers.last = now
+	if n.handOvers.term != term {
+		n.handOvers.term, n.handOvers.tried = term, nil
+	}
+	tried := slices.Clone(n.handOvers.tried)
+	n.handOvers.Unlock()
+
 	ctx, cancel := context.WithTimeout(n.life, n.cfg.Timing.Heartbeat)
 	defer cancel()
 	views := n.views(ctx)
 	for _, s := range n.others() {
-		if s.voter && views[s.id].Leader == n.self {
+		if s.voter && views[s.id].Leader == n.self && !slices.Contains(tried, s.id) {
+			n.handOvers.Lock()
+			n.handOvers.tried = append(n.handOvers.tried, s.id)
+			n.handOvers.Unlock()
 			n.await(n.raft.LeadershipTransferToServer(raft.ServerID(s.id), raftAddress(s.name, s.address)))
 			return
 		}
 	}
+}
+
+// handOvers is what was tried to hand over raft leadership.
+type handOvers struct {
+	sync.Mutex
+	last  time.Time
+	term  uint64
+	tried []NodeID // in that term
 }
 
 // handOverPause is how long no other attempt to hand over is made.

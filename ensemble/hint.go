@@ -120,6 +120,9 @@ func (n *Node) sendHints(f *follower) {
 	}
 }
 
+// flushed is up to which entry this node's log is on its disk.
+func (n *Node) flushed() uint64 { return n.store.Flushed() }
+
 // leadsIn reports whether this node is the raft leader of a term: it was in the
 // role at one moment between two at which the term was that. Raft may ask before its
 // start returns.

@@ -127,7 +127,7 @@ type Node struct {
 	anew      sync.Mutex // guards begunAnew
 	begunAnew bool
 
-	handedOver atomic.Pointer[time.Time] // when it tried to hand over last
+	handOvers handOvers
 
 	born      reading // when it was started
 	recovered sync.Once

@@ -92,7 +92,7 @@ func (n *Node) startRaft() error {
 		return n.addressOf(s), nil
 	})
 	n.fsm.awaitFlushed = store.AwaitFlushed
-	n.transport = newTransport(n.leadsIn, n.stores, store.Flushed, n.done, &raft.NetworkTransportConfig{
+	n.transport = newTransport(n, n.done, &raft.NetworkTransportConfig{
 		Stream:                layer,
 		ServerAddressProvider: layer,
 		MaxPool:               3,
@@ -384,7 +384,7 @@ func (n *Node) watchRaft(leading <-chan bool, changes <-chan raft.Observation) {
 			// On its own: Raft may leave the question without an answer when
 			// it shuts down, and nothing may wait for it.
 			go func() {
-				if n.raft.Barrier(0).Error() != nil {
+				if !n.caughtUp() {
 					return
 				}
 				n.mu.Lock()
@@ -394,6 +394,21 @@ func (n *Node) watchRaft(leading <-chan bool, changes <-chan raft.Observation) {
 					signal(n.wake)
 				}
 			}()
+		}
+	}
+}
+
+// caughtUp returns when all that is in the log of this raft leader is applied, or false when
+// it is none any more. While Raft hands over it takes no question.
+func (n *Node) caughtUp() bool {
+	for {
+		if err := n.raft.Barrier(0).Error(); err != raft.ErrLeadershipTransferInProgress {
+			return err == nil
+		}
+		select {
+		case <-n.done:
+			return false
+		case <-time.After(n.cfg.Timing.Heartbeat / 4):
 		}
 	}
 }

@@ -18,10 +18,8 @@ import (
 // a node needs: one that was away for a minute would be back that much later.
 type transport struct {
 	*raft.NetworkTransport
-	leadsIn func(term uint64) bool
-	stores  func(id raft.ServerID, index, term uint64) // a node has the raft leader's log up to an entry
-	flushed func() uint64                              // up to which entry this node's own log is on its disk
-	done    <-chan struct{}
+	node leadership
+	done <-chan struct{}
 
 	mu    sync.RWMutex // held, shared, over the handling of a heartbeat
 	ended bool
@@ -30,12 +28,17 @@ type transport struct {
 	answers   map[raft.ServerID]chan struct{} // closed when the node answers a heartbeat
 }
 
-func newTransport(leadsIn func(term uint64) bool, stores func(id raft.ServerID, index, term uint64), flushed func() uint64, done <-chan struct{}, c *raft.NetworkTransportConfig) *transport {
+// leadership is what the node knows of its being the raft leader.
+type leadership interface {
+	leadsIn(term uint64) bool
+	flushed() uint64                             // up to which entry its log is on its disk
+	stores(id raft.ServerID, index, term uint64) // is told that another node has its log up to an entry
+}
+
+func newTransport(node leadership, done <-chan struct{}, c *raft.NetworkTransportConfig) *transport {
 	return &transport{
 		NetworkTransport: raft.NewNetworkTransportWithConfig(c),
-		leadsIn:          leadsIn,
-		stores:           stores,
-		flushed:          flushed,
+		node:             node,
 		done:             done,
 		answers:          make(map[raft.ServerID]chan struct{}),
 	}
@@ -55,13 +58,13 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args 
 		}
 	}
 	sent := *args
-	sent.LeaderCommitIndex = min(sent.LeaderCommitIndex, t.flushed())
+	sent.LeaderCommitIndex = min(sent.LeaderCommitIndex, t.node.flushed())
 	err := t.NetworkTransport.AppendEntries(id, to, &sent, answer)
 	switch heartbeat := args.PrevLogEntry == 0 && args.LeaderCommitIndex == 0 && len(args.Entries) == 0; {
 	case err == nil && heartbeat:
 		t.answered(id)
 	case err == nil && answer.Success:
-		t.stores(id, args.PrevLogEntry+uint64(len(args.Entries)), args.Term)
+		t.node.stores(id, args.PrevLogEntry+uint64(len(args.Entries)), args.Term)
 	case err != nil && !heartbeat:
 		t.awaitAnswer(id, args.Term)
 	}
@@ -97,7 +100,7 @@ func (t *transport) awaitAnswer(id raft.ServerID, term uint64) {
 		t.answers[id] = answer
 	}
 	t.answering.Unlock()
-	for t.leadsIn(term) {
+	for t.node.leadsIn(term) {
 		select {
 		case <-answer:
 			return

@@ -267,6 +267,45 @@ func TestASlowFollowerIsToldWhenItHasStored(t *testing.T) {
 	})
 }
 
+// A raft leader that is lost while it hands over, to nodes that are busy, may be elected
+// again, and serves then.
+func TestARaftLeaderThatWasLostWhileItHandedOverServesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, mutateNothing)
+		for i := range 5 {
+			l := w.raftLeader()
+			others := w.but(l)
+			for _, o := range others {
+				o.slow(2 * time.Second)
+			}
+			w.joinAs(l, "busy", fmt.Sprint("c", i)) // which the others store
+			time.Sleep(50 * time.Millisecond)
+			for range 3 {
+				go l.node.handOver()
+				time.Sleep(handOverPause + 10*time.Millisecond)
+			}
+			for _, o := range others {
+				w.apart(l, o, true)
+				o.slow(0)
+			}
+			w.until("another one leads", time.Minute, func() bool { return w.raftLeader() == others[0] || w.raftLeader() == others[1] })
+			for _, o := range others {
+				w.apart(l, o, false)
+			}
+			w.until("it leads again", time.Minute, func() bool {
+				if n := w.raftLeader(); n != nil && n != l {
+					n.node.raft.LeadershipTransferToServer(raft.ServerID(l.node.self), raftAddress(l.name, l.address))
+				}
+				return w.raftLeader() == l
+			})
+			w.until("the cluster is whole", 10*time.Second, w.whole)
+		}
+		if w.bad != "" {
+			t.Error(w.bad)
+		}
+	})
+}
+
 // newWorld has a cluster in the bubble of a test.
 func newWorld(t *testing.T, seed uint64, mutate mutation) *world {
 	base := t.TempDir()
@@ -320,6 +359,17 @@ func (w *world) raftLeader() *host {
 func (w *world) follower() *host {
 	leader := w.raftLeader()
 	return w.hosts[slices.IndexFunc(w.hosts, func(h *host) bool { return h != leader })]
+}
+
+// but gives the hosts other than one.
+func (w *world) but(h *host) []*host {
+	return slices.DeleteFunc(slices.Clone(w.hosts), func(o *host) bool { return o == h })
+}
+
+// apart has two hosts hear nothing of each other, or hear again.
+func (w *world) apart(h, o *host, is bool) {
+	w.net.cut(h.address, o.address, is)
+	w.net.cut(o.address, h.address, is)
 }
 
 // orders is what clients saw of joining and leaving, by group.
@@ -523,28 +573,24 @@ func (w *world) goOn() {
 // the third are the majority then.
 func (w *world) loseEntries(length func(most time.Duration) time.Duration) {
 	loser := w.raftLeader()
-	others := slices.DeleteFunc(slices.Clone(w.hosts), func(h *host) bool { return h == loser })
+	others := w.but(loser)
 	i := w.rng.IntN(2)
 	keeper, third := others[i], others[1-i]
 	if w.rng.IntN(4) == 0 {
 		loser, keeper = keeper, loser
 	}
-	apart := func(h, o *host, is bool) {
-		w.net.cut(h.address, o.address, is)
-		w.net.cut(o.address, h.address, is)
-	}
 	after := length(800 * time.Millisecond)
 	w.note("%s is to lose what it has, %s keeps it, after %v", loser.name, keeper.name, after)
 	group := fmt.Sprint("lost", len(w.history))
 	loser.slow(200*time.Millisecond + length(400*time.Millisecond))
-	apart(third, loser, true)
-	apart(third, keeper, true)
+	w.apart(third, loser, true)
+	w.apart(third, keeper, true)
 	w.joinAs(keeper, group, "a")
 	w.flaps = time.Now().Add(after + Normal.Expiry)
 	w.then = append(w.then, then{time.Now().Add(after), func() {
 		loser.crash()
-		apart(third, loser, false)
-		apart(keeper, loser, true)
+		w.apart(third, loser, false)
+		w.apart(keeper, loser, true)
 		loser.slow(0)
 		loser.start()
 		w.joinAs(third, group, "b")
@@ -728,7 +774,7 @@ func (h *host) start() {
 	case mutateApplyUnflushed:
 		n.fsm.awaitFlushed = func(uint64) error { return nil }
 	case mutateCommitUnflushed:
-		n.transport.flushed = func() uint64 { return math.MaxUint64 }
+		n.transport.node = hasty{n}
 	case mutateReceiveTime:
 		n.roster.alive = func() {
 			n.rearm()
@@ -739,6 +785,11 @@ func (h *host) start() {
 		n.roster.session.timing.Expiry = n.roster.session.timing.Lease
 	}
 }
+
+// hasty is a node that takes all for flushed.
+type hasty struct{ *Node }
+
+func (hasty) flushed() uint64 { return math.MaxUint64 }
 
 // tamper takes rules away that are about time.
 func (h *host) tamper() {
