@@ -13,6 +13,10 @@ import (
 // transport, for which its Shutdown does not wait, and panics in one that finds
 // the store closed.
 //
+// And it calls committed what the other node has, by the same request, and this one on its
+// disk. Raft would name all that is committed, whatever it sends with it; and the other one
+// take for that what it has in its place.
+//
 // And it tells Raft that a node cannot be reached when that node can be reached again.
 // After each failure Raft waits twice as long as before, up to 10 s, with the entries that
 // a node needs: one that was away for a minute would be back that much later.
@@ -49,8 +53,7 @@ var errCompacted = errors.New("an entry that is in a snapshot by now")
 
 // AppendEntries implements [raft.Transport]. It refuses what only stands for an entry:
 // one that was compacted away while Raft put the request together. Raft then tries
-// again, and sends the snapshot. And it calls nothing committed that is not on this
-// node's disk.
+// again, and sends the snapshot.
 func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, answer *raft.AppendEntriesResponse) error {
 	for _, l := range args.Entries {
 		if l.Type == endOfSnapshot {
@@ -58,7 +61,7 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args 
 		}
 	}
 	sent := *args
-	sent.LeaderCommitIndex = min(sent.LeaderCommitIndex, t.node.flushed())
+	sent.LeaderCommitIndex = min(args.LeaderCommitIndex, args.PrevLogEntry+uint64(len(args.Entries)), t.node.flushed())
 	err := t.NetworkTransport.AppendEntries(id, to, &sent, answer)
 	switch heartbeat := args.PrevLogEntry == 0 && args.LeaderCommitIndex == 0 && len(args.Entries) == 0; {
 	case err == nil && heartbeat:

@@ -1,0 +1,68 @@
+package ensemble
+
+import (
+	"io"
+	"math"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// leads is a node that is the raft leader of term 3.
+type leads struct{ onDisk uint64 }
+
+func (l leads) leadsIn(term uint64) bool             { return term == 3 }
+func (l leads) flushed() uint64                      { return l.onDisk }
+func (l leads) stores(raft.ServerID, uint64, uint64) {}
+
+// wire is a transport to a peer on loopback.
+func wire(t *testing.T, l leads) (own *transport, peer *raft.NetworkTransport) {
+	t.Helper()
+	transports := make([]*raft.NetworkTransport, 2)
+	for i := range transports {
+		tcp, err := raft.NewTCPTransport("127.0.0.1:0", nil, 1, 10*time.Second, io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { tcp.Close() })
+		transports[i] = tcp
+	}
+	done := make(chan struct{})
+	t.Cleanup(func() { close(done) })
+	return &transport{NetworkTransport: transports[0], node: l, done: done, answers: map[raft.ServerID]chan struct{}{}}, transports[1]
+}
+
+// What a raft leader calls committed is on its disk, and the other node has it by the same
+// request.
+func TestWhatIsCalledCommitted(t *testing.T) {
+	for _, tt := range []struct {
+		prev, entries, committed, onDisk, want uint64
+	}{
+		{prev: 10, entries: 2, committed: 9, onDisk: math.MaxUint64, want: 9},
+		{prev: 10, entries: 2, committed: 12, onDisk: math.MaxUint64, want: 12},
+		{prev: 10, entries: 2, committed: 12, onDisk: 11, want: 11},
+		{prev: 10, entries: 2, committed: 20, onDisk: math.MaxUint64, want: 12},
+		{prev: 10, entries: 0, committed: 20, onDisk: math.MaxUint64, want: 10},
+		{prev: 10, entries: 0, committed: 20, onDisk: 8, want: 8},
+	} {
+		own, peer := wire(t, leads{onDisk: tt.onDisk})
+		req := raft.AppendEntriesRequest{Term: 3, PrevLogEntry: tt.prev, PrevLogTerm: 3, LeaderCommitIndex: tt.committed}
+		for i := range tt.entries {
+			req.Entries = append(req.Entries, &raft.Log{Index: tt.prev + 1 + i, Term: 3})
+		}
+		sent := make(chan error, 1)
+		go func() {
+			sent <- own.AppendEntries("b", peer.LocalAddr(), &req, &raft.AppendEntriesResponse{})
+		}()
+		rpc := <-peer.Consumer()
+		got := rpc.Command.(*raft.AppendEntriesRequest)
+		if got.LeaderCommitIndex != tt.want || len(got.Entries) != int(tt.entries) || req.LeaderCommitIndex != tt.committed {
+			t.Errorf("%+v: committed up to %d is sent", tt, got.LeaderCommitIndex)
+		}
+		rpc.Respond(&raft.AppendEntriesResponse{}, nil)
+		if err := <-sent; err != nil {
+			t.Error(err)
+		}
+	}
+}
