@@ -120,6 +120,16 @@ func (n *Node) sendHints(f *follower) {
 	}
 }
 
+// follows reports whether this node follows the raft leader of a term, or of none before it.
+func (n *Node) follows(term uint64) bool {
+	select {
+	case <-n.started:
+		return n.raft.State() == raft.Follower && n.raft.CurrentTerm() == term
+	default:
+		return false
+	}
+}
+
 // flushed is up to which entry this node's log is on its disk.
 func (n *Node) flushed() uint64 { return n.store.Flushed() }
 

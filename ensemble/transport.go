@@ -13,6 +13,12 @@ import (
 // transport, for which its Shutdown does not wait, and panics in one that finds
 // the store closed.
 //
+// Of heartbeats it passes on those alone that change nothing: Raft would follow a new raft
+// leader beside its own main goroutine, which might in that moment be storing an entry as
+// the former one, and make it one of the new term
+// (https://github.com/hashicorp/raft/issues/695). Who leads is learned from the entry with
+// which each term begins.
+//
 // And it calls committed what the other node has, by the same request, and this one on its
 // disk. Raft would name all that is committed, whatever it sends with it; and the other one
 // take for that what it has in its place.
@@ -35,6 +41,7 @@ type transport struct {
 // leadership is what the node knows of its being the raft leader.
 type leadership interface {
 	leadsIn(term uint64) bool
+	follows(term uint64) bool
 	flushed() uint64                             // up to which entry its log is on its disk
 	stores(id raft.ServerID, index, term uint64) // is told that another node has its log up to an entry
 }
@@ -121,6 +128,10 @@ func (t *transport) SetHeartbeatHandler(handle func(raft.RPC)) {
 		defer t.mu.RUnlock()
 		if t.ended {
 			rpc.Respond(nil, raft.ErrRaftShutdown)
+			return
+		}
+		if req, ok := rpc.Command.(*raft.AppendEntriesRequest); ok && !t.node.follows(req.Term) {
+			rpc.Respond(&raft.AppendEntriesResponse{}, nil) // it is here, and that is all
 			return
 		}
 		handle(rpc)

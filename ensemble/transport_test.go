@@ -9,10 +9,14 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// leads is a node that is the raft leader of term 3.
-type leads struct{ onDisk uint64 }
+// leads is a node that is the raft leader of term 3, or follows that of term 3.
+type leads struct {
+	onDisk uint64
+	follow bool
+}
 
-func (l leads) leadsIn(term uint64) bool             { return term == 3 }
+func (l leads) leadsIn(term uint64) bool             { return !l.follow && term == 3 }
+func (l leads) follows(term uint64) bool             { return l.follow && term == 3 }
 func (l leads) flushed() uint64                      { return l.onDisk }
 func (l leads) stores(raft.ServerID, uint64, uint64) {}
 
@@ -63,6 +67,37 @@ func TestWhatIsCalledCommitted(t *testing.T) {
 		rpc.Respond(&raft.AppendEntriesResponse{}, nil)
 		if err := <-sent; err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// Raft has to do with those heartbeats alone, outside of its main goroutine, that change
+// neither its role nor its term; others are answered all the same, as the sender asks only
+// whether the node is there.
+func TestHeartbeatsThatWouldChangeSomethingAreOnlyAnswered(t *testing.T) {
+	for _, tt := range []struct {
+		follow bool
+		term   uint64
+		want   bool
+	}{
+		{true, 3, true},
+		{true, 2, false},
+		{true, 4, false},
+		{false, 3, false},
+		{false, 4, false},
+	} {
+		own, peer := wire(t, leads{follow: tt.follow})
+		handled := false
+		own.SetHeartbeatHandler(func(rpc raft.RPC) {
+			handled = true
+			rpc.Respond(&raft.AppendEntriesResponse{}, nil)
+		})
+		heartbeat := raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("b"), Addr: []byte("b")}, Term: tt.term}
+		if err := peer.AppendEntries("a", own.LocalAddr(), &heartbeat, &raft.AppendEntriesResponse{}); err != nil {
+			t.Errorf("%+v: %v", tt, err)
+		}
+		if handled != tt.want {
+			t.Errorf("%+v: handled %t", tt, handled)
 		}
 	}
 }
