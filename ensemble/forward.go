@@ -228,7 +228,7 @@ func (n *Node) acceptProposals(c net.Conn, peer clusterport.Hello) {
 		// On its own: Raft leaves some questions without an answer when it
 		// shuts down, and answers in no order that another node could rely on.
 		go func() {
-			err := future.Error()
+			err := awaitCommit(future)
 			f.Write(answerOf(number, future.Index(), err)) // fails with the connection
 			<-room
 		}()

@@ -88,9 +88,18 @@ func (n *Node) submit(ops []Op, done func(index uint64, err error)) {
 	}
 	future := n.propose(ops)
 	go func() {
-		err := future.Error()
-		done(future.Index(), err)
+		done(future.Index(), awaitCommit(future))
 	}()
+}
+
+// awaitCommit waits until an entry is committed, and applied by this node. An error says that
+// it is not, or that nobody knows.
+func awaitCommit(f raft.ApplyFuture) error {
+	if err := f.Error(); err != nil {
+		return err
+	}
+	err, _ := f.Response().(error)
+	return err
 }
 
 // propose puts operations into the log of this node's own Raft.
