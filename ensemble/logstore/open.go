@@ -40,8 +40,8 @@ type Options struct {
 	StallLimit time.Duration
 
 	// OnError is called with the first error that makes the store useless. The
-	// call that failed waits for it, and so do writes, so it must not use the
-	// store. The process should end: see the package comment.
+	// call that failed waits for it, and so do writes and AwaitFlushed, so it must
+	// not use the store. The process should end: see the package comment.
 	// When a write hangs, so does Close.
 	OnError func(error)
 

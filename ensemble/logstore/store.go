@@ -115,8 +115,8 @@ func (l lock) Lock()   { l <- struct{}{} }
 func (l lock) Unlock() { <-l }
 
 // Close waits for running calls and closes the files. Later calls fail with
-// [ErrClosed], without OnError. Of what was appended, only that is on disk which is
-// said to be.
+// [ErrClosed], without OnError. Of what was appended it waits for no more than is on the
+// way to the disk.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		close(s.closed)
