@@ -81,6 +81,7 @@ type Node struct {
 	dirLife   int // by which dir may be changed
 	self      NodeID
 	store     *logstore.Store
+	entries   *raftStore // store as Raft has it
 	raft      *raft.Raft // set when started is closed; what Raft itself calls may come before
 	started   chan struct{}
 	fsm       *fsm

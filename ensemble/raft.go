@@ -120,14 +120,15 @@ func (n *Node) startRaft() error {
 	c.NotifyCh = leading
 	c.Logger = logger
 
-	entries, err := newRaftStore(store, snapshots)
+	n.entries, err = newRaftStore(store, snapshots)
 	if err != nil {
 		n.transport.Close()
 		return permanent("data folder: %w; %s", err, cureFolder)
 	}
-	entries.append = store.Append
-	entries.leads = func() bool { return n.raft.State() == raft.Leader } // it becomes one only between what Raft stores
-	n.raft, err = raft.NewRaft(c, n.fsm, entries, entries, snapshots, n.transport)
+	n.entries.append = store.Append
+	n.entries.leads = func() bool { return n.raft.State() == raft.Leader } // which changes between what Raft stores
+	n.entries.restart = n.failed
+	n.raft, err = raft.NewRaft(c, n.fsm, n.entries, n.entries, snapshots, n.transport)
 	if err != nil {
 		n.transport.Close()
 		return permanent("data folder: raft does not start on it: %w; %s", err, cureFolder)
@@ -140,7 +141,7 @@ func (n *Node) startRaft() error {
 		}
 	}
 
-	entries.running.Store(true)
+	n.entries.running.Store(true)
 
 	changes := make(chan raft.Observation, 16)
 	n.raft.RegisterObserver(raft.NewObserver(changes, false, func(o *raft.Observation) bool {

@@ -1,6 +1,7 @@
 package ensemble
 
 import (
+	"errors"
 	"runtime"
 	"slices"
 	"sync/atomic"
@@ -34,6 +35,7 @@ type raftStore struct {
 	snapshots *snapshots
 	append    func([]*raft.Log) error // stores entries, which will be on the disk; nil: see StoreLogs
 	leads     func() bool             // this node is the raft leader: what is stored is its own
+	restart   func(error)             // ends the process, so that another one is started
 	running   atomic.Bool             // Raft has started: from now on only its own goroutines call
 }
 
@@ -56,18 +58,32 @@ func newRaftStore(log store, snapshots *snapshots) (*raftStore, error) {
 	return s, nil
 }
 
-// agree removes what the log has up to the end of a snapshot, if the entry there is another
-// than the snapshot's: then those before it may be others too, which never were committed,
-// and nobody may have them from here. What is behind it Raft replaces.
+// agree removes what the log has up to the end of a snapshot, if it ends before that, or
+// the entry there is another than the snapshot's: then those before it may be others too,
+// which never were committed, and nobody may have them from here. What is behind it Raft
+// replaces. Only where the log ended right there would it compare the next entries of the
+// raft leader with what is gone, and refuse them, until it is started again.
 func (s *raftStore) agree(end *raft.SnapshotMeta) error {
-	var l raft.Log
-	switch err := s.store.GetLog(end.Index, &l); {
-	case err == raft.ErrLogNotFound, err == nil && l.Term == end.Term:
-		return nil
-	case err != nil:
+	last, err := s.store.LastIndex()
+	if err != nil {
 		return err
 	}
-	return s.store.DeleteRange(0, end.Index)
+	if last >= end.Index {
+		var l raft.Log
+		switch err := s.store.GetLog(end.Index, &l); {
+		case err == raft.ErrLogNotFound, err == nil && l.Term == end.Term:
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+	if err := s.store.DeleteRange(0, end.Index); err != nil {
+		return err
+	}
+	if last == end.Index && s.running.Load() {
+		s.restart(errors.New("this node's log was at odds with the raft leader's; it has that one's state now, and goes on after a restart"))
+	}
+	return nil
 }
 
 // StoreLogs implements [raft.LogStore].

@@ -97,9 +97,10 @@ func TestRaftEndsQuietlyWhenTheDiskFails(t *testing.T) {
 // were committed, takes those of the next raft leader in their place; also after a
 // start, and where it had such entries already when the snapshot came.
 func TestEntriesRightBehindASnapshotAreReplaced(t *testing.T) {
-	for i := range 4 {
-		restarted, overtaken := i%2 == 1, i/2 == 1
-		t.Run(fmt.Sprintf("restarted %t, overtaken %t", restarted, overtaken), func(t *testing.T) {
+	for i := range 8 {
+		restarted, before := i%2 == 1, []uint64{0, 99, 100, 103}[i/2] // the log ended there when the snapshot came
+		t.Run(fmt.Sprintf("restarted %t, overtaken at %d", restarted, before), func(t *testing.T) {
+			restart := false
 			dir, err := OpenDir(t.Context(), t.TempDir())
 			if err != nil {
 				t.Fatal(err)
@@ -131,6 +132,8 @@ func TestEntriesRightBehindASnapshotAreReplaced(t *testing.T) {
 				if r, err = raft.NewRaft(c, &raft.MockFSM{}, entries, entries, s, own); err != nil {
 					t.Fatal(err)
 				}
+				entries.restart = func(error) { restart = true }
+				entries.running.Store(true)
 			}
 			stop := func() {
 				t.Helper()
@@ -154,7 +157,7 @@ func TestEntriesRightBehindASnapshotAreReplaced(t *testing.T) {
 
 			start()
 			defer func() { stop() }()
-			if overtaken && !send(1, 0, 0, 103) {
+			if before > 0 && !send(1, 0, 0, before) {
 				t.Fatal("the first entries are refused")
 			}
 			state := []byte("\x90") // MockFSM's, empty
@@ -167,10 +170,13 @@ func TestEntriesRightBehindASnapshotAreReplaced(t *testing.T) {
 			if err := leader.InstallSnapshot("a", "a", &install, &installed, bytes.NewReader(state)); err != nil || !installed.Success {
 				t.Fatal(installed, err)
 			}
-			if !overtaken && !send(2, 100, 2, 104) {
+			if restart != (before == 100) { // Raft remembers that entry
+				t.Errorf("is to be restarted: %t", restart)
+			}
+			if before == 0 && !send(2, 100, 2, 104) {
 				t.Fatal("the entries of the first raft leader are refused")
 			}
-			if restarted {
+			if restarted || restart {
 				stop()
 				start()
 			}
@@ -201,7 +207,7 @@ func TestALogAgreesWithTheNewestSnapshot(t *testing.T) {
 		{term: 2, first: 1, last: 9, want: 1},
 		{term: 3, first: 1, last: 9, want: 8},
 		{term: 3, first: 1, last: 7, want: 8},
-		{term: 3, first: 1, last: 6, want: 1}, // they go when there are entries behind the snapshot
+		{term: 3, first: 1, last: 6, want: 7},
 		{term: 3, first: 8, last: 9, want: 8},
 	} {
 		log := raft.NewInmemStore()

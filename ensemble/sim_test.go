@@ -45,6 +45,7 @@ const (
 	mutateEndBeforeClose             // a node that stops ends its session while connections are open
 	mutateApplyUnflushed             // a raft leader applies what is not on its disk
 	mutateCommitUnflushed            // a raft leader says that what is not on its disk is committed
+	mutateFollowUnflushed            // a follower says that it has what is not on its disk
 )
 
 func (m mutation) String() string {
@@ -66,6 +67,7 @@ func (m mutation) String() string {
 		mutateEndBeforeClose:    "End before close",
 		mutateApplyUnflushed:    "applied before the flush",
 		mutateCommitUnflushed:   "committed before the flush",
+		mutateFollowUnflushed:   "acknowledged before the flush",
 	}[m]
 }
 

@@ -80,6 +80,7 @@ var aims = map[mutation]string{
 	mutateEndBeforeClose:    "stops",
 	mutateApplyUnflushed:    "entries lost",
 	mutateCommitUnflushed:   "entries lost",
+	mutateFollowUnflushed:   "entries lost",
 }
 
 // Each rule that is taken away from the real stack is found.
@@ -775,6 +776,8 @@ func (h *host) start() {
 		n.fsm.awaitFlushed = func(uint64) error { return nil }
 	case mutateCommitUnflushed:
 		n.transport.node = hasty{n}
+	case mutateFollowUnflushed:
+		n.entries.leads = func() bool { return true }
 	case mutateReceiveTime:
 		n.roster.alive = func() {
 			n.rearm()
@@ -903,7 +906,8 @@ func (h *host) lose() {
 	}
 }
 
-// bury ends a process that the switch has killed.
+// bury ends a process that the switch has killed, and starts another for one that has
+// failed.
 func (h *host) bury() {
 	h.w.mu.Lock()
 	killed := h.killed
@@ -914,6 +918,11 @@ func (h *host) bury() {
 		h.w.happened["killed by the switch"]++
 		h.w.mu.Unlock()
 		h.crash()
+	}
+	if h.node != nil && h.node.Err() != nil {
+		h.w.note("%s failed: %v", h.name, h.node.Err())
+		h.crash()
+		h.start()
 	}
 }
 
