@@ -88,7 +88,8 @@ func (n *Node) submit(ops []Op, done func(index uint64, err error)) {
 	}
 	future := n.propose(ops)
 	go func() {
-		done(future.Index(), awaitCommit(future))
+		err := awaitCommit(future)
+		done(future.Index(), err)
 	}()
 }
 
