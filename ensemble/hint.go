@@ -120,7 +120,7 @@ func (n *Node) sendHints(f *follower) {
 	}
 }
 
-// follows reports whether this node follows the raft leader of a term, or of none before it.
+// follows reports whether this node follows in a term, a raft leader or as yet nobody.
 func (n *Node) follows(term uint64) bool {
 	select {
 	case <-n.started:

@@ -13,11 +13,11 @@ import (
 // transport, for which its Shutdown does not wait, and panics in one that finds
 // the store closed.
 //
-// Of heartbeats it passes on those alone that change nothing: Raft would follow a new raft
-// leader beside its own main goroutine, which might in that moment be storing an entry as
-// the former one, and make it one of the new term
-// (https://github.com/hashicorp/raft/issues/695). Who leads is learned from the entry with
-// which each term begins.
+// On those goroutines Raft would also follow a new raft leader, beside its main one, which
+// might in that moment be storing an entry as the former raft leader, and make it one of
+// the new term (https://github.com/hashicorp/raft/issues/695). So a heartbeat by which a
+// node would do so goes to the main goroutine, or is only answered where that is busy:
+// the sender asks no more of it than whether the node is there.
 //
 // And it calls committed what the other node has, by the same request, and this one on its
 // disk. Raft would name all that is committed, whatever it sends with it; and the other one
@@ -28,8 +28,9 @@ import (
 // a node needs: one that was away for a minute would be back that much later.
 type transport struct {
 	*raft.NetworkTransport
-	node leadership
-	done <-chan struct{}
+	node  leadership
+	calls chan raft.RPC // to Raft's main goroutine
+	done  <-chan struct{}
 
 	mu    sync.RWMutex // held, shared, over the handling of a heartbeat
 	ended bool
@@ -47,11 +48,44 @@ type leadership interface {
 }
 
 func newTransport(node leadership, done <-chan struct{}, c *raft.NetworkTransportConfig) *transport {
-	return &transport{
+	t := &transport{
 		NetworkTransport: raft.NewNetworkTransportWithConfig(c),
 		node:             node,
+		calls:            make(chan raft.RPC),
 		done:             done,
 		answers:          make(map[raft.ServerID]chan struct{}),
+	}
+	go t.pass()
+	return t
+}
+
+// Consumer implements [raft.Transport].
+func (t *transport) Consumer() <-chan raft.RPC { return t.calls }
+
+// pass passes on what is not for a heartbeat's handler. Before a snapshot it passes a
+// heartbeat of its sender: raft 1.8.0, standing for election, would take the snapshot and
+// stand on, and, taking the sender for the raft leader, vote for nobody.
+func (t *transport) pass() {
+	for {
+		select {
+		case rpc := <-t.NetworkTransport.Consumer():
+			if req, ok := rpc.Command.(*raft.InstallSnapshotRequest); ok {
+				t.call(raft.RPC{
+					Command:  &raft.AppendEntriesRequest{RPCHeader: req.RPCHeader, Term: req.Term, Leader: req.Leader},
+					RespChan: make(chan raft.RPCResponse, 1),
+				})
+			}
+			t.call(rpc)
+		case <-t.done:
+			return
+		}
+	}
+}
+
+func (t *transport) call(rpc raft.RPC) {
+	select {
+	case t.calls <- rpc:
+	case <-t.done:
 	}
 }
 
@@ -130,11 +164,15 @@ func (t *transport) SetHeartbeatHandler(handle func(raft.RPC)) {
 			rpc.Respond(nil, raft.ErrRaftShutdown)
 			return
 		}
-		if req, ok := rpc.Command.(*raft.AppendEntriesRequest); ok && !t.node.follows(req.Term) {
-			rpc.Respond(&raft.AppendEntriesResponse{}, nil) // it is here, and that is all
+		if req, ok := rpc.Command.(*raft.AppendEntriesRequest); !ok || t.node.follows(req.Term) {
+			handle(rpc)
 			return
 		}
-		handle(rpc)
+		select {
+		case t.calls <- rpc:
+		default:
+			rpc.Respond(&raft.AppendEntriesResponse{}, nil)
+		}
 	})
 }
 

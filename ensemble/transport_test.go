@@ -34,7 +34,7 @@ func wire(t *testing.T, l leads) (own *transport, peer *raft.NetworkTransport) {
 	}
 	done := make(chan struct{})
 	t.Cleanup(func() { close(done) })
-	return &transport{NetworkTransport: transports[0], node: l, done: done, answers: map[raft.ServerID]chan struct{}{}}, transports[1]
+	return &transport{NetworkTransport: transports[0], node: l, calls: make(chan raft.RPC), done: done, answers: map[raft.ServerID]chan struct{}{}}, transports[1]
 }
 
 // What a raft leader calls committed is on its disk, and the other node has it by the same
@@ -72,9 +72,9 @@ func TestWhatIsCalledCommitted(t *testing.T) {
 }
 
 // Raft has to do with those heartbeats alone, outside of its main goroutine, that change
-// neither its role nor its term; others are answered all the same, as the sender asks only
-// whether the node is there.
-func TestHeartbeatsThatWouldChangeSomethingAreOnlyAnswered(t *testing.T) {
+// neither its role nor its term. Others go there, or, where it is busy, are answered all
+// the same.
+func TestHeartbeatsThatWouldChangeSomething(t *testing.T) {
 	for _, tt := range []struct {
 		follow bool
 		term   uint64
@@ -87,17 +87,41 @@ func TestHeartbeatsThatWouldChangeSomethingAreOnlyAnswered(t *testing.T) {
 		{false, 4, false},
 	} {
 		own, peer := wire(t, leads{follow: tt.follow})
-		handled := false
+		beside := 0
 		own.SetHeartbeatHandler(func(rpc raft.RPC) {
-			handled = true
+			beside++
 			rpc.Respond(&raft.AppendEntriesResponse{}, nil)
 		})
-		heartbeat := raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("b"), Addr: []byte("b")}, Term: tt.term}
-		if err := peer.AppendEntries("a", own.LocalAddr(), &heartbeat, &raft.AppendEntriesResponse{}); err != nil {
-			t.Errorf("%+v: %v", tt, err)
+		send := func() {
+			heartbeat := raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("b"), Addr: []byte("b")}, Term: tt.term}
+			if err := peer.AppendEntries("a", own.LocalAddr(), &heartbeat, &raft.AppendEntriesResponse{}); err != nil {
+				t.Errorf("%+v: %v", tt, err)
+			}
 		}
-		if handled != tt.want {
-			t.Errorf("%+v: handled %t", tt, handled)
+		send() // to a main goroutine that is busy
+		if tt.want {
+			if beside != 1 {
+				t.Errorf("%+v: not handled beside the main goroutine", tt)
+			}
+			continue
+		}
+		handled := make(chan struct{})
+		go func() {
+			rpc := <-own.Consumer()
+			rpc.Respond(&raft.AppendEntriesResponse{}, nil)
+			close(handled)
+		}()
+		poll(t, "the main goroutine has one", func() bool {
+			send()
+			select {
+			case <-handled:
+				return true
+			default:
+				return false
+			}
+		})
+		if beside != 0 {
+			t.Errorf("%+v: handled beside the main goroutine", tt)
 		}
 	}
 }
