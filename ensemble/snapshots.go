@@ -1,6 +1,7 @@
 package ensemble
 
 import (
+	"errors"
 	"io"
 	"sync/atomic"
 
@@ -75,13 +76,17 @@ func (s *snapshotSink) Write(b []byte) (n int, err error) {
 	return n, err
 }
 
+// errOvertaken: Raft would take its log to end there.
+var errOvertaken = errors.New("there is a newer snapshot by now")
+
 func (s *snapshotSink) Close() error {
+	if before := s.of.newest.Load(); before != nil && before.Index > s.meta.Index {
+		return errors.Join(errOvertaken, s.Cancel())
+	}
 	if err := s.end(s.SnapshotSink.Close); err != nil {
 		return err
 	}
-	if before := s.of.newest.Load(); before == nil || before.Index < s.meta.Index {
-		s.of.newest.Store(&s.meta)
-	}
+	s.of.newest.Store(&s.meta)
 	return s.of.completed(&s.meta)
 }
 
