@@ -323,50 +323,52 @@ func (n *Node) removed(by string) {
 // it at that (https://github.com/hashicorp/raft/issues/696): so one is tried, and
 // none again for a while.
 //
-// Each is tried once in a term. Of an attempt that came to nothing a question may stay
-// behind, for which raft 1.8.0 has no room twice: should the leadership be lost then, it
-// would take itself for handing over for ever, elected again or not, and take nothing.
+// Where that came to nothing with a node, it is not tried again soon. A question may have
+// stayed behind, for as long as the node is busy, and raft 1.8.0 has room for one: should
+// it wait for room when the leadership is lost, it would take itself for handing over for
+// ever, elected again or not, and take nothing.
 func (n *Node) handOver() {
 	if n.raft.State() != raft.Leader {
 		return
 	}
-	term, now := n.raft.CurrentTerm(), time.Now()
-	n.handOvers.Lock()
+	if !n.handOvers.TryLock() { // one is being tried
+		return
+	}
+	defer n.handOvers.Unlock()
+	now := time.Now()
 	if now.Sub(n.handOvers.last) < handOverPause {
-		n.handOvers.Unlock()
 		return
 	}
 	n.handOvers.last = now
-	if n.handOvers.term != term {
-		n.handOvers.term, n.handOvers.tried = term, nil
-	}
-	tried := slices.Clone(n.handOvers.tried)
-	n.handOvers.Unlock()
-
 	ctx, cancel := context.WithTimeout(n.life, n.cfg.Timing.Heartbeat)
 	defer cancel()
 	views := n.views(ctx)
 	for _, s := range n.others() {
-		if s.voter && views[s.id].Leader == n.self && !slices.Contains(tried, s.id) {
-			n.handOvers.Lock()
-			n.handOvers.tried = append(n.handOvers.tried, s.id)
-			n.handOvers.Unlock()
-			n.await(n.raft.LeadershipTransferToServer(raft.ServerID(s.id), raftAddress(s.name, s.address)))
-			return
+		if failed, ok := n.handOvers.failed[s.id]; !s.voter || views[s.id].Leader != n.self || ok && now.Sub(failed) < handOverAgain {
+			continue
 		}
+		switch n.await(n.raft.LeadershipTransferToServer(raft.ServerID(s.id), raftAddress(s.name, s.address))) {
+		case nil, raft.ErrLeadershipTransferInProgress, raft.ErrEnqueueTimeout, raft.ErrNotLeader: // no question is left
+		default:
+			n.handOvers.failed[s.id] = now
+		}
+		return
 	}
 }
 
-// handOvers is what was tried to hand over raft leadership.
+// handOvers is what was tried to hand over raft leadership. Its mutex is held over a try.
 type handOvers struct {
 	sync.Mutex
-	last  time.Time
-	term  uint64
-	tried []NodeID // in that term
+	last   time.Time
+	failed map[NodeID]time.Time
 }
 
-// handOverPause is how long no other attempt to hand over is made.
-const handOverPause = time.Second
+// handOverPause is how long no other attempt to hand over is made, handOverAgain how long
+// none with a node with which one came to nothing: if it is well then, it has long answered.
+const (
+	handOverPause = time.Second
+	handOverAgain = 30 * time.Second
+)
 
 // upkeepEvery is how often the raft leader looks whether the configuration is
 // as it should be.

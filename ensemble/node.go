@@ -181,6 +181,7 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 		failing:      make(chan struct{}),
 		started:      make(chan struct{}),
 		changed:      make(chan struct{}),
+		handOvers:    handOvers{failed: make(map[NodeID]time.Time)},
 	}
 	n.born = n.now()
 	n.dirLife = dir.begin()

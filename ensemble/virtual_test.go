@@ -307,6 +307,88 @@ func TestARaftLeaderThatWasLostWhileItHandedOverServesAgain(t *testing.T) {
 	})
 }
 
+// A voter that is gone just when it is handed over to is not waited for: another one is
+// tried.
+func TestHandingOverWhereOneIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, mutateNothing)
+		const most = 1000
+		for i := range most {
+			time.Sleep(handOverPause)
+			w.until("the cluster is whole", time.Minute, w.whole)
+			l := w.raftLeader()
+			first := l.node.others()[0].id
+			gone := w.but(l)[0]
+			if gone.node.self != first {
+				gone = w.but(l)[1]
+			}
+			go l.node.handOver()
+			time.Sleep(time.Duration(w.rng.Int64N(int64(6 * time.Millisecond)))) // it answers, and is asked
+			w.apart(l, gone, true)
+			time.Sleep(2 * Normal.Heartbeat)
+			l.node.handOvers.Lock()
+			_, tried := l.node.handOvers.failed[first]
+			l.node.handOvers.Unlock()
+			if tried && l.node.raft.State() == raft.Leader {
+				t.Logf("found by try %d", i+1)
+				w.until("another one leads", 10*time.Second, func() bool {
+					l.node.handOver()
+					return l.node.raft.State() != raft.Leader
+				})
+				break
+			}
+			w.apart(l, gone, false)
+			if i+1 == most {
+				t.Error("it never was gone at the right moment")
+			}
+		}
+		if w.bad != "" {
+			t.Error(w.bad)
+		}
+	})
+}
+
+// A node that came to stand for election while it was cut off, and then is sent a snapshot,
+// follows; and elects another one when who sent it is lost.
+func TestASnapshotForANodeThatStandsForElection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, mutateNothing)
+		l := w.raftLeader()
+		b, c := w.but(l)[0], w.but(l)[1]
+		for _, h := range w.hosts {
+			h.node.reloadRaft(func(c *raft.ReloadableConfig) { c.TrailingLogs = 1 })
+		}
+		w.apart(l, b, true)
+		w.apart(c, b, true)
+		time.Sleep(3 * time.Second) // what was on the way to it is given up
+		for i := range 3 {
+			w.joinAs(l, "g", fmt.Sprint("c", i))
+			time.Sleep(500 * time.Millisecond)
+		}
+		if err := l.node.raft.Snapshot().Error(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if is := b.node.raft.State(); is != raft.Candidate {
+			t.Fatalf("it is a %v", is)
+		}
+		b.slow(300 * time.Millisecond)
+		w.apart(l, b, false)
+		w.until("it knows who leads", time.Minute, func() bool {
+			_, id := b.node.raft.LeaderWithID()
+			return id == raft.ServerID(l.node.self)
+		})
+		w.apart(l, b, true)
+		l.crash()
+		w.apart(c, b, false)
+		b.slow(0)
+		w.until("another one leads", 10*time.Second, func() bool { return w.raftLeader() != nil })
+		if w.bad != "" {
+			t.Error(w.bad)
+		}
+	})
+}
+
 // newWorld has a cluster in the bubble of a test.
 func newWorld(t *testing.T, seed uint64, mutate mutation) *world {
 	base := t.TempDir()
