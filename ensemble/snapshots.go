@@ -80,13 +80,24 @@ func (s *snapshotSink) Write(b []byte) (n int, err error) {
 var errOvertaken = errors.New("there is a newer snapshot by now")
 
 func (s *snapshotSink) Close() error {
-	if before := s.of.newest.Load(); before != nil && before.Index > s.meta.Index {
-		return errors.Join(errOvertaken, s.Cancel())
-	}
-	if err := s.end(s.SnapshotSink.Close); err != nil {
+	overtaken := false
+	err := s.end(func() error { // one at a time, as all on the thread
+		before := s.of.newest.Load()
+		if overtaken = before != nil && before.Index > s.meta.Index; overtaken {
+			return s.SnapshotSink.Cancel()
+		}
+		if err := s.SnapshotSink.Close(); err != nil {
+			return err
+		}
+		s.of.newest.Store(&s.meta)
+		return nil
+	})
+	switch {
+	case err != nil:
 		return err
+	case overtaken:
+		return errOvertaken
 	}
-	s.of.newest.Store(&s.meta)
 	return s.of.completed(&s.meta)
 }
 

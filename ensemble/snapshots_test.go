@@ -89,3 +89,51 @@ func TestSnapshotsAreFilesOfTheFoldersThread(t *testing.T) {
 	}
 	want("read", 0)
 }
+
+// A snapshot that one which ends later has overtaken does not count, also if both were
+// being ended at the same time.
+func TestASnapshotThatWasOvertaken(t *testing.T) {
+	dir, err := OpenDir(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	s, err := newSnapshots(dir, raftLogger(testLog(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, transport := raft.NewInmemTransport("")
+	create := func(index uint64) raft.SnapshotSink {
+		t.Helper()
+		sink, err := s.Create(1, index, 3, raft.Configuration{}, 2, transport)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sink
+	}
+	later, earlier := create(100), create(50)
+	closed := make([]chan error, 2)
+	dir.files.Do(func() error { // has to do
+		for i, sink := range []raft.SnapshotSink{later, earlier} {
+			closed[i] = make(chan error, 1)
+			go func() { closed[i] <- sink.Close() }()
+		}
+		return nil
+	})
+	first, second := <-closed[0], <-closed[1]
+	if first != nil {
+		t.Error(first)
+	}
+	if second == nil { // it was the first to be ended
+		second = create(50).Close()
+	}
+	if second != errOvertaken || earlier.Close() != errOvertaken {
+		t.Errorf("the earlier one: %v", second)
+	}
+	if end := s.newest.Load(); end == nil || end.Index != 100 {
+		t.Errorf("the newest is %+v", end)
+	}
+	if err := earlier.Cancel(); err != nil {
+		t.Error(err)
+	}
+}
