@@ -2,6 +2,7 @@ package ensemble
 
 import (
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
 	"sync/atomic"
@@ -36,6 +37,7 @@ type raftStore struct {
 	append    func([]*raft.Log) error // stores entries, which will be on the disk; nil: see StoreLogs
 	leads     func() bool             // this node is the raft leader: what is stored is its own
 	restart   func(error)             // ends the process, so that another one is started
+	terms     chan struct{}           // full while one is being set
 	running   atomic.Bool             // Raft has started: from now on only its own goroutines call
 }
 
@@ -50,7 +52,7 @@ type store interface {
 
 // newRaftStore has a log and snapshots agree, now and whenever there is a new snapshot.
 func newRaftStore(log store, snapshots *snapshots) (*raftStore, error) {
-	s := &raftStore{store: log, snapshots: snapshots}
+	s := &raftStore{store: log, snapshots: snapshots, terms: make(chan struct{}, 1)}
 	snapshots.completed = s.agree
 	if end := snapshots.newest.Load(); end != nil {
 		return s, s.agree(end)
@@ -94,8 +96,23 @@ func (s *raftStore) StoreLogs(logs []*raft.Log) error {
 	return s.append(logs)
 }
 
+// SetUint64 implements [raft.StableStore]. It keeps a term from going back: what Raft does
+// for a heartbeat, beside its main goroutine, may be late.
 func (s *raftStore) SetUint64(key []byte, value uint64) error {
-	return s.survive(s.store.SetUint64(key, value))
+	if string(key) != "CurrentTerm" {
+		return s.survive(s.store.SetUint64(key, value))
+	}
+	s.terms <- struct{}{}
+	defer func() { <-s.terms }()
+	before, err := s.store.GetUint64(key)
+	switch {
+	case err != nil:
+	case value < before:
+		err = fmt.Errorf("term %d after %d", value, before)
+	default:
+		err = s.store.SetUint64(key, value)
+	}
+	return s.survive(err)
 }
 
 func (s *raftStore) GetLog(index uint64, l *raft.Log) error {

@@ -252,6 +252,41 @@ func TestTheEndOfASnapshotIsNotSent(t *testing.T) {
 	}
 }
 
+// A term does not go back; who wants it to, ends.
+func TestTheTermDoesNotGoBack(t *testing.T) {
+	log := raft.NewInmemStore()
+	s, err := newRaftStore(log, &snapshots{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.running.Store(true)
+	key := []byte("CurrentTerm")
+	for _, term := range []uint64{7, 7, 8} {
+		if err := s.SetUint64(key, term); err != nil {
+			t.Error(err)
+		}
+	}
+	ended := make(chan bool, 1)
+	go func() {
+		on := false
+		defer func() { ended <- !on }()
+		s.SetUint64(key, 7)
+		on = true
+	}()
+	if !<-ended {
+		t.Error("who sets an older term goes on")
+	}
+	if err := s.SetUint64([]byte("LastVoteTerm"), 3); err != nil {
+		t.Error(err)
+	}
+	if term, err := log.GetUint64(key); term != 8 || err != nil {
+		t.Errorf("the term is %d, error %v", term, err)
+	}
+	if err := s.SetUint64(key, 9); err != nil {
+		t.Error(err)
+	}
+}
+
 // Only a raft leader's own commands may be on the disk later than Raft thinks.
 func TestWhatIsAppendedBeforeItIsOnTheDisk(t *testing.T) {
 	command, begins, configuration, barrier := raft.LogCommand, raft.LogNoop, raft.LogConfiguration, raft.LogBarrier

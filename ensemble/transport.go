@@ -17,7 +17,8 @@ import (
 // might in that moment be storing an entry as the former raft leader, and make it one of
 // the new term (https://github.com/hashicorp/raft/issues/695). So a heartbeat by which a
 // node would do so goes to the main goroutine, or is only answered where that is busy:
-// the sender asks no more of it than whether the node is there.
+// the sender asks no more of it than whether the node is there. (Should it stand for
+// election just then, its term does not go back: [raftStore.SetUint64].)
 //
 // And it calls committed what the other node has, by the same request, and this one on its
 // disk. Raft would name all that is committed, whatever it sends with it; and the other one
@@ -71,7 +72,7 @@ func (t *transport) pass() {
 		case rpc := <-t.NetworkTransport.Consumer():
 			if req, ok := rpc.Command.(*raft.InstallSnapshotRequest); ok {
 				t.call(raft.RPC{
-					Command:  &raft.AppendEntriesRequest{RPCHeader: req.RPCHeader, Term: req.Term, Leader: req.Leader},
+					Command:  &raft.AppendEntriesRequest{RPCHeader: req.RPCHeader, Term: req.Term},
 					RespChan: make(chan raft.RPCResponse, 1),
 				})
 			}
