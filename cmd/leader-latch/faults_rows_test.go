@@ -79,6 +79,7 @@ func (s *site) load(clients int, at ...*member) (end func()) {
 				fmt.Fprintf(nc, "JOIN load-%d a\n", i)
 				nc.SetReadDeadline(time.Now().Add(patience))
 				nc.Read(make([]byte, 64))
+				nc.(*net.TCPConn).SetLinger(0) // its port is free at once: there are not enough for a minute
 				nc.Close()
 			}
 		})
