@@ -41,8 +41,8 @@
 // Raft's leadership, one that asks others for it, one that hands Raft what other
 // nodes send, one for each other member that is sent hints; and, until it is in a
 // cluster, one that sees to that. Those of the cluster port end with its
-// connections, those of the log store when it is closed. Short-lived ones wait for Raft's
-// answers; those that it leaves without one when it shuts down end with the
+// connections, those of the log store when it is closed. Short-lived ones wait for
+// Raft's answers; those that it leaves without one when it shuts down end with the
 // process. Raft calls the fsm from one of its own. Locks are taken in the order
 // changing, fsm, node, dispatcher; members are called with none of them held.
 package ensemble

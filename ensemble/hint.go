@@ -120,19 +120,6 @@ func (n *Node) sendHints(f *follower) {
 	}
 }
 
-// follows reports whether this node follows in a term, a raft leader or as yet nobody.
-func (n *Node) follows(term uint64) bool {
-	select {
-	case <-n.started:
-		return n.raft.State() == raft.Follower && n.raft.CurrentTerm() == term
-	default:
-		return false
-	}
-}
-
-// flushed is up to which entry this node's log is on its disk.
-func (n *Node) flushed() uint64 { return n.store.Flushed() }
-
 // leadsIn reports whether this node is the raft leader of a term: it was in the
 // role at one moment between two at which the term was that. Raft may ask before its
 // start returns.

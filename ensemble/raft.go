@@ -414,6 +414,19 @@ func (n *Node) caughtUp() bool {
 	}
 }
 
+// follows reports whether this node follows in a term, a raft leader or as yet nobody.
+func (n *Node) follows(term uint64) bool {
+	select {
+	case <-n.started:
+		return n.raft.State() == raft.Follower && n.raft.CurrentTerm() == term
+	default:
+		return false
+	}
+}
+
+// flushed is up to which entry this node's log is on its disk.
+func (n *Node) flushed() uint64 { return n.store.Flushed() }
+
 // seekRaftLeader asks the other members who leads while this node does not know:
 // it may have moved, so that the raft leader looks for it at an old address; and
 // it may have been removed, which only the others can tell. Those of

@@ -40,7 +40,7 @@ type transport struct {
 	answers   map[raft.ServerID]chan struct{} // closed when the node answers a heartbeat
 }
 
-// leadership is what the node knows of its being the raft leader.
+// leadership is what the node knows of its role in Raft.
 type leadership interface {
 	leadsIn(term uint64) bool
 	follows(term uint64) bool

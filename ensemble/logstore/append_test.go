@@ -36,6 +36,13 @@ func (g *gate) commit() {
 	}
 }
 
+// openGated opens a store on such a disk, which lets all through as yet.
+func openGated(t *testing.T) (*Store, *gate) {
+	t.Helper()
+	g := newGate()
+	return mustOpen(t, filepath.Join(t.TempDir(), "raft.db"), Options{SegmentSize: 1 << 20, BeforeCommit: g.commit}), g
+}
+
 func (g *gate) open() {
 	g.shut.Store(false)
 	close(g.through)
@@ -70,8 +77,7 @@ func wantWaits(t *testing.T, waiting <-chan error) {
 // comes to the disk in one flush.
 func TestAppendedWhileTheDiskHasToDo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate()
-		s := mustOpen(t, filepath.Join(t.TempDir(), "raft.db"), Options{SegmentSize: 1 << 20, BeforeCommit: g.commit})
+		s, g := openGated(t)
 		defer s.Close()
 		mustStore(t, s, 1, 10)
 		if n := s.Flushed(); n != math.MaxUint64 {
@@ -139,8 +145,7 @@ func TestWhatFollowsIsOnDiskAfterWhatWasAppended(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				g := newGate()
-				s := mustOpen(t, filepath.Join(t.TempDir(), "raft.db"), Options{BeforeCommit: g.commit})
+				s, g := openGated(t)
 				defer s.Close()
 				mustStore(t, s, 1, 10)
 				g.shut.Store(true)
@@ -356,8 +361,7 @@ func TestEveryFlushLeavesAGoodLog(t *testing.T) {
 // Entries of an Append are read as they are from memory too, and are the reader's.
 func TestWhatIsReadBeforeItIsOnDiskIsTheCallers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate()
-		s := mustOpen(t, filepath.Join(t.TempDir(), "raft.db"), Options{SegmentSize: 1 << 20, BeforeCommit: g.commit})
+		s, g := openGated(t)
 		defer s.Close()
 		mustStore(t, s, 1, 1)
 		g.shut.Store(true)

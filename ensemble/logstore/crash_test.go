@@ -47,8 +47,8 @@ func childCommand(t *testing.T, name, path string) *exec.Cmd {
 const trailing = 3000
 
 // appendForever appends batches, writes the last index to stdout as soon as the
-// store has answered that it is on disk, and like Raft it cuts off old entries in long ranges and
-// replaces a few new ones.
+// store has answered that it is on disk, and like Raft it cuts off old entries in
+// long ranges and replaces a few new ones.
 func appendForever(path string) error {
 	s, err := Open(path, Options{SegmentSize: smallSegment})
 	if err != nil {
