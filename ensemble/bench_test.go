@@ -468,3 +468,14 @@ var groups = func() (names [batch]string) {
 	}
 	return names
 }()
+
+// BenchmarkLive is what is asked before every line that speaks of leadership.
+func BenchmarkLive(b *testing.B) {
+	l := newLease(1, time.Hour, readClocks(), readClocks)
+	b.ReportAllocs()
+	for b.Loop() {
+		if !l.live() {
+			b.Fatal("over")
+		}
+	}
+}
