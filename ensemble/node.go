@@ -280,13 +280,16 @@ func (n *Node) restored(s *State) {
 
 // unlock lets go of the mutex and wakes whoever may have something to do.
 func (n *Node) unlock() {
+	due := n.roster.due()
 	if n.roster.changed {
 		n.roster.changed = false
 		close(n.changed)
 		n.changed = make(chan struct{})
 	}
 	n.mu.Unlock()
-	signal(n.wake)
+	if due {
+		signal(n.wake)
+	}
 	signal(n.wakeProposer)
 }
 

@@ -24,7 +24,7 @@ type roster struct {
 	index    uint64 // of the log entry up to which all this is
 	known    bool   // the state has been seen up to date: it says rightly whether elections are active
 	stopping bool
-	changed  bool // what a waiter may wait for has changed; the caller resets it
+	changed  bool // what a waiter, or step, may wait for has changed; the caller resets it
 
 	now     func() reading
 	deliver func(delivery) // to the dispatcher; does not block
@@ -298,6 +298,9 @@ func (r *roster) step(now reading) (what need, closing []*Membership) {
 	}
 	return what, closing
 }
+
+// due reports whether step has something to do before time itself brings something.
+func (r *roster) due() bool { return r.changed || len(r.doomed) > 0 || r.session.due() }
 
 // timeLeft is how long the node has until it must begin to close its connections, if
 // nothing prolongs its lease; 0 without a session.

@@ -104,6 +104,19 @@ func (s *session) check(now reading, early time.Duration) need {
 	return needNothing
 }
 
+// due reports whether check has something to do before time itself brings something.
+func (s *session) due() bool {
+	switch s.phase {
+	case phaseIdle:
+		return true
+	case phaseOpen:
+		return s.lease.over.Load()
+	case phaseClosing:
+		return s.unheard == 0
+	}
+	return false
+}
+
 // unblocked takes note that a session of this node has ended. If that stood in
 // the way of the Open under way, the Open was dropped: it is sent again.
 func (s *session) unblocked() { s.cutOpen = false }

@@ -1,0 +1,76 @@
+package ensemble
+
+import "testing"
+
+// What clients do, and what is committed for them, is nothing for the node's loop: it
+// would wake for each JOIN, only to read the clocks.
+func TestTheLoopIsWokenForWhatCannotWait(t *testing.T) {
+	told := 0
+	client := func() *Membership { return &Membership{member: deaf{&told}, group: "g", client: "c"} }
+	var m *Membership
+	join := func(n *bookkeeper) {
+		m = client()
+		n.roster.join(m)
+	}
+	joined := func(n *bookkeeper) {
+		join(n)
+		n.run()
+	}
+	nothing := func(*bookkeeper) {}
+	lost := func(n *bookkeeper) {
+		joined(n)
+		n.clock = n.clock.later(Normal.Lease)
+		if what, closing := n.roster.step(n.clock); what != needClose || len(closing) != 1 {
+			t.Fatalf("step: %v, %d to close", what, len(closing))
+		}
+		n.roster.changed = false
+	}
+	restore := func(n *bookkeeper, ops ...Op) {
+		ahead, err := restoreBytes(snapshotOf(n.fsm.state))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ahead.Apply(n.index+1, Entry{Ops: ops}, nil)
+		n.roster.restored(ahead)
+	}
+	inc := newBookkeeper().roster.session.lease.incarnation
+
+	for _, c := range []struct {
+		what    string
+		before  func(*bookkeeper)
+		happens func(*bookkeeper)
+		due     bool
+	}{
+		{"a client comes", nothing, join, false},
+		{"it is a member", join, (*bookkeeper).run, false},
+		{"it goes", joined, func(n *bookkeeper) { n.roster.closed(m, true) }, false},
+		{"its end is committed", joined, func(n *bookkeeper) { n.roster.closed(m, true); n.run() }, false},
+		{"a renewal is committed", nothing, func(n *bookkeeper) { n.clock = n.clock.later(Normal.Renew); n.run() }, false},
+		{"a snapshot says the same", joined, func(n *bookkeeper) { restore(n) }, false},
+		{"the session is expired", joined, func(n *bookkeeper) { n.commit([]Op{Expire{inc, 0}}) }, true},
+		{"a snapshot says that it was", joined, func(n *bookkeeper) { restore(n, Expire{inc, 0}) }, true},
+		{"a snapshot lacks a member", joined, func(n *bookkeeper) { restore(n, Leave{inc, 2, 1}) }, true},
+		{"a gate has found the lease over", joined, func(n *bookkeeper) { n.clock = n.clock.later(Normal.Lease); n.roster.session.lease.live() }, true},
+		{"the last client knows of a lost session", lost, func(n *bookkeeper) { n.roster.closed(m, true) }, true},
+		{"the last client may not know of it", lost, func(n *bookkeeper) { n.roster.closed(m, false) }, false},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			n := newBookkeeper()
+			if !n.roster.due() {
+				t.Error("not woken when the session is open, though somebody may wait for that")
+			}
+			n.roster.changed = false
+			c.before(n)
+			if n.roster.step(n.clock); n.roster.due() {
+				t.Fatal("woken before anything happens")
+			}
+			c.happens(n)
+			if got := n.roster.due(); got != c.due {
+				t.Errorf("due: %v", got)
+			}
+			if what, closing := n.roster.step(n.clock); (what != needNothing || len(closing) > 0) != c.due {
+				t.Errorf("step then has to do: %v, %d to close", what, len(closing))
+			}
+		})
+	}
+}
