@@ -58,8 +58,9 @@ BENCH ?= .
 bench: ## the table of README, Speed, measured on this machine in 8 minutes; BENCH=storm one of its parts, BENCH_FLAGS=-short a trial
 	@go test -C cmd/leader-latch -tags bench -count=1 -timeout 1h -run '^TestMeasure$$/$(BENCH)' $(BENCH_FLAGS)
 
-microbench: ## the benchmarks of the packages, with allocations
-	go test -run '^$$' -bench . -benchmem ./...
+BENCHTIME ?= 1s
+microbench: ## the benchmarks of the packages, with allocations, each for BENCHTIME (1s)
+	go test -run '^$$' -bench . -benchtime $(BENCHTIME) -benchmem ./...
 
 packages: ## deb and rpm for amd64 and arm64, in dist/
 	packaging/build.sh

@@ -1,11 +1,14 @@
 package ensemble
 
-import "testing"
+import (
+	"sync/atomic"
+	"testing"
+)
 
 // What clients do, and what is committed for them, is nothing for the node's loop: it
 // would wake for each JOIN, only to read the clocks.
 func TestTheLoopIsWokenForWhatCannotWait(t *testing.T) {
-	told := 0
+	var told atomic.Int64
 	client := func() *Membership { return &Membership{member: deaf{&told}, group: "g", client: "c"} }
 	var m *Membership
 	join := func(n *bookkeeper) {
