@@ -1,8 +1,10 @@
 package ensemble
 
 import (
+	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // dispatcher hands committed changes to this node's connections, in order for each
@@ -12,7 +14,8 @@ import (
 // every member the leader of its group as the state has it by then. The same
 // happens after a snapshot was installed.
 type dispatcher struct {
-	wake chan struct{} // has room for one
+	wake    chan struct{} // has room for one
+	tellers int           // how many goroutines tell the members of a large group
 
 	mu    sync.Mutex // guards queue; taken last
 	queue []delivery
@@ -43,6 +46,10 @@ type telling struct {
 // tellAtOnce is how many members are told before the queue is looked at again.
 const tellAtOnce = 64
 
+// maxTellers bounds the goroutines that tell the members of a large group, of which each
+// takes a processor: what they do is almost all the kernel's work on the way to the client.
+const maxTellers = 4
+
 // maxTelling bounds the changes that are being told of, and so the memory for them.
 // Beyond it the queue waits, which has a bound of its own.
 const maxTelling = 16
@@ -71,7 +78,11 @@ const (
 const maxQueue = 1 << 16
 
 func newDispatcher() *dispatcher {
-	return &dispatcher{wake: make(chan struct{}, 1), groups: make(map[string]*audience)}
+	return &dispatcher{
+		wake:    make(chan struct{}, 1),
+		tellers: min(runtime.GOMAXPROCS(0), maxTellers),
+		groups:  make(map[string]*audience),
+	}
 }
 
 func (d *dispatcher) add(v delivery) {
@@ -137,16 +148,26 @@ func (d *dispatcher) tell(a *audience, leader string, token uint64) {
 	}
 }
 
-// tellSome goes on with the oldest telling.
+// tellSome goes on with the oldest telling. When it returns, whom it took have been told:
+// a member is told of one change after the other.
 func (d *dispatcher) tellSome() {
 	if len(d.telling) == 0 {
 		return
 	}
 	t := &d.telling[0]
 	n := min(tellAtOnce, len(t.members))
-	for _, m := range t.members[:n] {
-		m.told(t.leader, t.token)
+	var taken atomic.Int64
+	tell := func() {
+		for i := taken.Add(1); i <= int64(n); i = taken.Add(1) {
+			t.members[i-1].told(t.leader, t.token)
+		}
 	}
+	var others sync.WaitGroup
+	for range d.tellers - 1 {
+		others.Go(tell)
+	}
+	tell()
+	others.Wait()
 	if t.members = t.members[n:]; len(t.members) == 0 {
 		t.audience.told--
 		d.telling = slices.Delete(d.telling, 0, 1)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 )
 
 // listener is a Member that keeps what it is told. heard is called each time.
@@ -105,6 +106,38 @@ func TestALargeGroupDelaysNobodyElse(t *testing.T) {
 	}
 	if told := late.all(); !slices.Equal(told, []string{"c"}) {
 		t.Errorf("who joined amid that was told %q", told)
+	}
+}
+
+// The members of a large group are told by several goroutines: here some are only told
+// while others are being told.
+func TestALargeGroupIsToldByMany(t *testing.T) {
+	d := newDispatcher()
+	d.tellers = 3
+	done := make(chan struct{})
+	defer close(done)
+	var met sync.WaitGroup
+	met.Add(d.tellers)
+	for i := range 3 * tellAtOnce {
+		l := &listener{}
+		if i < d.tellers {
+			l.heard = func(leader string) {
+				if leader == "b" {
+					met.Done()
+					met.Wait()
+				}
+			}
+		}
+		d.add(delivery{what: deliverJoined, index: 1, member: &Membership{member: l, group: "large", client: fmt.Sprint("m", i)}, leader: "a"})
+	}
+	d.add(delivery{what: deliverLed, index: 2, group: "large", leader: "b"})
+	go d.run(done, nil)
+	told := make(chan struct{})
+	go func() { met.Wait(); close(told) }()
+	select {
+	case <-told:
+	case <-time.After(10 * time.Second):
+		t.Error("they are told one after the other")
 	}
 }
 

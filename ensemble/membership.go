@@ -6,7 +6,8 @@ import "sync/atomic"
 // Its methods return at once. The node calls them while it holds no lock.
 type Member interface {
 	// Leader tells the leader of the member's group and its fencing token, in
-	// committed order. The first call says that the membership is committed.
+	// committed order, one after the other. The first call says that the membership is
+	// committed. Different members may be called at once.
 	Leader(name string, token uint64)
 
 	// Close ends the connection without a further line. It may come more than
