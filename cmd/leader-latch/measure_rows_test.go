@@ -169,20 +169,58 @@ func elect(t *testing.T, addrs []string, pids servers, workers int, churn bool, 
 		}
 		return nil
 	})
-	took := time.Since(began)
-	cpu, own = pids.cpu(t)-cpu, servers{os.Getpid()}.cpu(t)-own
+	r.took(time.Since(began), pids.cpu(t)-cpu, servers{os.Getpid()}.cpu(t)-own)
 	for _, c := range kept {
 		c.Close()
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := float64(len(r.latencies))
-	r.perSecond = done / took.Seconds()
-	r.cpu = float64(cpu.Microseconds()) / done
-	r.cores, r.own = cpu.Seconds()/took.Seconds(), own.Seconds()/took.Seconds()
 	r.limited = n.Load() > int64(most)
 	return r
+}
+
+// electOpen has workers join fresh groups, and be told, on connections that are open
+// already, each on one after the other until all have joined.
+func electOpen(t *testing.T, addrs []string, pids servers, workers int) (r load) {
+	t.Helper()
+	most, _ := affordable(fewer(15000))
+	run := unique("load")
+	open := make([]*caller, most)
+	defer func() {
+		for _, c := range open {
+			if c != nil {
+				c.Close()
+			}
+		}
+	}()
+	if err := inParallel(most, 64, func(i int) (err error) {
+		open[i], err = call(addrs[i%len(addrs)], "a")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	r.latencies = make(latencies, most)
+	began := time.Now()
+	cpu, own := pids.cpu(t), servers{os.Getpid()}.cpu(t)
+	if err := inParallel(most, workers, func(i int) error {
+		began := time.Now()
+		err := open[i].lead(fmt.Sprint(run, "-", i))
+		r.latencies[i] = time.Since(began)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	r.took(time.Since(began), pids.cpu(t)-cpu, servers{os.Getpid()}.cpu(t)-own)
+	return r
+}
+
+// took works out what comes of the time that the elections took, and of the processors'.
+func (r *load) took(d, servers, own time.Duration) {
+	done := float64(len(r.latencies))
+	r.perSecond = done / d.Seconds()
+	r.cpu = float64(servers.Microseconds()) / done
+	r.cores, r.own = servers.Seconds()/d.Seconds(), own.Seconds()/d.Seconds()
 }
 
 // loads are repetitions of one load.
@@ -227,21 +265,30 @@ func measureThroughput(t *testing.T) {
 	if testing.Short() {
 		d /= 4
 	}
-	for _, churn := range []bool{false, true} {
+	for _, kind := range []struct {
+		what  string
+		elect func(addrs []string, pids servers, workers int, d time.Duration) load
+	}{
+		{"JOIN on an open connection, told", func(addrs []string, pids servers, workers int, _ time.Duration) load {
+			return electOpen(t, addrs, pids, workers)
+		}},
+		{"connect, JOIN, told", func(addrs []string, pids servers, workers int, d time.Duration) load {
+			return elect(t, addrs, pids, workers, false, d)
+		}},
+		{"connect, JOIN, told, leave", func(addrs []string, pids servers, workers int, d time.Duration) load {
+			return elect(t, addrs, pids, workers, true, d)
+		}},
+	} {
 		for _, workers := range []int{64, 512} {
 			var ours, floor loads
 			for range repetitions { // in turn, so that a disturbance hits both
-				floor = append(floor, elect(t, bareAddrs, bare, workers, churn, d/2))
-				ours = append(ours, elect(t, addrsOf(all), pidsOf(all), workers, churn, d))
+				floor = append(floor, kind.elect(bareAddrs, bare, workers, d/2))
+				ours = append(ours, kind.elect(addrsOf(all), pidsOf(all), workers, d))
 				for _, m := range all {
 					m.settled()
 				}
 			}
-			kind := "connect, JOIN, told"
-			if churn {
-				kind = "connect, JOIN, told, leave"
-			}
-			row(fmt.Sprintf("%s, %d workers", kind, workers), "%v", ours)
+			row(fmt.Sprintf("%s, %d workers", kind.what, workers), "%v", ours)
 			row("the same at three bare TCP servers", "%v; ours: %.2f of the elections, %.1f times the CPU", floor,
 				ours.perSecond().median()/floor.perSecond().median(), ours.cpu().median()/floor.cpu().median())
 		}
