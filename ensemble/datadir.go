@@ -264,6 +264,8 @@ func (id *identity) found() {
 // and never waits for the disk.
 func (d *Dir) id() identity { return *d.identity.Load() }
 
+func (d *Dir) settled() bool { return d.identity.Load().Settled }
+
 // begin gives the folder to a node, and the number by which that may change it.
 func (d *Dir) begin() (life int) {
 	d.writing.Lock()

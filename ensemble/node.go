@@ -223,19 +223,26 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 }
 
 // Join asks that client becomes a member of group on behalf of m, as
-// latch.Elections describes it.
+// latch.Elections describes it. With all that it calls it takes little of the stack: the
+// goroutine of each client comes through here, and grows its first one, of 2 KiB, if that
+// is too small.
 func (n *Node) Join(group, client string, m Member) (*Membership, error) {
 	n.mu.Lock()
 	defer n.unlock()
 	if n.roster.stopping || n.Err() != nil || n.inactive() {
 		return nil, n.missing()
 	}
-	if most := n.cfg.Timing.MaxMembers(); len(n.roster.members) >= most {
-		return nil, fmt.Errorf("%w: this node has %d clients, as many as it could close in time with leader_latch.timing = %s", ErrUnavailable, most, n.cfg.Timing.Name)
+	if len(n.roster.members) >= n.cfg.Timing.MaxMembers() {
+		return nil, n.full()
 	}
 	ms := &Membership{node: n, member: m, group: group, client: client}
 	n.roster.join(ms)
 	return ms, nil
+}
+
+// full is why no more JOINs are taken.
+func (n *Node) full() error {
+	return fmt.Errorf("%w: this node has %d clients, as many as it could close in time with leader_latch.timing = %s", ErrUnavailable, n.cfg.Timing.MaxMembers(), n.cfg.Timing.Name)
 }
 
 // closed is [Membership.Closed].
@@ -296,7 +303,7 @@ func (n *Node) unlock() {
 // inactive reports whether elections are known not to have begun: the cluster is
 // too small, or the node is not in one yet.
 func (n *Node) inactive() bool {
-	return n.roster.known && !n.active.Load() && n.size() < n.cfg.MinimumNodes || !n.dir.id().Settled
+	return n.roster.known && !n.active.Load() && n.size() < n.cfg.MinimumNodes || !n.dir.settled()
 }
 
 // noteCluster takes over what holds for the whole cluster. A data folder whose
