@@ -40,6 +40,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -353,6 +354,10 @@ func (s *Store) flushAppended() {
 			return
 		case <-s.appended:
 		}
+		// The thread for the disk takes over the processor on which it is asked, with
+		// all that is ready there, and holds it until the disk has answered: among it
+		// may be those who send to others what is to be flushed.
+		runtime.Gosched()
 		s.alone(s.flush)
 	}
 }
