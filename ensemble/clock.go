@@ -44,14 +44,14 @@ func (r reading) jump(since reading) time.Duration {
 // clocks is what a node reads. Tests of faults set the wall clock of one node by it.
 var clocks = readClocks
 
-// readClocks reads the machine's clocks. Two of them Go reads without a system call.
+// readClocks reads the machine's clocks. Two of them Go reads without a system call. boot
+// is the kernel's, as the dead-man's switch is set by it.
 func readClocks() reading {
-	now := time.Now()
 	return reading{
 		boot: gettime(unix.CLOCK_BOOTTIME),
-		mono: now.Sub(firstReading),
+		mono: time.Since(firstReading),
 		raw:  gettime(unix.CLOCK_MONOTONIC_RAW),
-		wall: time.Duration(now.UnixNano()),
+		wall: time.Duration(time.Now().UnixNano()),
 	}
 }
 

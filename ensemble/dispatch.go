@@ -8,7 +8,8 @@ import (
 )
 
 // dispatcher hands committed changes to this node's connections, in order for each
-// group, on a goroutine of its own: applying an entry never waits for a client.
+// group, on a goroutine of its own: applying an entry never waits for a client. Some more
+// help it to tell a large group.
 //
 // Its queue is bounded: beyond the bound it forgets what is queued and hands
 // every member the leader of its group as the state has it by then. The same

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
+	"testing/synctest"
 )
 
 // listener is a Member that keeps what it is told. heard is called each time.
@@ -109,35 +109,59 @@ func TestALargeGroupDelaysNobodyElse(t *testing.T) {
 	}
 }
 
-// The members of a large group are told by several goroutines: here some are only told
-// while others are being told.
+// The members of a large group are told by several goroutines, and each of them of one
+// change after the other: of those who are slow to take the first one nobody is told of
+// the next meanwhile.
 func TestALargeGroupIsToldByMany(t *testing.T) {
-	d := newDispatcher()
-	d.tellers = 3
-	done := make(chan struct{})
-	defer close(done)
-	var met sync.WaitGroup
-	met.Add(d.tellers)
-	for i := range 3 * tellAtOnce {
-		l := &listener{}
-		if i < d.tellers {
-			l.heard = func(leader string) {
-				if leader == "b" {
-					met.Done()
-					met.Wait()
+	const tellers = 3
+	for slow := range tellers {
+		synctest.Test(t, func(t *testing.T) {
+			d := newDispatcher()
+			d.tellers = tellers
+			done := make(chan struct{})
+			var large []*listener
+			var gates [tellers]chan struct{}
+			for i := range 3 * tellAtOnce {
+				l := &listener{}
+				if i < tellers {
+					gates[i] = make(chan struct{})
+					l.heard = func(leader string) {
+						if leader == "b" {
+							<-gates[i]
+						}
+					}
+				}
+				large = append(large, l)
+				d.add(delivery{what: deliverJoined, index: 1, member: &Membership{member: l, group: "large", client: fmt.Sprint("m", i)}, leader: "a"})
+			}
+			d.add(delivery{what: deliverLed, index: 2, group: "large", leader: "b"})
+			d.add(delivery{what: deliverLed, index: 3, group: "large", leader: "c"})
+			go d.run(done, nil)
+			synctest.Wait()
+			for i, l := range large[:tellers] {
+				if told := l.all(); !slices.Equal(told, []string{"a", "b"}) {
+					t.Errorf("while others are being told, member %d was told %q", i, told)
 				}
 			}
-		}
-		d.add(delivery{what: deliverJoined, index: 1, member: &Membership{member: l, group: "large", client: fmt.Sprint("m", i)}, leader: "a"})
-	}
-	d.add(delivery{what: deliverLed, index: 2, group: "large", leader: "b"})
-	go d.run(done, nil)
-	told := make(chan struct{})
-	go func() { met.Wait(); close(told) }()
-	select {
-	case <-told:
-	case <-time.After(10 * time.Second):
-		t.Error("they are told one after the other")
+			for i, gate := range gates {
+				if i != slow {
+					close(gate)
+				}
+			}
+			synctest.Wait()
+			if told := large[slow].all(); len(told) != 2 {
+				t.Errorf("still being told of b, it was told %q", told)
+			}
+			close(gates[slow])
+			synctest.Wait()
+			for i, l := range large {
+				if told := l.all(); !slices.Equal(told, []string{"a", "b", "c"}) {
+					t.Errorf("member %d was told %q", i, told)
+				}
+			}
+			close(done)
+			signal(d.wake)
+		})
 	}
 }
 

@@ -48,13 +48,20 @@ func TestTheLoopIsWokenForWhatCannotWait(t *testing.T) {
 		{"it is a member", join, (*bookkeeper).run, false},
 		{"it goes", joined, func(n *bookkeeper) { n.roster.closed(m, true) }, false},
 		{"its end is committed", joined, func(n *bookkeeper) { n.roster.closed(m, true); n.run() }, false},
-		{"a renewal is committed", nothing, func(n *bookkeeper) { n.clock = n.clock.later(Normal.Renew); n.run() }, false},
+		{"a renewal is committed", nothing, func(n *bookkeeper) {
+			n.clock = n.clock.later(Normal.Renew)
+			n.run()
+			if left := n.roster.session.lease.left(); left != Normal.Lease {
+				t.Errorf("after a renewal the lease lasts for %v", left)
+			}
+		}, false},
 		{"a snapshot says the same", joined, func(n *bookkeeper) { restore(n) }, false},
 		{"the session is expired", joined, func(n *bookkeeper) { n.commit([]Op{Expire{inc, 0}}) }, true},
 		{"a snapshot says that it was", joined, func(n *bookkeeper) { restore(n, Expire{inc, 0}) }, true},
 		{"a snapshot lacks a member", joined, func(n *bookkeeper) { restore(n, Leave{inc, 2, 1}) }, true},
 		{"a gate has found the lease over", joined, func(n *bookkeeper) { n.clock = n.clock.later(Normal.Lease); n.roster.session.lease.live() }, true},
 		{"the last client knows of a lost session", lost, func(n *bookkeeper) { n.roster.closed(m, true) }, true},
+		{"there is no session and none under way", lost, func(n *bookkeeper) { n.roster.closed(m, true); n.roster.session.phase = phaseIdle }, true},
 		{"the last client may not know of it", lost, func(n *bookkeeper) { n.roster.closed(m, false) }, false},
 	} {
 		t.Run(c.what, func(t *testing.T) {

@@ -24,8 +24,8 @@ type Elections interface {
 // Member is a connection as the elections see it. Its methods return at once.
 type Member interface {
 	// Leader tells the leader of the member's group and its fencing token.
-	// Calls come one after the other, in the order in which the leaders were
-	// committed; the first says that the membership itself is committed too.
+	// A member's calls come one after the other, in the order in which the leaders
+	// were committed; the first says that the membership itself is committed too.
 	Leader(name string, token uint64)
 
 	// Close ends the connection without a further line, but for the refusal of
