@@ -181,12 +181,29 @@ func elect(t *testing.T, addrs []string, pids servers, workers int, churn bool, 
 }
 
 // electOpen has workers join fresh groups, and be told, on connections that are open
-// already, each on one after the other until all have joined.
-func electOpen(t *testing.T, addrs []string, pids servers, workers int) (r load) {
+// already, each on one after the other until all have joined; again and again with new
+// connections until that has taken d.
+func electOpen(t *testing.T, addrs []string, pids servers, workers int, d time.Duration) (r load) {
 	t.Helper()
-	most, _ := affordable(fewer(15000))
+	wanted := fewer(15000)
+	most, _ := affordable(wanted)
+	var took, cpu, own time.Duration
+	for took < d {
+		times, now, servers, clients := joinOpen(t, addrs, pids, workers, most)
+		r.latencies = append(r.latencies, times...)
+		took, cpu, own = took+now, cpu+servers, own+clients
+	}
+	r.took(took, cpu, own)
+	r.limited = most < wanted
+	return r
+}
+
+// joinOpen opens n connections, then has workers join on them, and tells how long the JOINs
+// took and how much of the processors.
+func joinOpen(t *testing.T, addrs []string, pids servers, workers, n int) (times latencies, took, cpu, own time.Duration) {
+	t.Helper()
 	run := unique("load")
-	open := make([]*caller, most)
+	open := make([]*caller, n)
 	defer func() {
 		for _, c := range open {
 			if c != nil {
@@ -194,25 +211,24 @@ func electOpen(t *testing.T, addrs []string, pids servers, workers int) (r load)
 			}
 		}
 	}()
-	if err := inParallel(most, 64, func(i int) (err error) {
+	if err := inParallel(n, 64, func(i int) (err error) {
 		open[i], err = call(addrs[i%len(addrs)], "a")
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
-	r.latencies = make(latencies, most)
+	times = make(latencies, n)
+	cpu, own = pids.cpu(t), servers{os.Getpid()}.cpu(t)
 	began := time.Now()
-	cpu, own := pids.cpu(t), servers{os.Getpid()}.cpu(t)
-	if err := inParallel(most, workers, func(i int) error {
+	if err := inParallel(n, workers, func(i int) error {
 		began := time.Now()
 		err := open[i].lead(fmt.Sprint(run, "-", i))
-		r.latencies[i] = time.Since(began)
+		times[i] = time.Since(began)
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
-	r.took(time.Since(began), pids.cpu(t)-cpu, servers{os.Getpid()}.cpu(t)-own)
-	return r
+	return times, time.Since(began), pids.cpu(t) - cpu, servers{os.Getpid()}.cpu(t) - own
 }
 
 // took works out what comes of the time that the elections took, and of the processors'.
@@ -269,8 +285,8 @@ func measureThroughput(t *testing.T) {
 		what  string
 		elect func(addrs []string, pids servers, workers int, d time.Duration) load
 	}{
-		{"JOIN on an open connection, told", func(addrs []string, pids servers, workers int, _ time.Duration) load {
-			return electOpen(t, addrs, pids, workers)
+		{"JOIN on an open connection, told", func(addrs []string, pids servers, workers int, d time.Duration) load {
+			return electOpen(t, addrs, pids, workers, d/4)
 		}},
 		{"connect, JOIN, told", func(addrs []string, pids servers, workers int, d time.Duration) load {
 			return elect(t, addrs, pids, workers, false, d)
