@@ -180,7 +180,7 @@ func TestFaultTheMajorityIsLost(t *testing.T) {
 	wantWhole(s.all)
 	took(t, "majority lost: all serve again, after its end", time.Since(healed), replaced(clusterTiming))
 	for _, m := range s.all {
-		m.until("the old members are gone", func() bool { return m.group(sc.other) == nil })
+		m.until("the old members are gone", func() bool { return len(m.group(sc.other).Members) == 0 })
 	}
 	s.all[0].join(sc.other, "guest", "guest")
 }

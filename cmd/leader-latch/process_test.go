@@ -433,12 +433,15 @@ func (p *proc) until(what string, cond func() bool) {
 	}
 }
 
-func (p *proc) group(name string) *ensemble.Group {
+// group is a group as the node knows it, with nobody in it where it knows of none: it may
+// be behind the node at which somebody has joined.
+func (p *proc) group(name string) ensemble.Group {
+	p.t.Helper()
 	all := p.groups()
 	if i := slices.IndexFunc(all, func(g ensemble.Group) bool { return g.Name == name }); i >= 0 {
-		return &all[i]
+		return all[i]
 	}
-	return nil
+	return ensemble.Group{Name: name}
 }
 
 // rss is the process's resident memory in bytes.

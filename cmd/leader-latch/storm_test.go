@@ -207,8 +207,7 @@ func stickAt(t testing.TB, node *member, group string, n int) (stuck []*conn) {
 		stuck = append(stuck, c)
 	}
 	node.until("the stuck have joined", func() bool {
-		g := node.group(group)
-		return g != nil && len(slices.DeleteFunc(g.Members, func(m ensemble.GroupMember) bool { return !strings.HasPrefix(m.Client, "stuck-") })) == n
+		return len(slices.DeleteFunc(node.group(group).Members, func(m ensemble.GroupMember) bool { return !strings.HasPrefix(m.Client, "stuck-") })) == n
 	})
 	return stuck
 }

@@ -219,7 +219,7 @@ func TestAnyNodeGivesTheSameAnswers(t *testing.T) {
 		members = append(members, all[i%3].join("g", names[i], "m0"))
 	}
 	for _, m := range all {
-		m.until("it knows all members", func() bool { g := m.group("g"); return g != nil && len(g.Members) == 9 })
+		m.until("it knows all members", func() bool { return len(m.group("g").Members) == 9 })
 	}
 	var answers []string
 	for range 10 { // raft leadership may move between two answers
