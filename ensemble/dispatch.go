@@ -164,7 +164,7 @@ func (d *dispatcher) tellSome() {
 		}
 	}
 	var others sync.WaitGroup
-	for range d.tellers - 1 {
+	for range min(d.tellers, n) - 1 {
 		others.Go(tell)
 	}
 	tell()
