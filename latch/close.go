@@ -97,6 +97,7 @@ func (c *conn) hangUp() {
 func (c *conn) finished(w way, cause error) {
 	c.state, c.way, c.cause = ended, w, cause
 	c.nc.SetDeadline(past)
+	c.setTimer(time.Time{})
 	c.unpark()
 }
 
@@ -123,7 +124,7 @@ func (c *conn) finish() {
 		c.linger()
 		c.nc.Close()
 	}
-	inputs.Put(c.small)
+	c.closeInput()
 	c.srv.forget(c)
 	c.logEnd() // the last of all: a log may wait for its disk
 }
@@ -215,6 +216,17 @@ func (c *conn) logEnd() {
 		c.log(slog.LevelInfo, "JOIN refused", slog.Any("reason", c.cause))
 	default:
 		c.log(slog.LevelDebug, "connection ended", slog.Any("reason", c.cause))
+	}
+}
+
+// logAsked tells that a JOIN was asked for. Behind a lot that must not wait for a log
+// there are all the other connections.
+func (c *conn) logAsked() {
+	const message = "JOIN asked for"
+	if !c.all {
+		c.log(slog.LevelDebug, message)
+	} else if c.srv.log.Enabled(context.Background(), slog.LevelDebug) {
+		go c.log(slog.LevelDebug, message)
 	}
 }
 

@@ -2,7 +2,6 @@ package latch
 
 import (
 	"errors"
-	"log/slog"
 	"sync"
 	"syscall"
 	"time"
@@ -44,8 +43,8 @@ var (
 // past is a deadline that wakes a reader or a writer at once.
 var past = time.Unix(1, 0)
 
-// conn is one connection. One goroutine at a time reads it, and none while it is
-// parked; lines are written by whoever has something to say.
+// conn is one connection. One goroutine at a time reads it: its own, or that of the lot
+// in which it is parked; lines are written by whoever has something to say.
 type conn struct {
 	srv     *Server
 	id      uint64
@@ -57,22 +56,24 @@ type conn struct {
 	// reader touches them.
 	in    []byte
 	small *[smallInput]byte
+	all   bool // the lot reads it, and all that there was is in
 
 	// mu guards what follows and is held over every write, so that the gate,
 	// the write and the end of the connection exclude each other. Nothing
 	// that may wait is done under it, neither closing nor logging.
 	mu         sync.Mutex
 	state      state
-	crlf       bool  // how answers end; PROTOCOL.md, Lines
-	spoken     bool  // crlf is settled by the client's first line
-	waiting    bool  // a line is in the buffer that could not be answered yet
-	draining   bool  // a goroutine waits to write; nobody else does
-	parked     bool  // nobody reads it: there is nothing to read
-	watched    bool  // it has been parked before
-	stays      bool  // it cannot be parked as it is
-	way        way   // how it ended
-	bad        uint8 // lines answered ERROR
-	deadline   time.Time
+	crlf       bool        // how answers end; PROTOCOL.md, Lines
+	spoken     bool        // crlf is settled by the client's first line
+	waiting    bool        // a line is in the buffer that could not be answered yet
+	draining   bool        // a goroutine waits to write; nobody else does
+	parked     bool        // it has no goroutine: the lot reads it when there is something to read
+	watched    bool        // it has been parked before
+	stays      bool        // it cannot be parked as it is
+	way        way         // how it ended
+	bad        uint8       // lines answered ERROR
+	deadline   time.Time   // to join, or for the answer
+	timer      *time.Timer // of the deadline, while it is parked; or nil
 	membership Membership
 	group      string
 	client     string
@@ -90,15 +91,16 @@ type leader struct {
 
 func newConn(s *Server, nc socket, raw syscall.RawConn, patience time.Duration) *conn {
 	c := &conn{srv: s, nc: nc, raw: raw, deadline: time.Now().Add(patience)}
-	c.nc.SetReadDeadline(c.deadline)
+	c.arm()
 	return c
 }
 
 // serve reads the connection until it is parked, or until its end, and then gives back
 // what it held.
 func (c *conn) serve() {
-	c.small = inputs.Get().(*[smallInput]byte)
-	c.in = c.small[:0]
+	if c.small == nil {
+		c.openInput()
+	}
 	for {
 		switch c.advance(c.read()) {
 		case parked:
@@ -109,6 +111,16 @@ func (c *conn) serve() {
 			return
 		}
 	}
+}
+
+func (c *conn) openInput() {
+	c.small = inputs.Get().(*[smallInput]byte)
+	c.in = c.small[:0]
+}
+
+func (c *conn) closeInput() {
+	inputs.Put(c.small)
+	c.in, c.small = nil, nil
 }
 
 // outcome is what is left for a reader to do.
@@ -144,10 +156,11 @@ func (c *conn) advance(err error) outcome {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
+	case err == nil && c.settle():
+		return parked
 	case err == nil:
-		if c.stays = false; c.state == joined {
-			c.arm()
-		}
+		c.stays = false
+		c.arm()
 	case c.state == ended:
 		// A socket tells an error once. If this read has got the one that
 		// says that the client was lost, whoever ended the connection in the
@@ -183,7 +196,7 @@ func (c *conn) answerLines() {
 		}
 		took, asked := c.take(line, crlf, err)
 		if asked {
-			c.log(slog.LevelDebug, "JOIN asked for")
+			c.logAsked()
 		}
 		if !took {
 			break
@@ -236,20 +249,26 @@ func (c *conn) take(line []byte, crlf bool, err error) (took, asked bool) {
 // client takes the answers that it has. mu is held.
 func (c *conn) held() bool { return c.state == pending || c.draining }
 
-// arm sets the reader's deadline to what the state asks for: it carries the time
-// limits, and one in the past wakes the reader when there is something for it to
-// do. mu is held.
+// arm has the reader look at the time limit that the state asks for; earlier, if the
+// connection is to be parked then; and at once when there is something for it to do. mu is
+// held.
 func (c *conn) arm() {
-	t := c.deadline
-	switch {
-	case c.state == ended, c.waiting && !c.held():
-		t = past
-	case c.state == joined && !c.stays:
-		t = time.Now().Add(parkAfter)
-	case c.state == joined, c.state == leaving:
-		t = time.Time{}
+	limit := c.deadline
+	if c.state >= joined {
+		limit = time.Time{}
 	}
-	c.nc.SetReadDeadline(t)
+	if c.parked {
+		c.setTimer(limit)
+		return
+	}
+	c.setTimer(time.Time{})
+	switch look := time.Now().Add(parkAfter); {
+	case c.state == ended, c.waiting && !c.held():
+		limit = past
+	case c.state <= joined && !c.stays && (limit.IsZero() || look.Before(limit)):
+		limit = look
+	}
+	c.nc.SetReadDeadline(limit)
 }
 
 // join asks the Elections for the membership. mu is held.
@@ -264,8 +283,7 @@ func (c *conn) join() {
 		return
 	}
 	c.membership, c.state = m, pending
-	c.deadline = time.Now().Add(c.srv.cfg.JoinTimeout)
-	c.arm()
+	c.deadline = time.Now().Add(c.srv.cfg.JoinTimeout) // for which the reader is armed when it is done
 }
 
 // Leader implements [Member].
@@ -280,8 +298,10 @@ func (c *conn) Leader(name string, token uint64) {
 			c.refuse(errNotLive) // it has been told nothing yet
 			return
 		}
-		c.state = joined
-		c.arm()
+		if c.state = joined; c.parked || c.waiting {
+			c.stays = false
+			c.arm()
+		}
 	}
 	if !c.srv.cfg.Fencing {
 		token = 0

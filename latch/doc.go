@@ -16,9 +16,10 @@
 // client knows lags what was written to it: PROTOCOL.md, What a client may
 // believe.
 //
-// Start with [Server], then conn.go: one goroutine per connection reads, and none
-// where the client has been silent for a while (park.go); whoever has something to
-// say writes, without ever waiting, under the connection's lock; write.go holds what
-// happens when the kernel does not take it, close.go the order in which a connection
-// ends, and protocol.go, alone, the words of the wire. The package runs on Linux.
+// Start with [Server], then conn.go: one goroutine per connection reads, and a single
+// one all those whose clients have been silent for a while (park.go); whoever has
+// something to say writes, without ever waiting, under the connection's lock; write.go
+// holds what happens when the kernel does not take it, close.go the order in which a
+// connection ends, and protocol.go, alone, the words of the wire. The package runs on
+// Linux.
 package latch

@@ -5,7 +5,7 @@ import "time"
 // SetPatience shortens the time that a surplus connection has.
 func (l *Limit) SetPatience(d time.Duration) { l.patience = d }
 
-// ParkAtOnce has connections parked as soon as they have joined and are silent.
+// ParkAtOnce has connections parked as soon as they are silent.
 func ParkAtOnce() { parkAfter = 0 }
 
 // ParkNone keeps the server from parking connections, as where the kernel refuses to
@@ -32,7 +32,7 @@ func (s *Server) Staying() (n int) {
 	return n
 }
 
-// Parked returns how many connections have no reader.
+// Parked returns how many connections have no goroutine.
 func (s *Server) Parked() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -10,13 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// parkAfter is how long a joined client has to be silent for its connection to be
-// parked. Who joins and leaves at once is read by one goroutine all the time, as that
-// is cheaper; one that waits has no goroutine, as that is smaller, by more than half.
+// parkAfter is how long a client has to be silent for its connection to be parked. Who
+// joins and leaves at once is read by a goroutine of its own all the time, as that is
+// cheaper; one that waits has none, as that is smaller, by more than half.
 var parkAfter = 100 * time.Millisecond
 
-// lot watches parked connections for their readers. It is an epoll instance of its own,
-// beside that of package net, which wakes only goroutines that wait.
+// lot watches parked connections, and one goroutine for all of them reads those that have
+// something to say. It is an epoll instance of its own, beside that of package net, which
+// wakes only goroutines that wait.
 type lot struct {
 	file   *os.File
 	raw    syscall.RawConn
@@ -50,14 +51,14 @@ func (l *lot) close() {
 	l.file.Close()
 }
 
-// watch has run tell of a connection, once, when there is something to read: input, its end, or an
-// error. again says that the connection has been watched before.
+// watch has run tell of a connection whenever there is something new to read: input, its
+// end, or an error; and now, if something is there already.
 func (l *lot) watch(c *conn, again bool) error {
 	op := unix.EPOLL_CTL_ADD
 	if again {
 		op = unix.EPOLL_CTL_MOD
 	}
-	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(uint32(c.id)), Pad: int32(uint32(c.id >> 32))}
+	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(uint32(c.id)), Pad: int32(uint32(c.id >> 32))}
 	var closed, failed error
 	err := l.raw.Control(func(lot uintptr) {
 		closed = c.raw.Control(func(fd uintptr) { failed = unix.EpollCtl(int(lot), op, int(fd), &event) })
@@ -65,9 +66,10 @@ func (l *lot) watch(c *conn, again bool) error {
 	return cmp.Or(err, closed, failed)
 }
 
-// run calls tell with the ids of connections from which there is something to read,
-// until the lot is closed.
-func (l *lot) run(tell func(id uint64)) {
+// run calls tell with the ids of connections from which there is something new to read,
+// until the lot is closed. It says whether that is the end of the input or an error, be it
+// behind more input.
+func (l *lot) run(tell func(id uint64, end bool)) {
 	events := make([]unix.EpollEvent, 128)
 	for {
 		n := 0
@@ -85,7 +87,7 @@ func (l *lot) run(tell func(id uint64)) {
 			panic("latch: connections cannot be watched: " + err.Error())
 		}
 		for _, e := range events[:max(n, 0)] {
-			tell(uint64(uint32(e.Pad))<<32 | uint64(uint32(e.Fd)))
+			tell(uint64(uint32(e.Pad))<<32|uint64(uint32(e.Fd)), e.Events&^unix.EPOLLIN != 0)
 		}
 	}
 }
@@ -99,28 +101,27 @@ func (s *Server) openLot() {
 		s.log.Warn(tooMuchMemory, "error", err)
 		return
 	}
-	go s.unpark()
+	go s.attend()
 }
 
-// unpark gives parked connections their readers again, until the lot is closed.
-func (s *Server) unpark() {
-	s.lot.run(func(id uint64) {
+// attend reads parked connections, until the lot is closed.
+func (s *Server) attend() {
+	r := newReader()
+	s.lot.run(func(id uint64, end bool) {
 		s.mu.Lock()
 		c := s.conns[id]
 		s.mu.Unlock()
 		if c != nil { // else it has ended meanwhile
-			c.mu.Lock()
-			c.unpark()
-			c.mu.Unlock()
+			c.attend(r, end)
 		}
 	})
 }
 
-// park lets the reader go, if the client has joined and nothing of it waits for more, and
-// if the connection is watched from here on. Then the reader must not touch it any more.
-// mu is held.
+// park lets the reader go, if its client is silent, nothing of it waits for more, and the
+// connection is watched from here on. Then the reader must not touch it any more. mu is
+// held.
 func (c *conn) park() bool {
-	if c.state != joined || c.stays {
+	if c.state > joined || c.stays {
 		return false
 	}
 	l := c.srv.lot
@@ -133,18 +134,79 @@ func (c *conn) park() bool {
 		c.stays = true
 		return false
 	}
-	inputs.Put(c.small)
-	c.in, c.small = nil, nil
-	c.watched, c.parked = true, true
+	c.watched = true
+	c.rest()
 	return true
 }
 
-// unpark gives a parked connection a reader again, which reads before it may be let go.
+// rest has the lot read the connection. mu is held.
+func (c *conn) rest() {
+	c.closeInput()
+	c.parked = true
+	c.arm()
+}
+
+// attend reads the connection in the place of a goroutine of its own, if it is parked. It
+// gets one again when there is more to do for it than to answer what there is. It waits
+// for nothing: all the others that are parked are behind it.
+func (c *conn) attend(r *reader, end bool) {
+	c.mu.Lock()
+	ours := c.parked
+	c.parked = false // whoever ends it now leaves the rest to its reader, which is us
+	c.mu.Unlock()
+	if !ours { // what there is to read has been seen by its goroutine, or will be
+		return
+	}
+	c.openInput()
+	n, err := r.read(c.raw, c.small[:])
+	c.in = c.small[:n]
+	c.all = !end && n < len(c.small) // what comes from now on will be told of
+	if c.advance(err) != parked {
+		c.all = false
+		go c.serve()
+	}
+}
+
+// settle parks the connection again, if all that there was to read is answered. mu is held.
+func (c *conn) settle() bool {
+	if !c.all || len(c.in) > 0 || c.state > joined {
+		return false
+	}
+	c.all = false
+	c.rest()
+	return true
+}
+
+// unpark gives a parked connection a goroutine again, which reads before it may be let go.
 // mu is held.
 func (c *conn) unpark() {
 	if c.parked {
 		c.parked, c.stays = false, true
 		c.arm()
 		go c.serve()
+	}
+}
+
+// setTimer has a parked connection looked at when its time limit is over; zero: none. mu is
+// held.
+func (c *conn) setTimer(limit time.Time) {
+	switch {
+	case limit.IsZero() && c.timer != nil:
+		c.timer.Stop()
+		c.timer = nil
+	case limit.IsZero():
+	case c.timer == nil:
+		c.timer = time.AfterFunc(time.Until(limit), c.expire)
+	default:
+		c.timer.Reset(time.Until(limit))
+	}
+}
+
+// expire gives a parked connection a reader when its time is over, which sees to that.
+func (c *conn) expire() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state < joined && !time.Now().Before(c.deadline) {
+		c.unpark()
 	}
 }

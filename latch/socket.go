@@ -54,6 +54,45 @@ func (w *writer) write(raw syscall.RawConn) (int, error) {
 	return max(w.n, 0), w.err
 }
 
+// reader is one non-blocking read, as writer is one write. It passes by the reader's
+// deadline of package net.
+type reader struct {
+	into []byte
+	n    int
+	err  error
+	once func(fd uintptr) // reads; made once
+}
+
+func newReader() *reader {
+	r := new(reader)
+	r.once = func(fd uintptr) {
+		for {
+			r.n, r.err = unix.Read(int(fd), r.into)
+			if r.err != unix.EINTR {
+				return
+			}
+		}
+	}
+	return r
+}
+
+// read reads what there is, which may be nothing. At the end of the input the error is
+// io.EOF.
+func (r *reader) read(raw syscall.RawConn, into []byte) (int, error) {
+	r.into, r.n, r.err = into, 0, nil
+	err := raw.Control(r.once)
+	r.into = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case r.err == unix.EAGAIN:
+		return 0, nil
+	case r.err == nil && r.n == 0:
+		return 0, io.EOF
+	}
+	return max(r.n, 0), r.err
+}
+
 // queued returns how many bytes the client's kernel has not acknowledged; a FIN
 // counts as one.
 func queued(raw syscall.RawConn) (n int) {
