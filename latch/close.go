@@ -219,14 +219,14 @@ func (c *conn) logEnd() {
 	}
 }
 
-// logAsked tells that a JOIN was asked for. Behind a lot that must not wait for a log
-// there are all the other connections.
+// logAsked tells that a JOIN was asked for. Behind the goroutine of all that are parked
+// nobody has to wait for a log.
 func (c *conn) logAsked() {
 	const message = "JOIN asked for"
-	if !c.all {
+	if !c.attended {
 		c.log(slog.LevelDebug, message)
 	} else if c.srv.log.Enabled(context.Background(), slog.LevelDebug) {
-		go c.log(slog.LevelDebug, message)
+		c.srv.running.Go(func() { c.log(slog.LevelDebug, message) })
 	}
 }
 

@@ -56,7 +56,10 @@ type conn struct {
 	// reader touches them.
 	in    []byte
 	small *[smallInput]byte
-	all   bool // the lot reads it, and all that there was is in
+
+	// attended: the reader is the goroutine of all that are parked. Only the reader
+	// touches it.
+	attended bool
 
 	// mu guards what follows and is held over every write, so that the gate,
 	// the write and the end of the connection exclude each other. Nothing
@@ -101,8 +104,13 @@ func (c *conn) serve() {
 	if c.small == nil {
 		c.openInput()
 	}
+	c.serveAfter(c.read())
+}
+
+// serveAfter is serve after a read.
+func (c *conn) serveAfter(err error) {
 	for {
-		switch c.advance(c.read()) {
+		switch c.advance(err) {
 		case parked:
 			return
 		case over:
@@ -110,6 +118,7 @@ func (c *conn) serve() {
 			c.srv.running.Done()
 			return
 		}
+		err = c.read()
 	}
 }
 
@@ -283,7 +292,7 @@ func (c *conn) join() {
 		return
 	}
 	c.membership, c.state = m, pending
-	c.deadline = time.Now().Add(c.srv.cfg.JoinTimeout) // for which the reader is armed when it is done
+	c.deadline = time.Now().Add(c.srv.cfg.JoinTimeout) // advance, from which this is called, arms the reader for it
 }
 
 // Leader implements [Member].
@@ -298,8 +307,8 @@ func (c *conn) Leader(name string, token uint64) {
 			c.refuse(errNotLive) // it has been told nothing yet
 			return
 		}
-		if c.state = joined; c.parked || c.waiting {
-			c.stays = false
+		c.state, c.stays = joined, false
+		if c.parked || c.waiting {
 			c.arm()
 		}
 	}

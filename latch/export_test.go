@@ -69,6 +69,21 @@ func (s *Server) Kept() (most, draining, partial int) {
 	return most, draining, partial
 }
 
+// Asked returns how many connections have asked to join, or are not there any more.
+func (s *Server) Asked() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := int(s.lastID) - len(s.conns)
+	for _, c := range s.conns {
+		c.mu.Lock()
+		if c.state > fresh {
+			n++
+		}
+		c.mu.Unlock()
+	}
+	return n
+}
+
 // Conns returns how many connections there are.
 func (s *Server) Conns() int {
 	s.mu.Lock()

@@ -1,6 +1,7 @@
 package latch
 
 import (
+	"bytes"
 	"cmp"
 	"os"
 	"sync/atomic"
@@ -52,13 +53,14 @@ func (l *lot) close() {
 }
 
 // watch has run tell of a connection whenever there is something new to read: input, its
-// end, or an error; and now, if something is there already.
+// end, or an error; and now, if something is there already. It is for as long as the
+// connection lives: run tells of what its own goroutine reads as well, to no purpose.
 func (l *lot) watch(c *conn, again bool) error {
 	op := unix.EPOLL_CTL_ADD
 	if again {
 		op = unix.EPOLL_CTL_MOD
 	}
-	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(uint32(c.id)), Pad: int32(uint32(c.id >> 32))}
+	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(uint32(c.id)), Pad: int32(uint32(c.id >> 32))}
 	var closed, failed error
 	err := l.raw.Control(func(lot uintptr) {
 		closed = c.raw.Control(func(fd uintptr) { failed = unix.EpollCtl(int(lot), op, int(fd), &event) })
@@ -67,9 +69,9 @@ func (l *lot) watch(c *conn, again bool) error {
 }
 
 // run calls tell with the ids of connections from which there is something new to read,
-// until the lot is closed. It says whether that is the end of the input or an error, be it
-// behind more input.
-func (l *lot) run(tell func(id uint64, end bool)) {
+// until the lot is closed. It says whether a single read may leave something of that: the
+// end behind other input, an error, or what stands behind urgent data.
+func (l *lot) run(tell func(id uint64, more bool)) {
 	events := make([]unix.EpollEvent, 128)
 	for {
 		n := 0
@@ -107,12 +109,12 @@ func (s *Server) openLot() {
 // attend reads parked connections, until the lot is closed.
 func (s *Server) attend() {
 	r := newReader()
-	s.lot.run(func(id uint64, end bool) {
+	s.lot.run(func(id uint64, more bool) {
 		s.mu.Lock()
 		c := s.conns[id]
 		s.mu.Unlock()
 		if c != nil { // else it has ended meanwhile
-			c.attend(r, end)
+			c.attend(r, more)
 		}
 	})
 }
@@ -146,10 +148,15 @@ func (c *conn) rest() {
 	c.arm()
 }
 
+// fewLines is how many lines a client is answered by the goroutine of all that are
+// parked. Who has more to say gets one of its own.
+const fewLines = 4
+
 // attend reads the connection in the place of a goroutine of its own, if it is parked. It
-// gets one again when there is more to do for it than to answer what there is. It waits
-// for nothing: all the others that are parked are behind it.
-func (c *conn) attend(r *reader, end bool) {
+// gets one when there is more to do for it than to answer a few lines. attend waits for
+// nothing: all the others that are parked are behind it. more says that one read may not
+// be all.
+func (c *conn) attend(r *reader, more bool) {
 	c.mu.Lock()
 	ours := c.parked
 	c.parked = false // whoever ends it now leaves the rest to its reader, which is us
@@ -160,19 +167,23 @@ func (c *conn) attend(r *reader, end bool) {
 	c.openInput()
 	n, err := r.read(c.raw, c.small[:])
 	c.in = c.small[:n]
-	c.all = !end && n < len(c.small) // what comes from now on will be told of
-	if c.advance(err) != parked {
-		c.all = false
+	if err != nil || more || n == len(c.small) || bytes.Count(c.in, []byte{'\n'}) > fewLines {
+		go c.serveAfter(err)
+		return
+	}
+	c.attended = true // and whatever comes from now on will be told of
+	if c.advance(nil) != parked {
+		c.attended = false
 		go c.serve()
 	}
 }
 
 // settle parks the connection again, if all that there was to read is answered. mu is held.
 func (c *conn) settle() bool {
-	if !c.all || len(c.in) > 0 || c.state > joined {
+	if !c.attended || len(c.in) > 0 || c.state > joined {
 		return false
 	}
-	c.all = false
+	c.attended = false
 	c.rest()
 	return true
 }

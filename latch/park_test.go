@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"leaderlatch/latch"
 )
 
@@ -83,20 +85,23 @@ func TestWhoIsSilentIsParked(t *testing.T) {
 // Who has not joined yet is parked as well, and whatever it says then, in whatever
 // pieces, is answered as by a goroutine of its own.
 func TestWhatParkedClientsSay(t *testing.T) {
-	long := strings.Repeat("x", 300) // more than is read at a time
+	line := strings.Repeat("x", 127) + "\n" // two of them are as much as is read at a time
 	for _, tc := range []struct {
 		name, sent, want string
-		closes           bool // its side, with the last byte
-		parks            bool // afterwards
+		urgent           string // sent at once, after that and an urgent byte
+		closes           bool   // its side, with the last byte
+		rest, answer     string // sent then, and the answer
 	}{
-		{name: "a line", sent: "HELLO\n", want: "ERROR\n", parks: true},
-		{name: "some lines", sent: strings.Repeat("HELLO\n", 10), want: strings.Repeat("ERROR\n", 10), parks: true},
-		{name: "as much as is read at a time", sent: strings.Repeat("x", 255) + "\n", want: "ERROR\n", parks: true},
-		{name: "more than that, in lines", sent: strings.Repeat(strings.Repeat("x", 127)+"\n", 12), want: strings.Repeat("ERROR\n", 12), parks: true},
-		{name: "more than that, in one", sent: long + "\n", want: "ERROR\n", parks: true},
-		{name: "a part of a line", sent: "HEL"},
-		{name: "a line and a part", sent: "HELLO\nJOIN g", want: "ERROR\n"},
-		{name: "JOIN and a line", sent: "JOIN other c\nHELLO\n", want: "LEADER c\nERROR\n", parks: true},
+		{name: "a line", sent: "HELLO\n", want: "ERROR\n"},
+		{name: "some lines", sent: strings.Repeat("HELLO\n", 3), want: strings.Repeat("ERROR\n", 3)},
+		{name: "many lines", sent: strings.Repeat("HELLO\n", 12), want: strings.Repeat("ERROR\n", 12)},
+		{name: "as much as is read at a time", sent: line + line, want: "ERROR\nERROR\n"},
+		{name: "more than that, in lines", sent: strings.Repeat(line, 12), want: strings.Repeat("ERROR\n", 12)},
+		{name: "more than that, in one", sent: strings.Repeat("x", 300) + "\n", want: "ERROR\n"},
+		{name: "lines with an urgent byte between", sent: "ONE\n", urgent: "TWO\n", want: "ERROR\nERROR\n"},
+		{name: "a part of a line", sent: "HEL", rest: "LO\n", answer: "ERROR"},
+		{name: "a line and a part", sent: "HELLO\nJOIN other", want: "ERROR\n", rest: " c\n", answer: "LEADER c"},
+		{name: "JOIN and a line", sent: "JOIN other c\nHELLO\n", want: "LEADER c\nERROR\n"},
 		{name: "a line and the end", sent: "HELLO\n", want: "ERROR\n", closes: true},
 		{name: "only the end", closes: true},
 	} {
@@ -105,41 +110,91 @@ func TestWhatParkedClientsSay(t *testing.T) {
 				t.Parallel()
 				f := serve(t)
 				c := f.dial()
-				want := tc.want
+				want, answer := tc.want, tc.answer
 				if joined {
 					c.send("JOIN g c")
 					c.want("LEADER c")
 					want = strings.ReplaceAll(want, "LEADER c", "ALREADY_JOINED g c")
+					answer = strings.ReplaceAll(answer, "LEADER c", "ALREADY_JOINED g c")
 				}
 				f.parks(1)
-				if _, err := c.Write([]byte(tc.sent)); err != nil {
-					t.Fatal(err)
-				}
-				if tc.closes {
-					c.CloseWrite()
-				}
+				c.together(func() {
+					c.Write([]byte(tc.sent))
+					if tc.urgent != "" {
+						c.sendUrgent()
+						c.Write([]byte(tc.urgent))
+					}
+					if tc.closes {
+						c.CloseWrite()
+					}
+				})
 				for line := range strings.Lines(want) {
 					c.want(strings.TrimSuffix(line, "\n"))
 				}
-				switch {
-				case tc.closes:
+				if tc.closes {
 					if rest, _ := c.readAll(); rest != "" { // the end may be a reset: what is on its way dies then
 						t.Errorf("got %q", rest)
 					}
 					eventually(t, "it has left", func() bool { return f.s.Conns() == 0 && len(f.e.Members("g")) == 0 })
-				case tc.parks:
-					f.parks(1)
-				default:
-					f.parks(0)
+					return
 				}
+				if tc.rest != "" {
+					f.parks(0)
+					c.Write([]byte(tc.rest))
+					c.want(answer)
+				}
+				f.parks(1)
 			})
 		}
 	}
 }
 
+// together has what f sends arrive at once, in one segment.
+func (c *client) together(f func()) {
+	c.t.Helper()
+	c.cork(1)
+	f()
+	c.cork(0)
+}
+
+func (c *client) cork(on int) {
+	c.control(func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_CORK, on) })
+}
+
+// sendUrgent sends a byte of urgent data.
+func (c *client) sendUrgent() {
+	c.control(func(fd int) error { return unix.Sendto(fd, []byte{'!'}, unix.MSG_OOB, nil) })
+}
+
+func (c *client) control(f func(fd int) error) {
+	c.t.Helper()
+	raw, err := c.SyscallConn()
+	if err == nil {
+		raw.Control(func(fd uintptr) { err = f(int(fd)) })
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// A line behind a JOIN waits for its answer, and not longer, though nobody waited for the
+// connection any more.
+func TestALineBehindAJoinIsAnsweredAfterIt(t *testing.T) {
+	f := serve(t, func(cfg *latch.Config) { cfg.JoinTimeout = time.Hour })
+	f.e.Hold()
+	c := f.dial()
+	f.parks(1)
+	c.send("JOIN g c\nHELLO")
+	eventually(t, "it is to be parked, and stays for its line", func() bool { return f.s.Staying() == 1 })
+	f.e.Release()
+	c.want("LEADER c")
+	c.want("ERROR")
+	f.parks(1)
+}
+
 // The time to join, and that for an answer, pass for who is parked too.
 func TestTimePassesForWhoIsParked(t *testing.T) {
-	const limit = 300 * time.Millisecond
+	const limit = time.Second
 	t.Run("to join", func(t *testing.T) {
 		t.Parallel()
 		began := time.Now()
@@ -179,18 +234,27 @@ func TestTimePassesForWhoIsParked(t *testing.T) {
 	})
 }
 
-// A log that hangs, as its disk does, delays nobody who is parked.
+// A log that hangs, as its disk does, delays nobody else who is parked.
 func TestParkedClientsDoNotWaitForALog(t *testing.T) {
-	hangs := make(chan struct{})
-	f := serve(t, func(cfg *latch.Config) {
-		cfg.Logger = slog.New(slog.NewTextHandler(hangingLog(hangs), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	})
-	defer close(hangs)
-	all := []*client{f.dial(), f.dial(), f.dial()}
-	f.parks(len(all))
-	for i, c := range all {
-		c.send(fmt.Sprint("JOIN g c", i))
-		c.want("LEADER c0")
+	for name, say := range map[string]func(c *client){
+		"JOIN":                 func(c *client) { c.send("JOIN g c") },
+		"JOIN and the end":     func(c *client) { c.together(func() { c.send("JOIN g c"); c.CloseWrite() }) },
+		"JOIN and a long line": func(c *client) { c.send("JOIN g c\n" + strings.Repeat("x", 300)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			hangs := make(chan struct{})
+			f := serve(t, func(cfg *latch.Config) {
+				cfg.Logger = slog.New(slog.NewTextHandler(hangingLog(hangs), &slog.HandlerOptions{Level: slog.LevelDebug}))
+			})
+			defer close(hangs)
+			c, other := f.dial(), f.dial()
+			f.parks(2)
+			say(c)
+			eventually(t, "the JOIN has been read", func() bool { return f.s.Asked() == 1 })
+			other.send("HELLO")
+			other.want("ERROR")
+		})
 	}
 }
 
