@@ -198,8 +198,9 @@ func electOpen(t *testing.T, addrs []string, pids servers, workers int, d time.D
 	return r
 }
 
-// joinOpen opens n connections, then has workers join on them, and tells how long the JOINs
-// took and how much of the processors.
+// joinOpen opens n connections, then, when the servers have nothing to do with that any
+// more, has workers join on them, and tells how long the JOINs took and how much of the
+// processors.
 func joinOpen(t *testing.T, addrs []string, pids servers, workers, n int) (times latencies, took, cpu, own time.Duration) {
 	t.Helper()
 	run := unique("load")
@@ -217,6 +218,7 @@ func joinOpen(t *testing.T, addrs []string, pids servers, workers, n int) (times
 	}); err != nil {
 		t.Fatal(err)
 	}
+	pids.rest(t)
 	times = make(latencies, n)
 	cpu, own = pids.cpu(t), servers{os.Getpid()}.cpu(t)
 	began := time.Now()

@@ -184,6 +184,21 @@ func (s servers) cpu(t testing.TB) (sum time.Duration) {
 	return sum
 }
 
+// rest waits until the servers have had little to do for a while.
+func (s servers) rest(t testing.TB) {
+	t.Helper()
+	const look = 200 * time.Millisecond
+	for end := time.Now().Add(patience); ; {
+		before := s.cpu(t)
+		time.Sleep(look)
+		if used := s.cpu(t) - before; used <= look/10 {
+			return
+		} else if time.Now().After(end) {
+			t.Fatalf("the servers do not come to rest: %v of processors in %v", used, look)
+		}
+	}
+}
+
 func rssOf(nodes []*member) (sum int) {
 	for _, m := range nodes {
 		sum += m.rss()
