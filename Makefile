@@ -55,7 +55,7 @@ corpus: ## read every riak.conf of a folder, CORPUS=..., beside its expected out
 	CORPUS=$(abspath $(CORPUS)) go test -count=1 -run 'Real|EffectiveValues' -v ./riakconf | grep -E '^(---|ok|FAIL|PASS| +[a-z_]+\.go)'
 
 BENCH ?= .
-bench: ## the table of README, Speed, measured on this machine in 9 minutes; BENCH=storm one of its parts, BENCH_FLAGS=-short a trial
+bench: ## the table of README, Speed, measured on this machine in 10 minutes; BENCH=storm one of its parts, BENCH_FLAGS=-short a trial
 	@go test -C cmd/leader-latch -tags bench -count=1 -timeout 1h -run '^TestMeasure$$/$(BENCH)' $(BENCH_FLAGS)
 
 BENCHTIME ?= 1s

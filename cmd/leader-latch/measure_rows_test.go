@@ -59,13 +59,13 @@ func measureElect(t *testing.T) {
 }
 
 // pair has two clients in a fresh group, of which a leads.
-func pair(t *testing.T, from, to *member, group string) (a, b *caller) {
+func pair(t *testing.T, from, to, group string) (a, b *caller) {
 	t.Helper()
-	a, err := call(from.addr, "a")
+	a, err := call(from, "a")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b, err = call(to.addr, "b"); err != nil {
+	if b, err = call(to, "b"); err != nil {
 		t.Fatal(err)
 	}
 	if err := a.lead(group); err != nil {
@@ -86,7 +86,7 @@ const (
 )
 
 // handOvers is the time of n hand-overs in groups of two.
-func handOvers(t *testing.T, from, to *member, age time.Duration, n int) (l latencies) {
+func handOvers(t *testing.T, from, to string, age time.Duration, n int) (l latencies) {
 	t.Helper()
 	for i := range n + 5 {
 		group := unique("hand-over")
@@ -107,6 +107,8 @@ func handOvers(t *testing.T, from, to *member, age time.Duration, n int) (l late
 func measureHandOver(t *testing.T) {
 	all := timed(t, 3, "normal")
 	leader, follower, other := places(t, all)
+	chain := startChain(t)
+	bare := map[placed]string{leader: chain[0], follower: chain[1], other: chain[2]}
 	for _, way := range [][2]placed{
 		{leader, leader}, {leader, follower}, {follower, leader}, {follower, follower}, {follower, other},
 	} {
@@ -114,8 +116,14 @@ func measureHandOver(t *testing.T) {
 		if way[0] == way[1] {
 			where = "both at one " + way[0].name
 		}
-		row("leader closes, next told, "+where, "%v", handOvers(t, way[0].member, way[1].member, justMade, fewer(500)))
-		row("the same in a quiet group", "%v", handOvers(t, way[0].member, way[1].member, quiet, fewer(100)))
+		row("leader closes, next told, "+where, "%v", handOvers(t, way[0].addr, way[1].addr, justMade, fewer(500)))
+		var ours, floor latencies
+		for range repetitions { // in turn, so that a disturbance hits both
+			ours = append(ours, handOvers(t, way[0].addr, way[1].addr, quiet, fewer(20))...)
+			floor = append(floor, handOvers(t, bare[way[0]], bare[way[1]], quiet, fewer(20))...)
+		}
+		row("the same in a quiet group", "%v", ours)
+		row("the same at a chain of three bare processes", "%v; ours: %.1f times that", floor, float64(ours.at(0.5))/float64(floor.at(0.5)))
 	}
 }
 
@@ -463,7 +471,7 @@ func measureNodeKilled(t *testing.T) {
 			for range fewer(10) {
 				victim, rest := raftLeader(t, all)
 				group := unique("led")
-				a, b := pair(t, victim, rest[0], group)
+				a, b := pair(t, victim.addr, rest[0].addr, group)
 				time.Sleep(time.Second)
 				b.SetDeadline(time.Now().Add(patience))
 				heard := make(chan time.Time, 1)
@@ -553,7 +561,7 @@ func measureMoreNodes(t *testing.T) {
 			all := timed(t, n, "normal", "leader_latch.voters = 7")
 			_, follower, other := places(t, all)
 			row(fmt.Sprintf("%d nodes, all vote: new connection to elected, follower", n), "%v", electAt(t, follower.member, fewer(500), true))
-			row(fmt.Sprintf("%d nodes: leader closes, next told, follower to other follower", n), "%v", handOvers(t, follower.member, other.member, justMade, fewer(200)))
+			row(fmt.Sprintf("%d nodes: leader closes, next told, follower to other follower", n), "%v", handOvers(t, follower.addr, other.addr, justMade, fewer(200)))
 			var l loads
 			for range repetitions {
 				l = append(l, elect(t, addrsOf(all), pidsOf(all), 512, true, d/2))
