@@ -219,8 +219,8 @@ func (c *conn) logEnd() {
 	}
 }
 
-// logAsked tells that a JOIN was asked for. Behind the goroutine of all that are parked
-// nobody has to wait for a log.
+// logAsked tells that a JOIN was asked for. The goroutine of all that are parked must not
+// wait for a log: there the line may come after those about what became of the JOIN.
 func (c *conn) logAsked() {
 	const message = "JOIN asked for"
 	if !c.attended {

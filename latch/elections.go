@@ -9,10 +9,10 @@ var ErrUnavailable = errors.New("elections are unavailable")
 
 // Elections is the replicated election state as a [Server] needs it.
 //
-// Calls may be made from any goroutine and do not block: one goroutine calls Join for
-// all clients that were silent before. A Server calls Join with the connection's lock
-// held, so an implementation calls the methods of a [Member] only while it holds no lock
-// that Join, Live or Closed take.
+// Calls may be made from any goroutine and must not block: one goroutine calls Join for
+// all clients that were silent before, and would stand still for all of them. A Server
+// calls Join with the connection's lock held, so an implementation calls the methods of a
+// [Member] only while it holds no lock that Join, Live or Closed take.
 type Elections interface {
 	// Join asks that client becomes a member of group on behalf of m. The
 	// outcome comes through m; there may be none, for as long as there is no

@@ -100,7 +100,7 @@ const tooMuchMemory = "idle connections take more memory than they need: they ca
 func (s *Server) openLot() {
 	var err error
 	if s.lot, err = newLot(); err != nil {
-		s.log.Warn(tooMuchMemory, "error", err)
+		go s.log.Warn(tooMuchMemory, "error", err) // a log may wait for its disk
 		return
 	}
 	go s.attend()

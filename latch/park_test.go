@@ -6,12 +6,14 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"leaderlatch/latch"
+	"leaderlatch/latch/latchtest"
 )
 
 // parkAtOnce is set where the tests run with connections that are parked at once.
@@ -88,7 +90,6 @@ func TestWhatParkedClientsSay(t *testing.T) {
 	line := strings.Repeat("x", 127) + "\n" // two of them are as much as is read at a time
 	for _, tc := range []struct {
 		name, sent, want string
-		urgent           string // sent at once, after that and an urgent byte
 		closes           bool   // its side, with the last byte
 		rest, answer     string // sent then, and the answer
 	}{
@@ -98,7 +99,6 @@ func TestWhatParkedClientsSay(t *testing.T) {
 		{name: "as much as is read at a time", sent: line + line, want: "ERROR\nERROR\n"},
 		{name: "more than that, in lines", sent: strings.Repeat(line, 12), want: strings.Repeat("ERROR\n", 12)},
 		{name: "more than that, in one", sent: strings.Repeat("x", 300) + "\n", want: "ERROR\n"},
-		{name: "lines with an urgent byte between", sent: "ONE\n", urgent: "TWO\n", want: "ERROR\nERROR\n"},
 		{name: "a part of a line", sent: "HEL", rest: "LO\n", answer: "ERROR"},
 		{name: "a line and a part", sent: "HELLO\nJOIN other", want: "ERROR\n", rest: " c\n", answer: "LEADER c"},
 		{name: "JOIN and a line", sent: "JOIN other c\nHELLO\n", want: "LEADER c\nERROR\n"},
@@ -120,10 +120,6 @@ func TestWhatParkedClientsSay(t *testing.T) {
 				f.parks(1)
 				c.together(func() {
 					c.Write([]byte(tc.sent))
-					if tc.urgent != "" {
-						c.sendUrgent()
-						c.Write([]byte(tc.urgent))
-					}
 					if tc.closes {
 						c.CloseWrite()
 					}
@@ -161,11 +157,6 @@ func (c *client) cork(on int) {
 	c.control(func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_CORK, on) })
 }
 
-// sendUrgent sends a byte of urgent data.
-func (c *client) sendUrgent() {
-	c.control(func(fd int) error { return unix.Sendto(fd, []byte{'!'}, unix.MSG_OOB, nil) })
-}
-
 func (c *client) control(f func(fd int) error) {
 	c.t.Helper()
 	raw, err := c.SyscallConn()
@@ -175,6 +166,70 @@ func (c *client) control(f func(fd int) error) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+}
+
+// standstill is elections at which the JOIN to the group "stands" does not return before
+// goOn is called, so that whoever reads its client stands still.
+type standstill struct {
+	*latchtest.Elections
+	stands, held chan struct{} // closed when it does, and to have it go on
+	goOn         func()
+}
+
+func standStill(cfg *latch.Config) (s standstill) {
+	s = standstill{Elections: cfg.Elections.(*latchtest.Elections), stands: make(chan struct{}), held: make(chan struct{})}
+	s.goOn = sync.OnceFunc(func() { close(s.held) })
+	cfg.Elections = s
+	return s
+}
+
+func (s standstill) Join(group, client string, m latch.Member) (latch.Membership, error) {
+	if group == "stands" {
+		close(s.stands)
+		<-s.held
+	}
+	return s.Elections.Join(group, client, m)
+}
+
+// A read stops at urgent data, and what stands behind that was told of already.
+func TestALineBehindUrgentDataIsAnswered(t *testing.T) {
+	var e standstill
+	f := serve(t, func(cfg *latch.Config) { e = standStill(cfg) })
+	defer e.goOn()
+	c, other := f.dial(), f.dial()
+	f.parks(2)
+	other.send("JOIN stands other")
+	<-e.stands // and nobody reads what arrives meanwhile
+	c.send("ONE")
+	c.control(func(fd int) error { return unix.Sendto(fd, []byte{'!'}, unix.MSG_OOB, nil) })
+	c.send("TWO")
+	eventually(t, "all of it has arrived", func() (arrived bool) {
+		c.control(func(fd int) error {
+			n, err := unix.IoctlGetInt(fd, unix.TIOCOUTQ)
+			arrived = n == 0
+			return err
+		})
+		return arrived
+	})
+	e.goOn()
+	c.want("ERROR")
+	c.want("ERROR")
+	other.want("LEADER other")
+}
+
+// Who says much is read by a goroutine of its own, and nobody waits for that.
+func TestWhoSaysMuchDelaysNobody(t *testing.T) {
+	var e standstill
+	f := serve(t, func(cfg *latch.Config) { e = standStill(cfg) })
+	defer e.goOn()
+	c, other := f.dial(), f.dial()
+	f.parks(2)
+	c.send(strings.Repeat("HELLO\n", 4) + "JOIN stands c")
+	for range 4 {
+		c.want("ERROR")
+	}
+	other.send("HELLO")
+	other.want("ERROR")
 }
 
 // A line behind a JOIN waits for its answer, and not longer, though nobody waited for the
@@ -192,9 +247,30 @@ func TestALineBehindAJoinIsAnsweredAfterIt(t *testing.T) {
 	f.parks(1)
 }
 
+// Who has begun a line behind a JOIN may be parked from its answer on, when the line has
+// come.
+func TestALineBegunBehindAJoin(t *testing.T) {
+	f := serve(t, func(cfg *latch.Config) { cfg.JoinTimeout = time.Hour })
+	f.e.Hold()
+	c := f.dial()
+	f.parks(1)
+	if _, err := c.Write([]byte("JOIN g c\nHEL")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is to be parked, and stays for its line", func() bool { return f.s.Staying() == 1 })
+	f.e.Release()
+	c.want("LEADER c")
+	if n := f.s.Staying(); n != 0 {
+		t.Errorf("%d connections are not to be parked", n)
+	}
+	c.send("LO")
+	c.want("ERROR")
+	f.parks(1)
+}
+
 // The time to join, and that for an answer, pass for who is parked too.
 func TestTimePassesForWhoIsParked(t *testing.T) {
-	const limit = time.Second
+	const limit = 3 * time.Second
 	t.Run("to join", func(t *testing.T) {
 		t.Parallel()
 		began := time.Now()
@@ -214,6 +290,7 @@ func TestTimePassesForWhoIsParked(t *testing.T) {
 		f.parks(1)
 		began := time.Now()
 		c.send("JOIN g c")
+		eventually(t, "the JOIN has been read", func() bool { return f.s.Asked() == 1 })
 		f.parks(1)
 		c.want("JOIN_FAILED SERVICE_UNAVAILABLE")
 		c.wantEnd()
@@ -228,7 +305,7 @@ func TestTimePassesForWhoIsParked(t *testing.T) {
 		f.parks(1)
 		c.send("JOIN g c")
 		c.want("LEADER c")
-		time.Sleep(2 * limit) // what does not come cannot be polled for
+		time.Sleep(limit + limit/4) // what does not come cannot be polled for
 		c.send("HELLO")
 		c.want("ERROR")
 	})
