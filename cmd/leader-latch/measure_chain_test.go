@@ -49,7 +49,7 @@ func startChain(t *testing.T) (addrs []string) {
 // beChain is one of the processes. It is told its address for clients, a folder, its
 // address for other nodes, or "-", and then those of the others if it leads them.
 func beChain(in *bufio.Reader, args []string) error {
-	n := &chain{flushes: make(chan string, 16)}
+	n := &chain{flushes: make(chan string, 1024)}
 	clients, err := net.Listen("tcp4", args[0])
 	if err != nil {
 		return err
@@ -205,10 +205,10 @@ func (n *chain) store(round string) {
 	if n.stored++; n.stored != 2 {
 		return
 	}
+	n.tell()
 	for _, f := range n.followers {
 		fmt.Fprintln(f, "committed")
 	}
-	n.tell()
 }
 
 // tell tells the clients who wait. mu is held.
