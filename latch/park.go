@@ -108,7 +108,7 @@ func (s *Server) openLot() {
 
 // attend reads parked connections, until the lot is closed.
 func (s *Server) attend() {
-	r := newReader()
+	r := reader{newTransfer(unix.Read)}
 	s.lot.run(func(id uint64, more bool) {
 		s.mu.Lock()
 		c := s.conns[id]
@@ -156,7 +156,7 @@ const fewLines = 4
 // gets one when there is more to do for it than to answer a few lines. attend waits for
 // nothing: all the others that are parked are behind it. more says that one read may not
 // be all.
-func (c *conn) attend(r *reader, more bool) {
+func (c *conn) attend(r reader, more bool) {
 	c.mu.Lock()
 	ours := c.parked
 	c.parked = false // whoever ends it now leaves the rest to its reader, which is us

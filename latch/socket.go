@@ -18,79 +18,73 @@ type socket interface {
 	syscall.Conn
 }
 
-// writer is one non-blocking write of one line. It goes through
-// RawConn.Control and not through Write, since Write waits for the descriptor's
-// write lock, which a draining goroutine holds while it waits for the client.
-// Writers are pooled: a push to many connections then allocates nothing.
-type writer struct {
-	line []byte
+// transfer is one non-blocking read or write. It goes through RawConn.Control and not
+// through Read or Write: Write waits for the descriptor's write lock, which a draining
+// goroutine holds while it waits for the client, and Read until there is something.
+type transfer struct {
+	b    []byte
 	n    int
 	err  error
-	once func(fd uintptr) // writes line; made once, for a closure per write would be garbage
+	once func(fd uintptr) // reads into b or writes it; made once, for a closure each time would be garbage
 }
 
-var writers = sync.Pool{New: func() any {
-	w := &writer{line: make([]byte, 0, maxAnswer)}
-	w.once = func(fd uintptr) {
+func newTransfer(call func(fd int, b []byte) (int, error)) *transfer {
+	t := new(transfer)
+	t.once = func(fd uintptr) {
 		for {
-			w.n, w.err = unix.Write(int(fd), w.line)
-			if w.err != unix.EINTR {
+			t.n, t.err = call(int(fd), t.b)
+			if t.err != unix.EINTR {
 				return
 			}
 		}
 	}
-	return w
+	return t
+}
+
+// now does it. It gives 0 and no error if the kernel can do nothing at once; done is false
+// then.
+func (t *transfer) now(raw syscall.RawConn) (n int, done bool, err error) {
+	t.n, t.err = 0, nil
+	if err := raw.Control(t.once); err != nil {
+		return 0, false, err
+	}
+	if t.err == unix.EAGAIN {
+		return 0, false, nil
+	}
+	return max(t.n, 0), true, t.err
+}
+
+// writer writes one line. Writers are pooled: a push to many connections then allocates
+// nothing.
+type writer struct {
+	line []byte
+	*transfer
+}
+
+var writers = sync.Pool{New: func() any {
+	return &writer{make([]byte, 0, maxAnswer), newTransfer(unix.Write)}
 }}
 
 // write writes what the kernel takes of w.line at once, which may be nothing.
 func (w *writer) write(raw syscall.RawConn) (int, error) {
-	w.n, w.err = 0, nil
-	if err := raw.Control(w.once); err != nil {
-		return 0, err
-	}
-	if w.err == unix.EAGAIN {
-		return 0, nil
-	}
-	return max(w.n, 0), w.err
+	w.b = w.line
+	n, _, err := w.now(raw)
+	return n, err
 }
 
-// reader is one non-blocking read, as writer is one write. It passes by the reader's
-// deadline of package net.
-type reader struct {
-	into []byte
-	n    int
-	err  error
-	once func(fd uintptr) // reads; made once
-}
-
-func newReader() *reader {
-	r := new(reader)
-	r.once = func(fd uintptr) {
-		for {
-			r.n, r.err = unix.Read(int(fd), r.into)
-			if r.err != unix.EINTR {
-				return
-			}
-		}
-	}
-	return r
-}
+// reader reads what there is.
+type reader struct{ *transfer }
 
 // read reads what there is, which may be nothing. At the end of the input the error is
 // io.EOF.
-func (r *reader) read(raw syscall.RawConn, into []byte) (int, error) {
-	r.into, r.n, r.err = into, 0, nil
-	err := raw.Control(r.once)
-	r.into = nil
-	switch {
-	case err != nil:
-		return 0, err
-	case r.err == unix.EAGAIN:
-		return 0, nil
-	case r.err == nil && r.n == 0:
-		return 0, io.EOF
+func (r reader) read(raw syscall.RawConn, into []byte) (int, error) {
+	r.b = into
+	n, done, err := r.now(raw)
+	r.b = nil
+	if done && n == 0 && err == nil {
+		err = io.EOF
 	}
-	return max(r.n, 0), r.err
+	return n, err
 }
 
 // queued returns how many bytes the client's kernel has not acknowledged; a FIN
