@@ -22,7 +22,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"leaderlatch/ensemble/diskthread"
-	"leaderlatch/ensemble/logstore"
 )
 
 // PermanentError is a failure that no restart cures: a person has to change
@@ -381,21 +380,6 @@ func (d *Dir) Close() error {
 	d.log.Close()
 	d.files.Close()
 	return d.lock.Close()
-}
-
-var counterKey = []byte("leader_latch.open_counter")
-
-// nextCounter writes the next open counter down and gives it. It is on disk
-// before it is used, beside Raft's votes, so that neither goes back alone.
-func nextCounter(s *logstore.Store) (uint64, error) {
-	last, err := s.GetUint64(counterKey)
-	if err != nil {
-		return 0, fmt.Errorf("open counter: %w", err)
-	}
-	if err := s.SetUint64(counterKey, last+1); err != nil {
-		return 0, fmt.Errorf("open counter: %w", err)
-	}
-	return last + 1, nil
 }
 
 func randomID() string {

@@ -17,6 +17,7 @@ type lease struct {
 	now         func() reading
 	sent        atomic.Pointer[reading] // t_send of the last accepted renewal
 	over        atomic.Bool
+	noted       atomic.Bool             // it is on disk that promises were made (promise.go)
 	suspect     atomic.Pointer[reading] // a jump of the wall clock was seen then; nil: none since sent
 }
 

@@ -1,6 +1,9 @@
 package ensemble
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Member is what speaks for a membership towards its client: a connection.
 // Its methods return at once. The node calls them while it holds no lock.
@@ -9,6 +12,9 @@ type Member interface {
 	// committed order, one after the other. The first call says that the membership is
 	// committed. Different members may be called at once.
 	Leader(name string, token uint64)
+
+	// Promised says that the membership may be asked for its Promise again.
+	Promised()
 
 	// Close ends the connection without a further line. It may come more than
 	// once.
@@ -22,13 +28,17 @@ type Membership struct {
 	member        Member
 	group, client string
 
-	lease      atomic.Pointer[lease] // of the incarnation that proposed its Join; nil before
-	inAudience int                   // its place there; of the dispatcher's goroutine alone
-	leads      atomic.Bool           // its connection was handed its own name last
+	lease      atomic.Pointer[lease]   // of the incarnation that proposed its Join; nil before
+	said       atomic.Pointer[reading] // when the node promised last; nil: never
+	inAudience int                     // its place there; of the dispatcher's goroutine alone
+	leads      atomic.Bool             // its connection was handed its own name last
 
 	// Guarded by the node's mutex.
 	state    memberState
 	seq      uint64 // of its Join, once proposed
+	stopped  bool   // its client has said that it has stopped
+	knows    bool   // its client is known to have learned that its connection has ended
+	counted  bool   // it is one of session.unheard
 	holder   string // memberHeld: the name of the node of the member that has the name
 	inRoster int    // its place there
 }
@@ -40,6 +50,7 @@ const (
 	memberProposed                    // its Join has a number
 	memberHeld                        // its Join was refused: another member has the name; waits for that one to go
 	memberJoined                      // committed
+	memberBound                       // its connection is closed, and the node is bound by a promise
 	memberOver                        // its connection is closed
 )
 
@@ -52,9 +63,12 @@ func (m *Membership) Live() bool {
 }
 
 // Closed says that the connection is closed for good, and whether its client
-// is known to have learned of it. The membership is then left. Only the first
-// call counts.
-func (m *Membership) Closed(acknowledged bool) { m.node.closed(m, acknowledged) }
+// is known to have learned of it. The membership is then left: at once, or after the time
+// that is returned, for which the node is bound by a promise unless [Membership.Stopped]
+// is called. Only the first call counts.
+func (m *Membership) Closed(acknowledged bool) (bound time.Duration) {
+	return m.node.closed(m, acknowledged)
+}
 
 func (m *Membership) propose(l *lease, seq uint64) {
 	m.state, m.seq = memberProposed, seq

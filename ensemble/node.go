@@ -142,8 +142,9 @@ type Node struct {
 	changed  chan struct{} // closed and replaced when roster.changed is set
 	asked    reading       // when Found or Activate was proposed last
 	askedYet bool
-	warned   bool    // that elections are not active
-	kept     reading // when the configuration was looked after last
+	warned   bool          // that elections are not active
+	askers   []*Membership // who wait until a promise of the session is noted
+	kept     reading       // when the configuration was looked after last
 }
 
 // Start starts the node in its folder, founding a cluster of its own if the
@@ -190,8 +191,9 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 	n.done = n.life.Done()
 	n.roster = newRoster(session{
 		node: n.self, boot: cfg.bootID,
-		name: cfg.Name, address: cfg.Address, timing: cfg.Timing,
+		name: cfg.Name, address: cfg.Address, timing: cfg.Timing, started: n.born,
 	}, n.now, n.dispatch.add, n.log)
+	n.roster.omit = omitted
 	n.roster.alive = n.rearm
 	if cfg.DeadManSwitch {
 		var err error
@@ -246,10 +248,10 @@ func (n *Node) full() error {
 }
 
 // closed is [Membership.Closed].
-func (n *Node) closed(m *Membership, acknowledged bool) {
+func (n *Node) closed(m *Membership, acknowledged bool) (bound time.Duration) {
 	n.mu.Lock()
 	defer n.unlock()
-	n.roster.closed(m, acknowledged)
+	return n.roster.closed(m, acknowledged)
 }
 
 // applied implements observer: it is called with every entry's effects, under
@@ -288,16 +290,22 @@ func (n *Node) restored(s *State) {
 // unlock lets go of the mutex and wakes whoever may have something to do.
 func (n *Node) unlock() {
 	due := n.roster.due()
-	if n.roster.changed {
-		n.roster.changed = false
-		close(n.changed)
-		n.changed = make(chan struct{})
-	}
+	n.tellWaiters()
 	n.mu.Unlock()
 	if due {
 		signal(n.wake)
 	}
 	signal(n.wakeProposer)
+}
+
+// tellWaiters has those look again who wait for a change of the roster. The node's mutex
+// is held.
+func (n *Node) tellWaiters() {
+	if n.roster.changed {
+		n.roster.changed = false
+		close(n.changed)
+		n.changed = make(chan struct{})
+	}
 }
 
 // inactive reports whether elections are known not to have begun: the cluster is
@@ -402,6 +410,10 @@ func (n *Node) step() time.Duration {
 	if what == needNothing && !n.roster.expirer.leading && n.roster.timeLeft() > 4*rarelyLook*again {
 		again *= rarelyLook
 	}
+	if next := n.roster.next; next > 0 {
+		again = min(again, next)
+	}
+	n.tellWaiters()
 	n.mu.Unlock()
 
 	if what == needClose {
@@ -587,7 +599,8 @@ func (n *Node) retire(ctx context.Context) error {
 	for _, m := range closing {
 		m.member.Close()
 	}
-	err := n.wait(ctx, func(r *roster) bool { return len(r.members) == 0 })
+	// Rule 10: the End waits for promises too, unless their clients say that they have stopped.
+	err := n.wait(ctx, func(r *roster) bool { return len(r.members) == 0 && len(r.bound) == 0 })
 	if err != nil {
 		return err
 	}

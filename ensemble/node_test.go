@@ -121,6 +121,9 @@ func (c *client) Leader(name string, token uint64) {
 	}
 }
 
+// Promised has the client told what it has asked for.
+func (c *client) Promised() { signal(c.changed) }
+
 func (c *client) Close() { c.close(!c.deaf) }
 
 // close ends the connection, as a client does that closes.
@@ -587,6 +590,7 @@ func TestAFullQueueIsReplacedByTheState(t *testing.T) {
 type leaderFunc func(name string)
 
 func (f leaderFunc) Leader(name string, _ uint64) { f(name) }
+func (f leaderFunc) Promised()                    {}
 func (leaderFunc) Close()                         {}
 
 func poll(t testing.TB, what string, cond func() bool) {

@@ -46,11 +46,14 @@ func (n *Node) startRaft() error {
 		return permanent("data folder: %w; %s", err, cureFolder)
 	}
 	n.store = store
-	counter, err := store.GetUint64(counterKey)
+	counter, bound, err := boundBy(store)
 	if err != nil {
 		return permanent("data folder: %w; %s", err, cureFolder)
 	}
 	n.counter.Store(counter)
+	if !omitted.start {
+		n.roster.session.silent = bound
+	}
 	logger := raftLogger(n.log)
 	snapshots, err := newSnapshots(n.dir, logger)
 	if err != nil {

@@ -20,6 +20,9 @@ type roster struct {
 	members []*Membership // all that are not over, each at its place
 	held    map[nameKey][]*Membership
 	doomed  []*Membership // joined once, and not in the state any more: to be closed
+	bound   []*Membership // closed, and promised something that lasts
+	next    time.Duration // until release has something to do; 0: it has not
+	omit    waits
 
 	index    uint64 // of the log entry up to which all this is
 	known    bool   // the state has been seen up to date: it says rightly whether elections are active
@@ -68,11 +71,11 @@ func (r *roster) remove(m *Membership) {
 }
 
 // closed takes note that a connection is closed, and whether its client is
-// known to have learned of it.
-func (r *roster) closed(m *Membership, acknowledged bool) {
+// known to have learned of it. It gives for how long the node is bound to the client.
+func (r *roster) closed(m *Membership, acknowledged bool) (bound time.Duration) {
 	was := m.state
-	if was == memberOver {
-		return
+	if was >= memberBound {
+		return 0
 	}
 	m.state = memberOver
 	r.remove(m)
@@ -84,24 +87,82 @@ func (r *roster) closed(m *Membership, acknowledged bool) {
 		r.log.Info("JOIN given up: another member has the name", "group", m.group, "client", m.client, "holder", m.holder)
 	case memberProposed, memberJoined:
 		r.deliver(delivery{what: deliverGone, member: m})
-		if l := m.lease.Load(); l == r.session.lease {
-			switch r.session.phase {
-			case phaseOpen:
-				// A node that stops leaves with one End for all: no leader is
-				// named here that closes in the next moment.
-				if !r.stopping {
-					r.session.leave(m.seq)
-				}
-			case phaseClosing:
-				if acknowledged {
-					r.session.unheard--
-				}
-			}
+		m.counted, m.knows = r.session.phase == phaseClosing, m.knows || acknowledged
+		if bound = r.promised(m); bound == 0 {
+			r.gone(m)
+			break
 		}
+		m.state = memberBound
+		r.bound = append(r.bound, m)
+		r.session.bound++
+		r.changed = true // there is a time to look at
 	}
 	if r.stopping {
 		r.changed = true
 	}
+	return bound
+}
+
+// gone ends a membership whose connection is closed, and to whose client the node is not
+// bound.
+func (r *roster) gone(m *Membership) {
+	m.state = memberOver
+	switch {
+	case m.lease.Load() != r.session.lease: // it has ended with its session
+	case r.session.phase == phaseOpen && !r.stopping:
+		// A node that stops leaves with one End for all: no leader is named here that
+		// closes in the next moment.
+		r.session.leave(m.seq)
+	case r.session.phase == phaseClosing && m.counted && m.knows:
+		r.session.unheard--
+	}
+}
+
+// promised gives for how long the node is bound by what it has promised to a client.
+func (r *roster) promised(m *Membership) time.Duration {
+	said := m.said.Load()
+	if said == nil || m.stopped || m.lease.Load() != r.session.lease || r.omits() {
+		return 0
+	}
+	return max(0, r.session.timing.promise()-r.now().atLeast(*said))
+}
+
+// omits reports whether the wait for promises is left out that stands before what the
+// session does next.
+func (r *roster) omits() bool {
+	switch {
+	case r.session.phase != phaseOpen:
+		return r.omit.open
+	case r.stopping:
+		return r.omit.end
+	}
+	return r.omit.leave
+}
+
+// stopped takes note that a client has stopped by itself.
+func (r *roster) stopped(m *Membership) {
+	m.stopped, m.knows = true, true
+	r.release()
+}
+
+// release ends the memberships to whose clients the node is not bound any more.
+func (r *roster) release() {
+	r.next = 0
+	held := r.bound[:0]
+	for _, m := range r.bound {
+		left := r.promised(m)
+		if left == 0 {
+			r.gone(m)
+			r.changed = true
+			continue
+		}
+		held = append(held, m)
+		if r.next == 0 || left < r.next {
+			r.next = left
+		}
+	}
+	clear(r.bound[len(held):])
+	r.bound, r.session.bound = held, len(held)
 }
 
 // unhold takes a membership from those that wait for a name.
@@ -289,6 +350,7 @@ func (r *roster) joined(s *State) (index uint64, all []delivery) {
 // closed for it, in this order.
 func (r *roster) step(now reading) (what need, closing []*Membership) {
 	closing, r.doomed = r.doomed, nil
+	r.release()
 	if what = r.session.check(now, r.session.timing.early(len(r.members))); what == needClose {
 		closing = r.leadersFirst(func(m *Membership) bool {
 			return m.lease.Load() == r.session.lease && (m.state == memberProposed || m.state == memberJoined)

@@ -20,6 +20,8 @@ type session struct {
 	name    string
 	address string
 	timing  Timing
+	started reading       // of the node
+	silent  time.Duration // for how long from then on it opens no session: the one before has made promises
 
 	phase   phase
 	counter uint64  // of the Open under way or accepted last
@@ -33,6 +35,7 @@ type session struct {
 	renewed  reading // t_send of the last Renew numbered
 	looked   reading // at the last check
 	unheard  int     // closing: connections whose clients are not known to have learned that they ended
+	bound    int     // connections that have ended and were promised something that lasts
 	leaves   []uint64
 	joins    []*Membership
 	gone     int  // of joins: those whose clients have gone
@@ -80,7 +83,9 @@ func (s *session) check(now reading, early time.Duration) need {
 	s.looked = now
 	switch s.phase {
 	case phaseIdle:
-		return needOpen
+		if now.atLeast(s.started) >= s.silent {
+			return needOpen
+		}
 	case phaseOpening:
 		// An Open that took so long would be born dead; a fresh one will do.
 		// Until that has its counter on disk, the old one must not be taken
@@ -95,8 +100,9 @@ func (s *session) check(now reading, early time.Duration) need {
 			return needClose
 		}
 	case phaseClosing:
-		// Rule 6b: every client knows, or nobody can still believe.
-		if s.unheard == 0 || now.atLeast(*s.lease.sent.Load()) >= s.timing.Expiry {
+		// Rule 6b: every client knows, or nobody can still believe. Rule 10: nor is
+		// anybody promised anything; the last promise was made before the lease's end.
+		if s.unheard == 0 && s.bound == 0 || now.atLeast(*s.lease.sent.Load()) >= s.timing.Lease+s.timing.promise() {
 			s.phase = phaseIdle
 			return needOpen
 		}
@@ -112,7 +118,7 @@ func (s *session) due() bool {
 	case phaseOpen:
 		return s.lease.over.Load()
 	case phaseClosing:
-		return s.unheard == 0
+		return s.unheard == 0 && s.bound == 0
 	}
 	return false
 }

@@ -184,13 +184,43 @@ func TestItOpensAnewWhenAllClientsKnowOrNobodyCanBelieve(t *testing.T) {
 	c.pass(Normal.Lease)
 	s.check(c.now(), 0)
 	s.unheard = 1
-	c.set(Normal.Expiry, Normal.Expiry, Normal.Expiry-1) // by one clock not yet
+	over := Normal.Lease + Normal.promise()
+	c.set(over, over, over-1) // by one clock not yet
 	if got := s.check(c.now(), 0); got != needNothing {
-		t.Fatalf("before t_send + S by the slowest clock: %v", got)
+		t.Fatalf("before the last promise is over by the slowest clock: %v", got)
 	}
 	c.pass(1)
 	if got := s.check(c.now(), 0); got != needOpen {
-		t.Fatalf("after t_send + S: %v", got)
+		t.Fatalf("after it: %v", got)
+	}
+}
+
+func TestItOpensAnewWhenNobodyIsPromisedAnything(t *testing.T) {
+	var c fakeClock
+	s := openSession(&c)
+	c.pass(Normal.Lease)
+	s.check(c.now(), 0)
+	s.bound = 1 // a client that knows, and may go on by its clock
+	if got := s.check(c.now(), 0); got != needNothing || s.due() {
+		t.Fatalf("while a promise lasts: %v, due %v", got, s.due())
+	}
+	s.bound = 0
+	if got := s.check(c.now(), 0); got != needOpen {
+		t.Fatalf("after it: %v", got)
+	}
+}
+
+func TestASuccessorIsSilentWhileAPromiseLasts(t *testing.T) {
+	var c fakeClock
+	c.pass(time.Hour)
+	s := &session{node: "n1", timing: Normal, started: c.now(), silent: Calm.promise()}
+	c.pass(Calm.promise() - 1)
+	if got := s.check(c.now(), 0); got != needNothing {
+		t.Fatalf("while a promise of the session before may last: %v", got)
+	}
+	c.pass(1)
+	if got := s.check(c.now(), 0); got != needOpen {
+		t.Fatalf("after it: %v", got)
 	}
 }
 

@@ -46,6 +46,11 @@ const (
 	mutateApplyUnflushed             // a raft leader applies what is not on its disk
 	mutateCommitUnflushed            // a raft leader says that what is not on its disk is committed
 	mutateFollowUnflushed            // a follower says that it has what is not on its disk
+	mutateLeaveWait                  // the Leave does not wait for a promise
+	mutateEndWait                    // nor does the End of a node that stops
+	mutateOpenWait                   // nor the Open after a session that was lost
+	mutateStartWait                  // nor the first Open of a process
+	mutateNoNote                     // the first promise of a session is not on disk when it is made
 )
 
 func (m mutation) String() string {
@@ -68,6 +73,11 @@ func (m mutation) String() string {
 		mutateApplyUnflushed:    "applied before the flush",
 		mutateCommitUnflushed:   "committed before the flush",
 		mutateFollowUnflushed:   "acknowledged before the flush",
+		mutateLeaveWait:         "Leave within a promise",
+		mutateEndWait:           "End within a promise",
+		mutateOpenWait:          "Open within a promise",
+		mutateStartWait:         "start within a promise",
+		mutateNoNote:            "a promise that is not on disk",
 	}[m]
 }
 
@@ -91,7 +101,7 @@ func TestSimulation(t *testing.T) {
 	}
 	t.Logf("%d schedules: %+v", *simSchedules, total)
 	for what, n := range map[string]int{
-		"told": total.told, "crashes": total.crashes, "pauses": total.pauses, "killed by the switch": total.switched, "stops": total.stops,
+		"told": total.told, "promises": total.promises, "crashes": total.crashes, "pauses": total.pauses, "killed by the switch": total.switched, "stops": total.stops,
 		"snapshots": total.snapshots, "duplicates": total.duplicates, "lost": total.lost, "leases lost": total.leasesLost, "expiries": total.expiries,
 	} {
 		if n < *simSchedules/20 {
@@ -107,6 +117,7 @@ func TestSimulationFindsEveryMissingRule(t *testing.T) {
 	for _, mutate := range []mutation{
 		mutateNoSwitchNoGate, mutateNoCompare, mutateReceiveTime, mutateLeaveBeforeClose,
 		mutateOpenBeforeClose, mutateNoDedup, mutateNoCloseTime, mutateNoSwitch,
+		mutateLeaveWait, mutateEndWait, mutateOpenWait, mutateStartWait, mutateNoNote,
 	} {
 		t.Run(mutate.String(), func(t *testing.T) {
 			for seed := uint64(1); seed <= 4000; seed++ {
@@ -131,11 +142,12 @@ func TestSimulationWithoutTheSwitchWritesNothingStale(t *testing.T) {
 }
 
 type simCounts struct {
-	told, crashes, pauses, switched, stops, snapshots, duplicates, lost, leasesLost, expiries int
+	told, promises, crashes, pauses, switched, stops, snapshots, duplicates, lost, leasesLost, expiries int
 }
 
 func (c *simCounts) add(d simCounts) {
 	c.told += d.told
+	c.promises += d.promises
 	c.crashes += d.crashes
 	c.pauses += d.pauses
 	c.switched += d.switched
@@ -185,6 +197,7 @@ type simNode struct {
 	rate        float64
 	boot        int
 	counter     uint64 // on its disk
+	promises    uint64 // on its disk: the counter of the session that has made some
 	state       *State // on its disk too: it is replayed at a start
 	applied     int
 	life        int
@@ -205,6 +218,7 @@ type simConn struct {
 	open   bool // at the server
 	told   string
 	ending bool
+	until  time.Duration // its client takes itself for the leader by its clock, whatever becomes of the connection
 }
 
 func newSim(seed uint64, mutate mutation) *sim {
@@ -352,20 +366,31 @@ func (s *sim) clients() {
 			n.roster.join(c.m)
 		}
 	}
+	if len(s.conns) > 0 && s.chance(0.1) {
+		if c := s.conns[s.rng.IntN(len(s.conns))]; c.open && c.node.up && !c.node.paused {
+			c.again()
+		}
+	}
 	if len(s.conns) > 0 && s.chance(0.03) {
 		c := s.conns[s.rng.IntN(len(s.conns))]
 		switch {
 		case !c.open || !c.node.up || c.node.paused:
+		case s.chance(0.2): // by the client, or in its name
+			s.tracef("%s: reset of %s %s", c.node.id, c.m.group, c.m.client)
+			c.shut()
+			c.node.roster.closed(c.m, true)
 		case s.chance(0.3): // the node ends it: a stuck reader, a limit
 			s.tracef("%s: ends %s %s", c.node.id, c.m.group, c.m.client)
 			c.Close()
 		default:
 			s.tracef("%s: EOF of %s %s", c.node.id, c.m.group, c.m.client)
+			c.until = 0 // it has stopped before
 			c.shut()
+			c.node.roster.stopped(c.m)
 			c.node.roster.closed(c.m, true)
 		}
 	}
-	s.conns = slices.DeleteFunc(s.conns, func(c *simConn) bool { return !c.open && !c.ending })
+	s.conns = slices.DeleteFunc(s.conns, func(c *simConn) bool { return !c.open && !c.ending && c.until < s.now })
 }
 
 func (s *sim) faults() {
@@ -412,7 +437,8 @@ func (s *sim) check() {
 	}
 	leads := map[string]*simConn{}
 	for _, c := range s.conns {
-		if !c.open || !c.node.up || c.node.paused || c.told != c.m.client {
+		told := c.open && c.node.up && !c.node.paused && c.told == c.m.client
+		if !told && c.until < s.now {
 			continue
 		}
 		if other := leads[c.m.group]; other != nil {
@@ -520,11 +546,18 @@ func (n *simNode) start() {
 	if n.up {
 		return
 	}
+	s := n.sim
 	n.up, n.paused, n.stopped, n.writing, n.outstanding = true, false, false, false, nil
 	n.life++
 	n.dispatch = newDispatcher()
 	n.roster = newRoster(session{node: n.id, boot: fmt.Sprint(n.boot), timing: n.sim.timing}, n.clock, n.dispatch.add, slog.New(slog.DiscardHandler))
 	n.sim.tracef("%s: starts, boot %d", n.id, n.boot)
+	switch n.roster.session.started = n.clock(); {
+	case s.mutate == mutateStartWait:
+	case n.counter > 0 && n.promises == n.counter:
+		n.roster.session.silent = s.timing.promise()
+	}
+	n.roster.omit = waits{leave: s.mutate == mutateLeaveWait, end: s.mutate == mutateEndWait, open: s.mutate == mutateOpenWait}
 	n.roster.restored(n.state) // its own, from disk
 	n.wake = 0
 	if n.sim.chance(0.7) || n.sim.calm {
@@ -608,7 +641,7 @@ func (n *simNode) run() {
 	n.deliver()
 	if n.roster.stopping && !n.stopped {
 		switch r := n.roster; {
-		case len(r.members) > 0:
+		case len(r.members) > 0 || len(r.bound) > 0:
 		case r.session.phase == phaseEnded || r.session.phase != phaseOpen || !r.session.lease.live():
 			n.stopped = true
 			n.crash("stopped")
@@ -749,6 +782,30 @@ func (c *simConn) Leader(name string, _ uint64) {
 	}
 }
 
+// again is a further JOIN. Upon the answer a leader may go on for S - L by its clock, from
+// before it sent the line on. Before the first promise of a session its node notes that.
+func (c *simConn) again() {
+	s, n, l := c.node.sim, c.node, c.m.lease.Load()
+	if c.told == "" || l == nil {
+		return
+	}
+	if !l.noted.Swap(true) && s.mutate != mutateNoNote {
+		n.promises = n.roster.session.counter
+	}
+	if now, _ := c.m.Promise(); !now {
+		c.Close()
+		return
+	}
+	s.counts.promises++
+	s.tracef("%s: promises %s %s", n.id, c.m.group, c.m.client)
+	if c.told == c.m.client {
+		c.until = s.now - s.upTo(3*time.Millisecond) + time.Duration(float64(s.timing.Expiry-s.timing.Lease)*(1+Rho*0.9))
+	}
+}
+
+// Promised implements Member.
+func (c *simConn) Promised() {}
+
 // Close implements Member: the node's own end of a connection. The client's
 // kernel acknowledges the FIN after a while, or never.
 func (c *simConn) Close() {
@@ -759,8 +816,16 @@ func (c *simConn) Close() {
 	c.ending = true
 	gave := func(acknowledged bool) func() {
 		return func() {
-			if c.ending = false; n.life == life {
-				n.roster.closed(c.m, acknowledged)
+			if c.ending = false; n.life != life {
+				return
+			}
+			n.roster.closed(c.m, acknowledged)
+			if acknowledged && s.chance(0.5) { // it closes too, when it has stopped
+				s.after(s.upTo(300*time.Millisecond), func() {
+					if c.until = 0; n.life == life {
+						n.roster.stopped(c.m)
+					}
+				})
 			}
 		}
 	}

@@ -1179,6 +1179,9 @@ func (w *world) joinAs(h *host, group, name string) {
 	w.clients = append(slices.DeleteFunc(w.clients, func(c *virtualClient) bool { return c.closed }), c)
 }
 
+// Promised implements Member.
+func (c *virtualClient) Promised() {}
+
 // Leader implements Member: the gate, the write and the promise, at one moment.
 func (c *virtualClient) Leader(name string, token uint64) {
 	if c.w.lucky(0.2) {

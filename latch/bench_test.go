@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -182,8 +183,10 @@ func (e *leaderless) Join(_, _ string, m latch.Member) (latch.Membership, error)
 	e.joins <- m
 	return e, nil
 }
-func (*leaderless) Live() bool  { return true }
-func (*leaderless) Closed(bool) {}
+func (*leaderless) Live() bool                 { return true }
+func (*leaderless) Promise() (now, later bool) { return true, false }
+func (*leaderless) Stopped()                   {}
+func (*leaderless) Closed(bool) time.Duration  { return 0 }
 
 func memory(b *testing.B) (rss, heap, stacks uint64) {
 	debug.FreeOSMemory()

@@ -3,6 +3,7 @@ package latch
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"syscall"
 	"time"
@@ -80,7 +81,7 @@ func (c *conn) refuse(cause error) { c.sayLast(appendJoinFailed, cause) }
 // answers before it are written.
 func (c *conn) sayLast(line func(b []byte, crlf bool) []byte, cause error) {
 	c.state, c.cause = leaving, cause
-	c.tail = len(line(nil, c.crlf)) + 1
+	c.tail = uint16(len(line(nil, c.crlf)) + 1)
 	c.say(line)
 	if c.state == leaving && !c.draining {
 		c.hangUp()
@@ -117,11 +118,13 @@ func (c *conn) finish() {
 		c.giveBack(false)
 	case byFIN:
 		acked := c.awaitAck()
+		if bound := c.giveBack(acked); acked && bound > 0 {
+			c.linger(bound)
+		}
 		c.nc.Close()
-		c.giveBack(acked)
 	case byLine:
-		c.giveBack(c.awaitAck())
-		c.linger()
+		bound := c.giveBack(c.awaitAck())
+		c.linger(max(bound, lastLineGrace))
 		c.nc.Close()
 	}
 	c.closeInput()
@@ -129,10 +132,35 @@ func (c *conn) finish() {
 	c.logEnd() // the last of all: a log may wait for its disk
 }
 
-func (c *conn) giveBack(acknowledged bool) {
-	if c.membership != nil {
-		c.membership.Closed(acknowledged)
+// giveBack gives the membership back, and how long it goes on because of a promise to its
+// client, who may say meanwhile that it has stopped.
+func (c *conn) giveBack(acknowledged bool) (bound time.Duration) {
+	if c.membership == nil {
+		return 0
 	}
+	if c.stopped() {
+		c.membership.Stopped()
+	}
+	return c.membership.Closed(acknowledged)
+}
+
+// noteEnd takes note of how a read or a write ended. Who reads behind an error reads an
+// end too, which is none of the client's. mu is held.
+func (c *conn) noteEnd(err error) {
+	switch {
+	case err == nil || isTimeout(err):
+	case err == io.EOF:
+		c.fin = c.fin || !c.broken
+	default:
+		c.broken = true
+	}
+}
+
+// stopped reports whether the client's own FIN was read.
+func (c *conn) stopped() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fin
 }
 
 // awaitAck waits until the client's kernel has acknowledged the FIN, or the
@@ -170,23 +198,28 @@ func (c *conn) awaitAck() bool {
 // cutOff resets the connection if a leader is among what the client's kernel
 // has not acknowledged: it must not arrive any more. It reports whether that was so.
 func (c *conn) cutOff() bool {
-	if c.told == (leader{}) || queued(c.raw) <= c.tail {
+	if c.told == (leader{}) || queued(c.raw) <= int(c.tail) {
 		return false
 	}
 	abort(c.raw)
 	return true
 }
 
-// linger gives the client time to read its last line and to close.
-func (c *conn) linger() {
+// linger gives a client time to close its side, and takes note when it does.
+func (c *conn) linger(d time.Duration) {
+	if c.stopped() {
+		return
+	}
 	c.mu.Lock()
 	if c.srv.closed.Load() {
 		c.mu.Unlock()
 		return
 	}
-	c.nc.SetReadDeadline(time.Now().Add(lastLineGrace))
+	c.nc.SetReadDeadline(time.Now().Add(d))
 	c.mu.Unlock()
-	c.discard()
+	if c.discard(); c.membership != nil && c.stopped() {
+		c.membership.Stopped()
+	}
 }
 
 // hurry ends the connection, and its lingering too.
@@ -202,6 +235,9 @@ func (c *conn) hurry() {
 func (c *conn) discard() error {
 	for {
 		if _, err := c.nc.Read(c.small[:]); err != nil {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.noteEnd(err)
 			return err
 		}
 	}

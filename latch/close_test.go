@@ -254,9 +254,9 @@ func (w *watchedElections) Join(group, client string, m latch.Member) (latch.Mem
 	return watchedMembership{ms, w.closed}, err
 }
 
-func (w watchedMembership) Closed(acknowledged bool) {
+func (w watchedMembership) Closed(acknowledged bool) time.Duration {
 	w.closed(acknowledged)
-	w.Membership.Closed(acknowledged)
+	return w.Membership.Closed(acknowledged)
 }
 
 // hexPort returns the port of an address as /proc/net/tcp writes it.
@@ -326,7 +326,12 @@ func (o oneMember) Join(_, _ string, m latch.Member) (latch.Membership, error) {
 	return o, nil
 }
 func (oneMember) Live() bool                 { return true }
-func (o oneMember) Closed(acknowledged bool) { o.ended <- acknowledged }
+func (oneMember) Promise() (now, later bool) { return true, false }
+func (oneMember) Stopped()                   {}
+func (o oneMember) Closed(acknowledged bool) time.Duration {
+	o.ended <- acknowledged
+	return 0
+}
 
 // TestLeftBeforeTheAnswer: the Join of a client that has gone commits later; its
 // connection is closed without an answer and given back.

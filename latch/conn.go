@@ -69,12 +69,16 @@ type conn struct {
 	crlf       bool        // how answers end; PROTOCOL.md, Lines
 	spoken     bool        // crlf is settled by the client's first line
 	waiting    bool        // a line is in the buffer that could not be answered yet
+	asks       bool        // a further JOIN waits for a promise
+	fin        bool        // the client's own FIN was read
+	broken     bool        // the connection was reset, or lost: an end that is read after that is no FIN
 	draining   bool        // a goroutine waits to write; nobody else does
 	parked     bool        // it has no goroutine: the lot reads it when there is something to read
 	watched    bool        // it has been parked before
 	stays      bool        // it cannot be parked as it is
 	way        way         // how it ended
 	bad        uint8       // lines answered ERROR
+	tail       uint16      // bytes at the end of the send queue that tell of no leader
 	deadline   time.Time   // to join, or for the answer
 	timer      *time.Timer // of the deadline, while it is parked; or nil
 	membership Membership
@@ -82,7 +86,6 @@ type conn struct {
 	client     string
 	told, next leader // the last leader written, at least in part; the newest one
 	out        []byte // rest of a line that was written in part
-	tail       int    // bytes at the end of the send queue that tell of no leader
 	cause      error  // why it ends; io.EOF and the like if by the client
 }
 
@@ -164,6 +167,7 @@ func (c *conn) advance(err error) outcome {
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.noteEnd(err)
 	switch {
 	case err == nil && c.settle():
 		return parked
@@ -245,7 +249,10 @@ func (c *conn) take(line []byte, crlf bool, err error) (took, asked bool) {
 	case !ok:
 		c.answerError()
 	case c.state == joined:
-		c.answerAlreadyJoined()
+		if !c.answerAlreadyJoined() {
+			c.waiting = true
+			return false, false
+		}
 	default:
 		c.group, c.client = string(group), string(client)
 		c.join()
@@ -256,7 +263,7 @@ func (c *conn) take(line []byte, crlf bool, err error) (took, asked bool) {
 
 // held reports whether input has to wait: for the answer to a JOIN, or until the
 // client takes the answers that it has. mu is held.
-func (c *conn) held() bool { return c.state == pending || c.draining }
+func (c *conn) held() bool { return c.state == pending || c.asks || c.draining }
 
 // arm has the reader look at the time limit that the state asks for; earlier, if the
 // connection is to be parked then; and at once when there is something for it to do. mu is
@@ -317,6 +324,16 @@ func (c *conn) Leader(name string, token uint64) {
 	}
 	c.next = leader{name, token}
 	c.push()
+}
+
+// Promised implements [Member]: the JOIN that waits for a promise is answered by the
+// reader.
+func (c *conn) Promised() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.asks = false; c.state != ended {
+		c.arm()
+	}
 }
 
 // Close implements [Member].

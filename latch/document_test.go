@@ -140,7 +140,7 @@ func TestDocumentIsTrue(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text := strings.ReplaceAll(string(src), "\n// ", " ") // comments as they read
+		text := regexp.MustCompile(`\n\t*// `).ReplaceAllString(string(src), " ") // comments as they read
 		for _, m := range comment.FindAllStringSubmatch(text, -1) {
 			if m[1] == "Heading" {
 				continue // the package comment on such references

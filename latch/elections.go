@@ -1,6 +1,9 @@
 package latch
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // ErrUnavailable is returned by [Elections.Join] when no JOIN can succeed at
 // this node now, whatever the client does: consensus is switched off, the
@@ -29,6 +32,9 @@ type Member interface {
 	// were committed; the first says that the membership itself is committed too.
 	Leader(name string, token uint64)
 
+	// Promised says that the membership may be asked for its Promise again.
+	Promised()
+
 	// Close ends the connection without a further line, but for the refusal of
 	// a JOIN that has no answer yet: the membership has ended, or the node may
 	// not speak for it any longer. It may come at any time after Join was
@@ -41,14 +47,27 @@ type Member interface {
 type Membership interface {
 	// Live reports whether the node may, at this instant, still speak for the
 	// membership. A Server asks it under the lock under which it writes,
-	// before every write that names a leader or a membership, and ends the
+	// before every write that names a leader, and ends the
 	// connection if it may not. It is called with the connection's lock held.
 	Live() bool
+
+	// Promise is Live for the answer ALREADY_JOINED, upon which a client may lead for a
+	// while by its clock, whatever becomes of its connection; PROTOCOL.md, What a client may
+	// believe. If now is true the answer may be written, to a line that was read
+	// before. If later is true it may not yet, and the [Member] is told when to ask again.
+	// If both are false the connection is ended. It is called with the connection's lock
+	// held, and waits for nothing.
+	Promise() (now, later bool)
+
+	// Stopped says that a FIN of the client's own was read: it has stopped, and relies on
+	// no promise. It may come before Closed or after it, and is called with no lock held.
+	Stopped()
 
 	// Closed says, once, that the connection is closed and nothing will be
 	// written to it any more; the membership ends then. acknowledged reports
 	// whether the client's side is known to have learned of it: it closed
-	// first, or its kernel has acknowledged the FIN. It is called with no
+	// first, or its kernel has acknowledged the FIN. It gives for how long the membership
+	// goes on because of a promise, unless Stopped is called. It is called with no
 	// lock held.
-	Closed(acknowledged bool)
+	Closed(acknowledged bool) (bound time.Duration)
 }

@@ -18,14 +18,22 @@ func (c *conn) answerError() {
 	c.say(appendError)
 }
 
-// answerAlreadyJoined answers a further JOIN; PROTOCOL.md, Joining twice. mu is
-// held.
-func (c *conn) answerAlreadyJoined() {
-	if c.gate() {
+// answerAlreadyJoined answers a further JOIN; PROTOCOL.md, Joining twice. It reports false
+// if that has to wait for [conn.Promised]. mu is held.
+func (c *conn) answerAlreadyJoined() bool {
+	now, later := c.membership.Promise()
+	switch {
+	case now:
 		c.say(func(b []byte, crlf bool) []byte {
 			return appendAlreadyJoined(b, c.group, c.client, crlf)
 		})
+	case later:
+		c.asks = true
+		return false
+	default:
+		c.end(errNotLive)
 	}
+	return true
 }
 
 // gate reports whether a line that speaks of leadership may be written now. If

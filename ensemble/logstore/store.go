@@ -547,7 +547,7 @@ func (s *Store) closeTail() error {
 
 // Set stores a value of Raft's.
 func (s *Store) Set(k, v []byte) error {
-	return s.write(func() error { return s.put(stableBucket, k, v) })
+	return s.write(func() error { return s.put(stableBucket, pair{k, v}) })
 }
 
 // Get returns the value of k, or an error with the text "not found".
@@ -566,6 +566,21 @@ func (s *Store) Get(k []byte) (v []byte, err error) {
 // SetUint64 stores a number of Raft's.
 func (s *Store) SetUint64(k []byte, v uint64) error { return s.Set(k, number(v)) }
 
+// Number is a number and its key.
+type Number struct {
+	Key []byte
+	N   uint64
+}
+
+// SetUint64s stores numbers, all of them or, if a crash comes first, none.
+func (s *Store) SetUint64s(numbers ...Number) error {
+	var pairs []pair
+	for _, n := range numbers {
+		pairs = append(pairs, pair{n.Key, number(n.N)})
+	}
+	return s.write(func() error { return s.put(stableBucket, pairs...) })
+}
+
 // GetUint64 returns the number at k, 0 if there is none.
 func (s *Store) GetUint64(k []byte) (n uint64, err error) {
 	v, err := s.Get(k)
@@ -582,17 +597,24 @@ func (s *Store) GetUint64(k []byte) (n uint64, err error) {
 	return n, err
 }
 
-func (s *Store) setExtent(e extent) error { return s.put(logBucket, extentKey, e.encode()) }
+func (s *Store) setExtent(e extent) error { return s.put(logBucket, pair{extentKey, e.encode()}) }
 
-// put stores a value in the bbolt file. s.disk is held.
-func (s *Store) put(bucket, k, v []byte) error {
+// pair is a key of the bbolt file with its value.
+type pair struct{ k, v []byte }
+
+// put stores values in the bbolt file, in one transaction. s.disk is held.
+func (s *Store) put(bucket []byte, pairs ...pair) error {
 	return s.onDisk(func() error {
 		return s.db.Update(func(tx *bolt.Tx) error {
-			err := tx.Bucket(bucket).Put(k, v)
-			if err == nil && s.beforeCommit != nil {
+			for _, p := range pairs {
+				if err := tx.Bucket(bucket).Put(p.k, p.v); err != nil {
+					return err
+				}
+			}
+			if s.beforeCommit != nil {
 				s.beforeCommit()
 			}
-			return err
+			return nil
 		})
 	})
 }

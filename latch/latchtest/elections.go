@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"leaderlatch/latch"
 )
@@ -22,7 +23,11 @@ type Elections struct {
 	unavailable bool
 	holding     bool
 	held        []*membership // in the order of joining
+	noting      bool
+	asking      []*membership // who wait for a promise
+	bound       []*membership // closed, with a promise
 	closings    []Closing
+	stops       int
 
 	calls chan struct{} // wakes the dispatcher
 	queue []func()
@@ -44,6 +49,8 @@ type membership struct {
 	group, client string
 	conn          latch.Member
 	live          atomic.Bool
+	said          time.Time // when ALREADY_JOINED was answered last; guarded by e.mu, like what follows
+	stopped       bool
 }
 
 // Closing is one call of Membership.Closed.
@@ -51,6 +58,10 @@ type Closing struct {
 	Group, Client string
 	Acknowledged  bool
 }
+
+// Bound is how long a membership goes on after ALREADY_JOINED, whose connection has ended
+// without a FIN of its client.
+const Bound = 400 * time.Millisecond
 
 // NewElections returns an Elections without groups. Close ends its goroutine.
 func NewElections() *Elections {
@@ -91,14 +102,58 @@ func (e *Elections) Join(group, client string, m latch.Member) (latch.Membership
 // Live implements [latch.Membership].
 func (ms *membership) Live() bool { return ms.live.Load() }
 
+// Promise implements [latch.Membership].
+func (ms *membership) Promise() (now, later bool) {
+	e := ms.e
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case !ms.live.Load():
+		return false, false
+	case e.noting:
+		e.asking = append(e.asking, ms)
+		return false, true
+	}
+	ms.said = time.Now()
+	return true, false
+}
+
+// Stopped implements [latch.Membership].
+func (ms *membership) Stopped() {
+	e := ms.e
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.stops++
+	ms.stopped = true
+	e.release(ms)
+}
+
+// release lets a membership go that only a promise has kept. mu is held.
+func (e *Elections) release(ms *membership) {
+	if i := slices.Index(e.bound, ms); i >= 0 {
+		e.bound = slices.Delete(e.bound, i, i+1)
+		e.leave(ms)
+	}
+}
+
 // Closed implements [latch.Membership].
-func (ms *membership) Closed(acknowledged bool) {
+func (ms *membership) Closed(acknowledged bool) (bound time.Duration) {
 	e := ms.e
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.closings = append(e.closings, Closing{ms.group, ms.client, acknowledged})
 	ms.live.Store(false)
-	e.leave(ms)
+	if bound = Bound - time.Since(ms.said); ms.stopped || bound <= 0 {
+		e.leave(ms)
+		return 0
+	}
+	e.bound = append(e.bound, ms)
+	time.AfterFunc(bound, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.release(ms)
+	})
+	return bound
 }
 
 // enter makes ms a member, or lets it wait for its name. mu is held.
@@ -186,6 +241,31 @@ func (e *Elections) Release() {
 	for _, ms := range held {
 		e.enter(ms)
 	}
+}
+
+// HoldPromises leaves further JOINs of members without an answer until ReleasePromises.
+func (e *Elections) HoldPromises() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.noting = true
+}
+
+// Asking returns how many members wait for a promise.
+func (e *Elections) Asking() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.asking)
+}
+
+// ReleasePromises has those members ask again that were to be promised something.
+func (e *Elections) ReleasePromises() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.noting = false
+	for _, ms := range e.asking {
+		e.enqueue(ms.conn.Promised)
+	}
+	e.asking = nil
 }
 
 // Push tells all members of a group that leader leads, whether it is a member or
@@ -280,6 +360,13 @@ func (e *Elections) Closings() []Closing {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return slices.Clone(e.closings)
+}
+
+// Stops returns how often a client's own FIN was told of.
+func (e *Elections) Stops() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.stops
 }
 
 // Sync waits until every call of a member that is due has returned.

@@ -1,0 +1,148 @@
+package ensemble
+
+import (
+	"fmt"
+	"time"
+
+	"leaderlatch/ensemble/logstore"
+)
+
+// The client rule (DESIGN.md, rule 10). A client that sends JOIN again at time t of its
+// own clock may lead, upon ALREADY_JOINED, until t + S - L, whatever becomes of its
+// connection and its node. So the node is bound by that answer: it leads nobody else in
+// the client's place before as much has passed, unless the client's own FIN says that it
+// has stopped.
+
+// promise is for how long a node is bound by an ALREADY_JOINED, by the slowest of its
+// clocks: S - L by the client's, however the two run.
+func (t Timing) promise() time.Duration {
+	return time.Duration(float64(t.Expiry-t.Lease) * (1 + 2*Rho))
+}
+
+// waits are those of rule 10. One that is true is left out, which shows in tests that it
+// is needed.
+type waits struct {
+	leave bool // before a Leave, of a connection that has ended
+	end   bool // before the End, of a node that stops
+	open  bool // before the Open that ends a session which was lost
+	start bool // before the first Open of a process
+	note  bool // for the disk, before the first promise of a session
+}
+
+// omitted are the waits that nodes leave out: none, but in tests of faults.
+var omitted waits
+
+// Promise reports whether ALREADY_JOINED may be written at this instant, and binds the
+// node to it: it does not propose the end of the membership before S - L has passed,
+// unless [Membership.Stopped] is called. The line that is answered must have been read
+// before. If later is true, the member's Promised is called when it may be asked again: the
+// first promise of a session has to be noted on disk. If both are false the node may not
+// speak for the membership any more. It waits for nothing.
+func (m *Membership) Promise() (now, later bool) {
+	l := m.lease.Load()
+	if l == nil || !l.live() {
+		return false, false
+	}
+	if !l.noted.Load() {
+		return false, m.node.askToNote(m, l)
+	}
+	said := l.now()
+	m.said.Store(&said)
+	return true, false
+}
+
+// Stopped says that the client has closed its side itself, by a FIN of its own that was
+// read: it has stopped, and is bound by no promise. It may be called at any time, before
+// or after Closed.
+func (m *Membership) Stopped() { m.node.stopped(m) }
+
+// stopped is [Membership.Stopped].
+func (n *Node) stopped(m *Membership) {
+	n.mu.Lock()
+	defer n.unlock()
+	n.roster.stopped(m)
+}
+
+// askToNote has the node note that its session has made a promise. It reports false if the
+// lease is not that of the present session.
+func (n *Node) askToNote(m *Membership, l *lease) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if s := &n.roster.session; s.phase != phaseOpen || s.lease != l {
+		return false
+	}
+	if n.askers = append(n.askers, m); len(n.askers) == 1 {
+		go n.note(l, n.roster.session.counter)
+	}
+	return true
+}
+
+// note writes down that the session with a counter has made a promise, and lets those
+// who wait for that ask again. If the disk fails, so does the node, which ends them.
+func (n *Node) note(l *lease, counter uint64) {
+	var err error
+	if !omitted.note {
+		err = notePromise(n.store, counter, n.cfg.Timing.promise())
+	}
+	n.mu.Lock()
+	if err == nil {
+		l.noted.Store(true)
+	}
+	askers := n.askers
+	n.askers = nil
+	n.mu.Unlock()
+	if err == nil {
+		for _, m := range askers {
+			m.member.Promised()
+		}
+	}
+}
+
+// What a folder says of the promises of its last session, in one transaction with the
+// counter of its Open. A process that takes the folder over ends that session as soon as
+// it opens one, and waits before for as long as the promises last.
+var (
+	counterKey    = []byte("leader_latch.open_counter") // of the last Open
+	promisesOfKey = []byte("leader_latch.promises_of")  // the counter of the session that the next value is about
+	promiseKey    = []byte("leader_latch.promise")      // how long its promises last, ns; 0: it has made none
+)
+
+// nextCounter writes the next open counter down and gives it. It is on disk before it is
+// used, beside Raft's votes, so that neither goes back alone; and with it, that its
+// session has made no promise yet.
+func nextCounter(s *logstore.Store) (uint64, error) {
+	last, err := s.GetUint64(counterKey)
+	if err == nil {
+		err = s.SetUint64s(logstore.Number{Key: counterKey, N: last + 1}, logstore.Number{Key: promisesOfKey, N: last + 1}, logstore.Number{Key: promiseKey})
+	}
+	if err != nil {
+		return 0, fmt.Errorf("open counter: %w", err)
+	}
+	return last + 1, nil
+}
+
+// notePromise writes down that the session with a counter has made a promise.
+func notePromise(s *logstore.Store, counter uint64, lasts time.Duration) error {
+	return s.SetUint64s(logstore.Number{Key: promisesOfKey, N: counter}, logstore.Number{Key: promiseKey, N: uint64(lasts)})
+}
+
+// boundBy gives for how long a process that takes over a folder is bound by the promises
+// of the session with the last counter.
+func boundBy(s *logstore.Store) (counter uint64, bound time.Duration, err error) {
+	counter, err = s.GetUint64(counterKey)
+	var of, lasts uint64
+	if err == nil {
+		of, err = s.GetUint64(promisesOfKey)
+	}
+	if err == nil {
+		lasts, err = s.GetUint64(promiseKey)
+	}
+	switch {
+	case err != nil || counter == 0:
+	case of != counter: // an older program has opened that session, with a timing that it alone knew
+		bound = Calm.promise()
+	default:
+		bound = time.Duration(lasts)
+	}
+	return counter, bound, err
+}
