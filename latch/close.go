@@ -21,10 +21,15 @@ const (
 	byReset             // we closed it with a leader in the send queue, which must not
 )
 
-// lastLineGrace is how long a client may take to read its last line and close.
-// It goes on sending until it has; unread input would turn our close into a
-// reset and eat the line.
-const lastLineGrace = 2 * time.Second
+// How long a client may take to close its side, when its kernel has acknowledged our
+// FIN. Some never do, and never tell who started them; then a reset tells them, with
+// which the kernel lets go of what it has not sent. lastLineGrace is for those that have
+// a last line to read. They go on sending until they have; unread input would turn our
+// close into a reset and eat the line.
+const (
+	closeGrace    = 250 * time.Millisecond
+	lastLineGrace = 2 * time.Second
+)
 
 // left records that a read or a write found the connection at its end. mu is
 // held; nothing is written from here on. A client that has only half closed could
@@ -118,8 +123,8 @@ func (c *conn) finish() {
 		c.giveBack(false)
 	case byFIN:
 		acked := c.awaitAck()
-		if bound := c.giveBack(acked); acked && bound > 0 {
-			c.linger(bound)
+		if bound := c.giveBack(acked); acked {
+			c.linger(max(bound, closeGrace))
 		}
 		c.nc.Close()
 	case byLine:
@@ -205,7 +210,9 @@ func (c *conn) cutOff() bool {
 	return true
 }
 
-// linger gives a client time to close its side, and takes note when it does.
+// linger gives a client whose kernel has acknowledged our FIN time to close its side, and
+// takes note when it does. If it does not, the close of the descriptor resets the
+// connection, unless something has not arrived yet.
 func (c *conn) linger(d time.Duration) {
 	if c.stopped() {
 		return
@@ -217,7 +224,10 @@ func (c *conn) linger(d time.Duration) {
 	}
 	c.nc.SetReadDeadline(time.Now().Add(d))
 	c.mu.Unlock()
-	if c.discard(); c.membership != nil && c.stopped() {
+	switch err := c.discard(); {
+	case isTimeout(err) && finAcked(c.raw):
+		resetOnClose(c.raw)
+	case c.membership != nil && c.stopped():
 		c.membership.Stopped()
 	}
 }

@@ -1,11 +1,32 @@
 package latch_test
 
 import (
+	"io"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"leaderlatch/latch/latchtest"
 )
+
+// tcpClosed is the state of a connection that was reset, in tcp_info.
+const tcpClosed = 7
+
+// wasReset reports whether the client's kernel has got a reset.
+func (c *client) wasReset() bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	state := uint8(0)
+	raw.Control(func(fd uintptr) {
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			state = info.State
+		}
+	})
+	return state == tcpClosed
+}
 
 // promised is a client that has joined, and was answered ALREADY_JOINED to a JOIN that it
 // sent after the time that is returned.
@@ -31,6 +52,7 @@ func TestOnlyAFINSaysThatTheClientHasStopped(t *testing.T) {
 		{"it half closes", func(f *fixture, c *client) { c.CloseWrite() }, 1},
 		{"it resets", func(f *fixture, c *client) { c.reset() }, 0},
 		{"it resets, and a write finds out", func(f *fixture, c *client) { c.reset(); f.e.Push("g", "z"); f.e.Push("g", "y") }, 0},
+		{"the node closes, and it does too", func(f *fixture, c *client) { f.e.End("g", "a"); c.wantEnd(); c.TCPConn.Close() }, 1},
 		{"the node closes, and it resets", func(f *fixture, c *client) { f.e.End("g", "a"); c.wantEnd(); c.reset() }, 0},
 		{"the node closes, and it does not", func(f *fixture, c *client) { f.e.End("g", "a"); c.wantEnd() }, 0},
 	} {
@@ -126,4 +148,48 @@ func TestAJOINThatWaitsForItsPromiseEnds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWhoStaysAtAFINIsReset: some clients neither end nor tell anybody at a FIN, and do at
+// a reset. What they have to read they still read.
+func TestWhoStaysAtAFINIsReset(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		end  func(f *fixture, c *client)
+		rest string
+	}{
+		{"a member", func(f *fixture, c *client) { f.e.End("g", "a") }, ""},
+		{"a member that was promised something", func(f *fixture, c *client) {
+			c.send("JOIN g a")
+			eventually(f.t, "it was answered", func() bool { return c.unread() > 0 })
+			f.e.End("g", "a")
+		}, "ALREADY_JOINED g a\n"},
+		{"a line too long", func(f *fixture, c *client) { c.Write(make([]byte, 2000)) }, "ERROR\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			f := serve(t)
+			cl := f.join("g", "a", "a")
+			began := time.Now()
+			c.end(f, cl)
+			eventually(t, "it is reset", cl.wasReset)
+			if c.rest != "" && c.rest != "ERROR\n" && time.Since(began) < latchtest.Bound {
+				t.Error("it was reset before its own FIN could not matter any more")
+			}
+			if got, err := io.ReadAll(cl.r); string(got) != c.rest || err != nil {
+				t.Errorf("the client read %q, error %v; want %q and the end", got, err, c.rest)
+			}
+		})
+	}
+}
+
+// unread returns how many bytes the client's kernel has for it.
+func (c *client) unread() (n int) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	return n
 }
