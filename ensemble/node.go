@@ -68,6 +68,7 @@ type Config struct {
 	now          func() reading
 	bootID       string
 	alter        func(*State, Entry) Entry
+	omit         waits
 }
 
 // Node is one node of the ensemble: the replicated state, this node's session
@@ -167,6 +168,9 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 	if err := cfg.Timing.Check(); err != nil {
 		return nil, err
 	}
+	if cfg.omit == (waits{}) {
+		cfg.omit = omitted
+	}
 	if cfg.Voters <= 0 {
 		cfg.Voters = 5
 	}
@@ -193,7 +197,7 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 		node: n.self, boot: cfg.bootID,
 		name: cfg.Name, address: cfg.Address, timing: cfg.Timing, started: n.born,
 	}, n.now, n.dispatch.add, n.log)
-	n.roster.omit = omitted
+	n.roster.omit = cfg.omit
 	n.roster.alive = n.rearm
 	if cfg.DeadManSwitch {
 		var err error

@@ -81,7 +81,7 @@ func (n *Node) askToNote(m *Membership, l *lease) bool {
 // who wait for that ask again. If the disk fails, so does the node, which ends them.
 func (n *Node) note(l *lease, counter uint64) {
 	var err error
-	if !omitted.note {
+	if !n.cfg.omit.note {
 		err = notePromise(n.store, counter, n.cfg.Timing.promise())
 	}
 	n.mu.Lock()

@@ -51,7 +51,7 @@ func (n *Node) startRaft() error {
 		return permanent("data folder: %w; %s", err, cureFolder)
 	}
 	n.counter.Store(counter)
-	if !omitted.start {
+	if !n.cfg.omit.start {
 		n.roster.session.silent = bound
 	}
 	logger := raftLogger(n.log)

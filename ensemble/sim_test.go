@@ -487,6 +487,14 @@ func (s *sim) checkCalm() {
 	}
 }
 
+// omits gives the waits that are left out.
+func omits(mutate mutation) waits {
+	return waits{
+		leave: mutate == mutateLeaveWait, end: mutate == mutateEndWait, open: mutate == mutateOpenWait,
+		start: mutate == mutateStartWait, note: mutate == mutateNoNote,
+	}
+}
+
 // mutated is an entry as a state machine without some rule would take it.
 func mutated(mutate mutation, state *State, e Entry) Entry {
 	switch mutate {
@@ -552,12 +560,10 @@ func (n *simNode) start() {
 	n.dispatch = newDispatcher()
 	n.roster = newRoster(session{node: n.id, boot: fmt.Sprint(n.boot), timing: n.sim.timing}, n.clock, n.dispatch.add, slog.New(slog.DiscardHandler))
 	n.sim.tracef("%s: starts, boot %d", n.id, n.boot)
-	switch n.roster.session.started = n.clock(); {
-	case s.mutate == mutateStartWait:
-	case n.counter > 0 && n.promises == n.counter:
+	if n.roster.session.started = n.clock(); n.counter > 0 && n.promises == n.counter && !omits(s.mutate).start {
 		n.roster.session.silent = s.timing.promise()
 	}
-	n.roster.omit = waits{leave: s.mutate == mutateLeaveWait, end: s.mutate == mutateEndWait, open: s.mutate == mutateOpenWait}
+	n.roster.omit = omits(s.mutate)
 	n.roster.restored(n.state) // its own, from disk
 	n.wake = 0
 	if n.sim.chance(0.7) || n.sim.calm {
@@ -789,7 +795,7 @@ func (c *simConn) again() {
 	if c.told == "" || l == nil {
 		return
 	}
-	if !l.noted.Swap(true) && s.mutate != mutateNoNote {
+	if !l.noted.Swap(true) && !omits(s.mutate).note {
 		n.promises = n.roster.session.counter
 	}
 	if now, _ := c.m.Promise(); !now {

@@ -81,6 +81,11 @@ var aims = map[mutation]string{
 	mutateApplyUnflushed:    "entries lost",
 	mutateCommitUnflushed:   "entries lost",
 	mutateFollowUnflushed:   "entries lost",
+	mutateLeaveWait:         "ended by the node",
+	mutateEndWait:           "stops",
+	mutateOpenWait:          "links that come and go",
+	mutateStartWait:         "crashes",
+	mutateNoNote:            "crashes",
 }
 
 // Each rule that is taken away from the real stack is found.
@@ -167,6 +172,9 @@ func playInBubble(t *testing.T, seed uint64, mutate mutation) *world {
 		}
 		w.proposeLate()
 		w.goOn()
+		if omits(mutate) != (waits{}) || seed%4 == 1 {
+			w.leadersAsk()
+		}
 		w.happens()
 	}
 	w.note("the faults are over")
@@ -526,7 +534,7 @@ func (w *world) happens() {
 	is := func(chance float64, what string, possible bool) bool {
 		if aim := aims[w.mutate]; what == aim {
 			chance = max(chance, 0.04)
-		} else if aim != "" && !slices.Contains([]string{"joins", "ends", "mended", "starts"}, what) {
+		} else if aim != "" && !slices.Contains([]string{"joins", "ends", "further JOINs", "mended", "starts"}, what) {
 			chance = 0
 		}
 		if p -= chance; p >= 0 || !possible {
@@ -832,6 +840,7 @@ func (h *host) start() {
 		Listener: h.w.net.listen(h.address), Key: testKey, Logger: slog.New(slog.DiscardHandler),
 		now: h.clocks.read, bootID: "one boot", dial: h.w.net.dialer(h.address),
 		alter: func(s *State, e Entry) Entry { return mutated(h.w.mutate, s, e) },
+		omit:  omits(h.w.mutate),
 		beforeCommit: func() {
 			select {
 			case <-time.After(time.Duration(h.flush.Load())):
@@ -1133,6 +1142,8 @@ type virtualClient struct {
 	wentOn  time.Duration // when that went on; 0: it stands still
 	another bool          // leads, says another node, while this one was believed
 
+	until time.Duration // it may lead by its clock, whatever becomes of its connection
+
 	asked, answered, ended time.Duration
 	answer                 string // the first leader it was told
 }
@@ -1176,11 +1187,11 @@ func (w *world) joinAs(h *host, group, name string) {
 	}
 	c.membership, c.asked = m, time.Since(w.began)
 	w.everybody = append(w.everybody, c)
-	w.clients = append(slices.DeleteFunc(w.clients, func(c *virtualClient) bool { return c.closed }), c)
+	w.clients = append(slices.DeleteFunc(w.clients, func(c *virtualClient) bool { return c.closed && c.until < c.asked }), c)
 }
 
 // Promised implements Member.
-func (c *virtualClient) Promised() {}
+func (c *virtualClient) Promised() { c.again() }
 
 // Leader implements Member: the gate, the write and the promise, at one moment.
 func (c *virtualClient) Leader(name string, token uint64) {
@@ -1210,13 +1221,47 @@ func (c *virtualClient) Leader(name string, token uint64) {
 }
 
 // again is a further JOIN on the connection. ALREADY_JOINED tells a leader that it leads
-// still.
+// still, and for S - L from now on.
 func (c *virtualClient) again() {
 	c.w.mu.Lock()
-	defer c.w.mu.Unlock()
-	if c.host.goesOn == nil && c.told != "" && c.mayWrite() {
-		c.writes("ALREADY_JOINED")
+	sent := time.Since(c.w.began)
+	asks := c.host.goesOn == nil && c.told != "" && c.mayWrite()
+	c.w.mu.Unlock()
+	if !asks {
+		return
 	}
+	if now, later := c.membership.Promise(); later || !now && c.w.mutate != mutateNoSwitchNoGate {
+		return // it asks again, or its connection is ended by the next line
+	}
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	if c.mayWrite() {
+		c.writes("ALREADY_JOINED")
+		if c.told == c.name {
+			c.until = sent + Normal.Expiry - Normal.Lease
+		}
+	}
+}
+
+// leadersAsk has most leaders ask whether they lead still, as clients do that rely on
+// promises.
+func (w *world) leadersAsk() {
+	w.mu.Lock()
+	leaders := slices.DeleteFunc(slices.Clone(w.clients), func(c *virtualClient) bool { return c.told != c.name })
+	w.mu.Unlock()
+	for _, c := range leaders {
+		if w.lucky(0.7) {
+			c.again()
+		}
+	}
+}
+
+// stops is what a client does before it closes its own side.
+func (c *virtualClient) stops() {
+	c.w.mu.Lock()
+	c.until = 0
+	c.w.mu.Unlock()
+	c.membership.Stopped()
 }
 
 // mayWrite is the gate. Where it is shut the connection is ended. The world's mutex is
@@ -1243,7 +1288,10 @@ func (c *virtualClient) writes(line string) {
 	}
 	for _, o := range c.w.clients {
 		switch {
-		case o == c || o.closed || o.group != c.group || o.told != o.name:
+		case o == c || o.group != c.group || o.told != o.name:
+		case o.closed && o.until > time.Since(c.w.began):
+			c.w.fail("%s leads %s at %s, and %s at %s may until %v", c.name, c.group, c.host.name, o.name, o.host.name, o.until)
+		case o.closed:
 		case o.stood > 0:
 			o.another = true
 		default:
@@ -1299,6 +1347,10 @@ func (c *virtualClient) Close() {
 			time.Sleep(Normal.Expiry - Normal.Lease)
 		}
 		c.membership.Closed(knows)
+		if knows && c.w.lucky(0.5) {
+			c.host.pass(300 * time.Millisecond)
+			c.stops()
+		}
 	}()
 }
 
@@ -1316,7 +1368,7 @@ func (c *virtualClient) closedBefore() bool {
 	return false
 }
 
-// hangUp is the client's own end.
+// hangUp is the client's own end, or a reset, which may come from elsewhere.
 func (c *virtualClient) hangUp() {
 	c.w.mu.Lock()
 	was := c.closed
@@ -1324,6 +1376,9 @@ func (c *virtualClient) hangUp() {
 	c.w.mu.Unlock()
 	if !was {
 		go func() {
+			if c.w.lucky(0.7) {
+				c.stops()
+			}
 			c.host.pass(10 * time.Millisecond)
 			c.membership.Closed(true)
 		}()
