@@ -69,7 +69,7 @@ func (c *crowd) fill(members, perGroup int, apply func(index uint64, entry Entry
 func filled(members, perGroup int) (*State, *crowd) {
 	s, c := NewState(), &crowd{}
 	c.fill(members, perGroup, func(index uint64, entry Entry) {
-		decoded, err := decodeEntry(encodeEntry(entry))
+		decoded, err := decodeEntry(encodeEntry(NewestLevel, entry))
 		if err != nil {
 			panic(err)
 		}
@@ -126,7 +126,7 @@ func BenchmarkApply(b *testing.B) {
 					for n, j := range joins {
 						leaves.Ops = append(leaves.Ops, c.leave(members+n, j))
 					}
-					joined, left := encodeEntry(entry), encodeEntry(leaves)
+					joined, left := encodeEntry(NewestLevel, entry), encodeEntry(NewestLevel, leaves)
 					b.StartTimer()
 					for _, data := range [][]byte{joined, left} {
 						c.index++
@@ -145,7 +145,7 @@ func BenchmarkApply(b *testing.B) {
 func (f *fsm) fill(members, perGroup int) *crowd {
 	c := &crowd{}
 	c.fill(members, perGroup, func(index uint64, entry Entry) {
-		f.Apply(&raft.Log{Index: index, Data: encodeEntry(entry)})
+		f.Apply(&raft.Log{Index: index, Data: encodeEntry(NewestLevel, entry)})
 	})
 	return c
 }
@@ -163,13 +163,13 @@ func BenchmarkEncodeEntry(b *testing.B) {
 	entry := entryOfJoins()
 	b.ReportAllocs()
 	for b.Loop() {
-		encodeEntry(entry)
+		encodeEntry(NewestLevel, entry)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*batch), "ns/join")
 }
 
 func BenchmarkDecodeEntry(b *testing.B) {
-	data := encodeEntry(entryOfJoins())
+	data := encodeEntry(NewestLevel, entryOfJoins())
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := decodeEntry(data); err != nil {
@@ -196,7 +196,7 @@ func BenchmarkSnapshot(b *testing.B) {
 				n := (applied * 7919) % members // one of the crowd leaves, and comes back as the last
 				applied++
 				c.seqs[n%3]++
-				data := encodeEntry(Entry{Ops: []Op{Leave{c.incs[n%3], c.seqs[n%3], uint64(n/3 + 1)}, c.join(n, perGroup)}})
+				data := encodeEntry(NewestLevel, Entry{Ops: []Op{Leave{c.incs[n%3], c.seqs[n%3], uint64(n/3 + 1)}, c.join(n, perGroup)}})
 				c.index++
 				log := &raft.Log{Index: c.index, Data: data}
 				began := threadTime()
@@ -357,7 +357,7 @@ func (n *bookkeeper) failed(err error)                             { panic(err) 
 
 func (n *bookkeeper) commit(ops []Op) {
 	n.index++
-	n.fsm.Apply(&raft.Log{Index: n.index, Data: encodeEntry(Entry{At: time.UnixMilli(1444000000123), Ops: ops})})
+	n.fsm.Apply(&raft.Log{Index: n.index, Data: encodeEntry(NewestLevel, Entry{At: time.UnixMilli(1444000000123), Ops: ops})})
 }
 
 // run proposes and delivers all that there is.

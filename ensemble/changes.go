@@ -26,6 +26,7 @@ type applicant struct {
 	Node    NodeID `json:"node"`
 	Name    string `json:"name"`
 	Address string `json:"address"`
+	Reads   uint64 `json:"reads,omitempty"` // the newest level that its program reads; 0: 1, as first programs did not say
 }
 
 // removal names a node that is to be removed.
@@ -46,7 +47,7 @@ func (n *Node) letIn(ctx context.Context, peer clusterport.Hello, _ json.RawMess
 	if id.Recovery != recoveryNone {
 		return nil, later("%s: %w", n.cfg.Name, errRecovering) // a new node would not know that it has to be silent
 	}
-	a := applicant{NodeID(peer.Node), peer.Name, peer.Address}
+	a := applicant{NodeID(peer.Node), peer.Name, peer.Address, uint64(peer.Formats.Newest)}
 	return nil, n.askLeader(ctx, askAdd, a, nil, func(ctx context.Context) error { return n.add(ctx, a) })
 }
 
@@ -107,8 +108,10 @@ func (n *Node) add(ctx context.Context, a applicant) error {
 		return later("%s is not the raft leader any more", n.cfg.Name)
 	}
 	var removed bool
+	var level uint64
 	live := map[NodeID]bool{}
 	n.fsm.read(func(s *State) {
+		level = s.level
 		if known := s.nodes[a.Node]; known != nil {
 			removed = known.removed
 		}
@@ -118,6 +121,9 @@ func (n *Node) add(ctx context.Context, a applicant) error {
 	})
 	if removed {
 		return fmt.Errorf("%s was removed from this cluster; move its data folder away to let it join as a new node", a.Name)
+	}
+	if reads := max(a.Reads, firstLevel); reads < level {
+		return fmt.Errorf("%s reads formats up to level %d, and this cluster writes level %d; install the release there that runs here (%s)", a.Name, reads, level, n.cfg.Version)
 	}
 	add := n.raft.AddNonvoter
 	for _, s := range n.servers() {
@@ -374,7 +380,7 @@ const (
 // as it should be.
 const upkeepEvery = 200 * time.Millisecond
 
-// upkeep makes at most one change of the configuration that is due.
+// upkeep makes at most one change of the configuration that is due, or raises the level.
 func (n *Node) upkeep(now reading) {
 	n.changing.Lock()
 	defer n.changing.Unlock()
@@ -382,7 +388,8 @@ func (n *Node) upkeep(now reading) {
 		return
 	}
 	var nodes map[NodeID]known
-	n.fsm.read(func(s *State) { nodes = knownNodes(s) })
+	var level uint64
+	n.fsm.read(func(s *State) { nodes, level = knownNodes(s), s.level })
 	if term := n.raft.CurrentTerm(); term != n.awayTerm {
 		n.awayTerm = term
 		clear(n.awaySince) // what was noted as an earlier raft leader is old
@@ -391,8 +398,14 @@ func (n *Node) upkeep(now reading) {
 	if who := n.timingsDiffer(now); who != "" {
 		n.log.Warn("nodes have different leader_latch.timing; make it the same on all", "nodes", who)
 	}
-	c := nextChange(n.servers(), nodes, n.away(now), n.cfg.Voters)
+	servers := n.servers()
+	c := nextChange(servers, nodes, n.away(now), n.cfg.Voters)
 	if c.text == "" {
+		// Nobody is added meanwhile who does not read it; nor by another raft leader, who
+		// has either this entry or a later one.
+		if next, _ := nextLevel(level, servers, nodes); next > level {
+			n.await(n.proposeAs(next, []Op{Raise{next}}))
+		}
 		return
 	}
 	n.log.Info("changing the configuration", "node", cmp.Or(c.name, string(c.node)), "change", c.text)
@@ -407,12 +420,17 @@ func (n *Node) upkeep(now reading) {
 type known struct {
 	name, address string
 	live, removed bool
+	reads         uint64 // the level that the node has announced, while it has a session
 }
 
 func knownNodes(s *State) map[NodeID]known {
 	nodes := make(map[NodeID]known, len(s.nodes))
 	for id, node := range s.nodes {
-		nodes[id] = known{node.name, node.address, node.session != nil && node.session.renewal > 0, node.removed}
+		k := known{name: node.name, address: node.address, removed: node.removed}
+		if node.session != nil {
+			k.live, k.reads = node.session.renewal > 0, node.reads
+		}
+		nodes[id] = k
 	}
 	return nodes
 }

@@ -71,6 +71,43 @@ func TestNextChange(t *testing.T) {
 	}
 }
 
+// The level rises by one, when every member says so by the session that it has.
+func TestNextLevel(t *testing.T) {
+	member := func(name string) server { return server{id: NodeID(name), name: name, voter: name != "follower"} }
+	three := []server{member("a"), member("b"), member("follower")}
+	reads := func(a, b, f uint64) map[NodeID]known {
+		return map[NodeID]known{"a": {reads: a}, "b": {reads: b}, "follower": {reads: f}}
+	}
+	for _, c := range []struct {
+		name    string
+		level   uint64
+		servers []server
+		nodes   map[NodeID]known
+		next    uint64
+		holding string
+	}{
+		{"all read it", 1, three, reads(2, 2, 2), 2, ""},
+		{"one is alone", 1, three[:1], reads(2, 0, 0), 2, ""},
+		{"one reads more", 1, three, reads(2, 3, 2), 2, ""},
+		{"a voter does not read it", 1, three, reads(2, 1, 2), 1, "b"},
+		{"who only follows does not read it", 1, three, reads(2, 2, 1), 1, "follower"},
+		{"one has no session", 1, three, reads(0, 2, 2), 1, "a"},
+		{"one has never been heard of", 1, three, map[NodeID]known{"a": {reads: 2}, "b": {reads: 2}}, 1, "follower"},
+		{"who is no member does not count", 1, three[:2], reads(2, 2, 1), 2, ""},
+		{"there are no members", 1, nil, reads(2, 2, 2), 1, ""},
+		{"it is the newest", NewestLevel, three, reads(1, 9, 9), NewestLevel, ""},
+	} {
+		next, holding := nextLevel(c.level, c.servers, c.nodes)
+		var names []string
+		for _, h := range holding {
+			names = append(names, h.name)
+		}
+		if next != c.next || strings.Join(names, " ") != c.holding {
+			t.Errorf("%s: level %d, held by %q; want %d, %q", c.name, next, names, c.next, c.holding)
+		}
+	}
+}
+
 // A raft leader is one that a majority of the voters says so of, in one term.
 func TestQuorum(t *testing.T) {
 	servers := []server{{id: "a", voter: true}, {id: "b", voter: true}, {id: "c", voter: true}, {id: "d"}}

@@ -295,7 +295,7 @@ func TestJoiningIsTakenUpWhereItStopped(t *testing.T) {
 		}},
 		{"after it was added", func(id *identity, b *machine) {
 			id.Join, id.Cluster, id.TokenBase, id.Settled = string(raftAddress(a.name, a.address)), in.Cluster, in.TokenBase, true
-			if err := a.add(t.Context(), applicant{id.Node, b.name, b.address}); err != nil {
+			if err := a.add(t.Context(), applicant{id.Node, b.name, b.address, NewestLevel}); err != nil {
 				t.Fatal(err)
 			}
 		}},
@@ -358,7 +358,7 @@ func TestAWipedNodeReplacesItself(t *testing.T) {
 	all := founders(t, 3)
 	leader, others := raftLeaderOf(t, all)
 	old := others[0]
-	err := leader.add(t.Context(), applicant{"another", old.name, "127.0.0.1:1"})
+	err := leader.add(t.Context(), applicant{"another", old.name, "127.0.0.1:1", NewestLevel})
 	if _, again := errors.AsType[laterError](err); !again || !strings.Contains(err.Error(), old.name) {
 		t.Fatalf("a second node of a living name: %v", err)
 	}
@@ -390,7 +390,7 @@ func TestAWipedNodeReplacesItself(t *testing.T) {
 	}
 	poll(t, "an id that was removed is refused", func() bool {
 		leader, _ := raftLeaderOf(t, all)
-		err := leader.add(t.Context(), applicant{was, old.name, old.address})
+		err := leader.add(t.Context(), applicant{was, old.name, old.address, NewestLevel})
 		return err != nil && strings.Contains(err.Error(), "was removed")
 	})
 }

@@ -68,13 +68,10 @@ type Dir struct {
 // cureFolder is what helps where a folder's content does not fit together.
 const cureFolder = "restore the whole data folder from one copy, or move it away to start as a new node"
 
-// dirFormat is the version of the data folder as a whole.
-const dirFormat = 1
-
 // identity is the content of node.json. It is written before anything that
 // depends on it is done.
 type identity struct {
-	Format    int    `json:"format"`
+	Format    int    `json:"format"` // the level of what may be in the folder: it rises with the cluster's
 	Node      NodeID `json:"node_id"`
 	Cluster   string `json:"cluster_id"` // empty: it has none yet
 	TokenBase uint64 `json:"token_base"`
@@ -217,13 +214,13 @@ func (d *Dir) readIdentity() error {
 	if err := json.Unmarshal(b, &version); err != nil {
 		return permanent("%s: %w; %s", name, err, cureFolder)
 	}
-	if version.Format > dirFormat {
-		return permanent("%s: data format %d, this program reads up to %d: %w; install that version again", name, version.Format, dirFormat, ErrFormat)
+	if version.Format > NewestLevel {
+		return permanent("%s: data format %d, this program reads up to %d: %w; install that version again", name, version.Format, NewestLevel, ErrFormat)
 	}
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
 	id := new(identity)
-	if err := dec.Decode(id); err != nil || id.Format != dirFormat || id.Node == "" || id.Settled && id.Cluster == "" {
+	if err := dec.Decode(id); err != nil || id.Format < firstLevel || id.Node == "" || id.Settled && id.Cluster == "" {
 		return permanent("%s: not what this program writes (%v); %s", name, err, cureFolder)
 	}
 	hasRaft, err := d.hasRaft()
@@ -246,7 +243,7 @@ func (d *Dir) newIdentity() error {
 	case hasRaft:
 		return permanent("%s is there without node.json; %s", d.raftPath(), cureFolder)
 	}
-	id := identity{Format: dirFormat, Node: NodeID(randomID())}
+	id := identity{Format: firstLevel, Node: NodeID(randomID())}
 	if err := d.writeIdentity(id); err != nil {
 		return err
 	}
@@ -298,7 +295,7 @@ func (d *Dir) change(life int, f func(*identity)) error {
 // is alone if via is empty. What Raft has there goes aside at the next start.
 func (d *Dir) beginAnew(life int, via string) error {
 	return d.change(life, func(id *identity) {
-		*id = identity{Format: dirFormat, Node: NodeID(randomID()), Join: via, Left: via == "", Aside: true}
+		*id = identity{Format: firstLevel, Node: NodeID(randomID()), Join: via, Left: via == "", Aside: true}
 		if via == "" {
 			id.found()
 		}

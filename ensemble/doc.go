@@ -21,11 +21,12 @@
 //	expiry       the end of a silent node's session, proposed by the raft leader
 //	gate         the question before every line to a client: [Membership.Live]
 //	token        a number for resources to tell a former leader by
+//	level        a number for the versions of all formats that nodes write
 //
 // # Where to start
 //
 // state.go is the replicated state machine, plain data; entry.go and
-// snapshot.go are its bytes. roster.go, session.go, lease.go and expirer.go are
+// snapshot.go are its bytes, level.go how those may change. roster.go, session.go, lease.go and expirer.go are
 // the protocol that makes it safe to act on the state, pure code over clock
 // readings. node.go drives them; raft.go starts Raft and the cluster port and
 // follows their events. fsm.go, proposer.go, forward.go, hint.go and dispatch.go

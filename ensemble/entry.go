@@ -11,11 +11,13 @@ import (
 // What a Raft log entry holds. Decided once: an entry that is written stays
 // readable for as long as the log may hold it.
 //
-//	entry   = version(1 byte = 1) at(uvarint, Unix milliseconds) count(uvarint) op*
+//	entry   = version(1 byte) at(uvarint, Unix milliseconds) count(uvarint) op*
 //	op      = kind(1 byte) fields in the order of the struct
 //	string  = length(uvarint) bytes
 //	integer = uvarint; durations in nanoseconds
-const entryVersion = 1
+//
+// Version 1 has the operations up to Remove, version 2 Raise too. Which version is
+// written, the level says (level.go).
 
 const (
 	// MaxOps is how many operations one entry may hold. A position in the
@@ -69,7 +71,7 @@ type Entry struct {
 }
 
 // Op is an operation of the replicated state machine: one of [Found], [Open],
-// [Join], [Leave], [Renew], [End], [Expire], [Activate] and [Remove].
+// [Join], [Leave], [Renew], [End], [Expire], [Activate], [Remove] and [Raise].
 type Op interface {
 	kind() opKind
 	encode(*encoder)
@@ -88,6 +90,7 @@ const (
 	kindEnd      opKind = 7
 	kindExpire   opKind = 8
 	kindRemove   opKind = 9
+	kindRaise    opKind = 10 // from entries of version 2 on
 )
 
 type (
@@ -109,7 +112,7 @@ type (
 		Expiry  time.Duration // S: silent for so long, the session may be expired
 		Name    string        // the node's name for people
 		Address string        // where other nodes reach it
-		Reads   uint64        // the newest version of entries and snapshots that the node reads
+		Reads   uint64        // the newest level that the node reads, and lets the cluster rise to
 	}
 
 	// Renew is a sign of life; its acceptance prolongs the node's lease.
@@ -149,6 +152,10 @@ type (
 	// Remove says that a node is no member of the cluster any more, for ever.
 	// Its session, if it has one, is left to end by itself or by Expire.
 	Remove struct{ Node NodeID }
+
+	// Raise raises the level of what is written. It is the first operation that is
+	// written so.
+	Raise struct{ Level uint64 }
 )
 
 func (Found) kind() opKind    { return kindFound }
@@ -160,6 +167,7 @@ func (Leave) kind() opKind    { return kindLeave }
 func (End) kind() opKind      { return kindEnd }
 func (Expire) kind() opKind   { return kindExpire }
 func (Remove) kind() opKind   { return kindRemove }
+func (Raise) kind() opKind    { return kindRaise }
 
 func (o Found) encode(e *encoder) {
 	e.string(o.Cluster)
@@ -200,8 +208,10 @@ func (o Expire) encode(e *encoder) {
 	e.uint(o.Renewal)
 }
 func (o Remove) encode(e *encoder) { e.string(string(o.Node)) }
+func (o Raise) encode(e *encoder)  { e.uint(o.Level) }
 
-func decodeOp(d *decoder) (Op, error) {
+// decodeOp reads an operation of an entry of a version.
+func decodeOp(d *decoder, version byte) (Op, error) {
 	switch k := opKind(d.byte()); k {
 	case kindFound:
 		return Found{Cluster: d.string(), TokenBase: d.uint()}, d.err
@@ -230,6 +240,15 @@ func decodeOp(d *decoder) (Op, error) {
 		return Expire{Incarnation: d.incarnation(), Renewal: d.uint()}, d.err
 	case kindRemove:
 		return Remove{Node: NodeID(d.string())}, d.err
+	case kindRaise:
+		if version < 2 {
+			return nil, fmt.Errorf("a Raise in an entry of version %d: %w", version, errCorrupt)
+		}
+		o := Raise{Level: d.uint()}
+		if d.err == nil && o.Level > NewestLevel {
+			return nil, fmt.Errorf("formats of level %d: %w", o.Level, ErrFormat)
+		}
+		return o, d.err
 	default:
 		if d.err != nil {
 			return nil, d.err
@@ -238,10 +257,10 @@ func decodeOp(d *decoder) (Op, error) {
 	}
 }
 
-// encodeEntry gives the bytes of a log entry.
-func encodeEntry(entry Entry) []byte {
+// encodeEntry gives the bytes of a log entry as a level has them.
+func encodeEntry(level uint64, entry Entry) []byte {
 	e := &encoder{buf: make([]byte, 0, 16+48*len(entry.Ops))}
-	e.byte(entryVersion)
+	e.byte(levels[level].entry)
 	e.uint(uint64(max(0, entry.At.UnixMilli())))
 	e.uint(uint64(len(entry.Ops)))
 	for _, op := range entry.Ops {
@@ -255,8 +274,9 @@ func encodeEntry(entry Entry) []byte {
 // program wrote the entry.
 func decodeEntry(b []byte) (Entry, error) {
 	d := &decoder{buf: b}
-	if v := d.byte(); d.err == nil && v != entryVersion {
-		return Entry{}, fmt.Errorf("log entry of version %d: %w", v, ErrFormat)
+	version := d.byte()
+	if d.err == nil && (version == 0 || version > levels[NewestLevel].entry) {
+		return Entry{}, fmt.Errorf("log entry of version %d: %w", version, ErrFormat)
 	}
 	entry := Entry{At: time.UnixMilli(int64(d.uint()))}
 	n := d.uint()
@@ -267,7 +287,7 @@ func decodeEntry(b []byte) (Entry, error) {
 		entry.Ops = make([]Op, 0, min(n, uint64(len(d.buf)))) // an operation has a byte at least
 	}
 	for range n {
-		op, err := decodeOp(d)
+		op, err := decodeOp(d, version)
 		if err != nil {
 			return Entry{}, fmt.Errorf("log entry: %w", err)
 		}

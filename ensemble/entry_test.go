@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// everyOp has one operation of each kind, no field zero.
+// everyOp has one operation of each kind that the first version had, but Remove; no field zero.
 var everyOp = Entry{
 	At: time.UnixMilli(1444000000123),
 	Ops: []Op{
@@ -26,17 +26,26 @@ var everyOp = Entry{
 	},
 }
 
+// raising is an entry that only version 2 can hold.
+var raising = Entry{At: everyOp.At, Ops: []Op{Raise{2}, Renew{2048, 1}, Remove{"n3"}}}
+
 func TestEntryRoundTrip(t *testing.T) {
-	got, err := decodeEntry(encodeEntry(everyOp))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !reflect.DeepEqual(got, everyOp) {
-		t.Errorf("\n got %v\nwant %v", got, everyOp)
+	for _, c := range []struct {
+		level uint64
+		entry Entry
+	}{{1, everyOp}, {2, everyOp}, {2, raising}} {
+		got, err := decodeEntry(encodeEntry(c.level, c.entry))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(got, c.entry) {
+			t.Errorf("level %d:\n got %v\nwant %v", c.level, got, c.entry)
+		}
 	}
 }
 
-// Old bytes stay readable: the samples were written by version 1.
+// Old bytes stay readable, and what is written at a level stays what it was, byte for
+// byte: the samples of version 1 were written by the first program.
 func TestFormatsStayReadable(t *testing.T) {
 	s := NewState()
 	s.Apply(1, everyOp, nil)
@@ -46,9 +55,16 @@ func TestFormatsStayReadable(t *testing.T) {
 	r := NewState()
 	r.Apply(1, Entry{At: everyOp.At, Ops: []Op{Open{"n2", 1, "boot", time.Second, 2 * time.Second, "riak@10.0.0.2", "10.0.0.2:5324", 1}}}, nil)
 	r.Apply(2, removing, nil) // one with a session, one that never had any
+	raised, err := restoreBytes(snapshotOf(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	raised.Apply(4, raising, nil)
 	for name, now := range map[string][]byte{
-		"entry-v1.hex":            encodeEntry(everyOp),
-		"entry-remove-v1.hex":     encodeEntry(removing),
+		"entry-v1.hex":            encodeEntry(1, everyOp),
+		"entry-remove-v1.hex":     encodeEntry(1, removing),
+		"entry-v2.hex":            encodeEntry(2, raising),
+		"snapshot-v2.hex":         snapshotOf(raised),
 		"snapshot-v1.hex":         snapshotOf(s),
 		"snapshot-removed-v1.hex": snapshotOf(r),
 	} {
@@ -63,27 +79,45 @@ func TestFormatsStayReadable(t *testing.T) {
 		if hex.EncodeToString(now) != hex.EncodeToString(sample) {
 			t.Errorf("%s: written differently now: a new format needs a new version\n got %x\nwant %x", name, now, sample)
 		}
+		if strings.HasPrefix(name, "entry") {
+			_, err = decodeEntry(sample)
+		} else {
+			_, err = restoreBytes(sample)
+		}
+		if err != nil {
+			t.Errorf("%s is not read any more: %v", name, err)
+		}
 	}
 }
 
 func TestNewerFormatsAreRefused(t *testing.T) {
-	entry := encodeEntry(everyOp)
+	entry := encodeEntry(NewestLevel, everyOp)
 	entry[0]++
 	if _, err := decodeEntry(entry); !errors.Is(err, ErrFormat) {
-		t.Errorf("entry of version 2: %v", err)
+		t.Errorf("entry of a newer version: %v", err)
 	}
-	if _, err := decodeEntry([]byte{entryVersion, 0, 1, 200}); !errors.Is(err, ErrFormat) {
+	if _, err := decodeEntry(encodeEntry(NewestLevel, Entry{Ops: []Op{Raise{NewestLevel + 1}}})); !errors.Is(err, ErrFormat) {
+		t.Errorf("a newer level in an entry that can be read: %v", err)
+	}
+	if _, err := decodeEntry([]byte{levels[NewestLevel].entry, 0, 1, 200}); !errors.Is(err, ErrFormat) {
 		t.Errorf("operation of an unknown kind: %v", err)
 	}
-	snapshot := snapshotOf(NewState())
+	s := NewState()
+	s.level = NewestLevel
+	snapshot := snapshotOf(s)
 	snapshot[0]++
 	if _, err := restoreBytes(snapshot); !errors.Is(err, ErrFormat) {
-		t.Errorf("snapshot of version 2: %v", err)
+		t.Errorf("snapshot of a newer version: %v", err)
+	}
+	snapshot[0]--
+	snapshot[1]++
+	if _, err := restoreBytes(snapshot); !errors.Is(err, ErrFormat) {
+		t.Errorf("snapshot of a newer level: %v", err)
 	}
 }
 
 func TestDamagedBytesAreRefused(t *testing.T) {
-	entry := encodeEntry(everyOp)
+	entry := encodeEntry(NewestLevel, everyOp)
 	for n := range entry {
 		if _, err := decodeEntry(entry[:n]); err == nil {
 			t.Errorf("the first %d of %d bytes of an entry were read without an error", n, len(entry))
@@ -92,27 +126,39 @@ func TestDamagedBytesAreRefused(t *testing.T) {
 	if _, err := decodeEntry(append(entry, 0)); !errors.Is(err, errCorrupt) {
 		t.Errorf("an entry with a byte more: %v", err)
 	}
+	old := encodeEntry(NewestLevel, raising)
+	old[0] = 1
+	if _, err := decodeEntry(old); !errors.Is(err, errCorrupt) {
+		t.Errorf("a Raise in an entry of version 1: %v", err)
+	}
 	s := NewState()
 	s.Apply(1, Entry{Ops: []Op{Open{Node: "n1", Counter: 1}}}, nil)
 	s.Apply(2, Entry{Ops: []Op{Join{1024, 1, "g", "a"}}}, nil)
+	s.Apply(3, raising, nil)
 	snapshot := snapshotOf(s)
 	for n := range snapshot {
 		if _, err := restoreBytes(snapshot[:n]); err == nil {
 			t.Errorf("the first %d of %d bytes of a snapshot were read without an error", n, len(snapshot))
 		}
 	}
+	snapshot[1] = 1 // the level: such a state has a snapshot of version 1
+	if _, err := restoreBytes(snapshot); !errors.Is(err, errCorrupt) {
+		t.Errorf("a snapshot of version 2 of a state of level 1: %v", err)
+	}
 }
 
 func FuzzDecodeEntry(f *testing.F) {
-	f.Add(encodeEntry(everyOp))
-	f.Add(encodeEntry(Entry{Ops: []Op{Remove{"n1"}}}))
-	f.Add([]byte{entryVersion, 0, 0xff, 0xff, 3})
+	f.Add(encodeEntry(NewestLevel, everyOp))
+	f.Add(encodeEntry(1, everyOp))
+	f.Add(encodeEntry(1, Entry{Ops: []Op{Remove{"n1"}}}))
+	f.Add(encodeEntry(2, raising))
+	f.Add([]byte{levels[NewestLevel].entry, 0, 0xff, 0xff, 3})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		entry, err := decodeEntry(b)
 		if err != nil {
 			return
 		}
-		again, err := decodeEntry(encodeEntry(entry))
+		again, err := decodeEntry(encodeEntry(NewestLevel, entry))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,6 +172,8 @@ func FuzzDecodeEntry(f *testing.F) {
 func FuzzRestoreState(f *testing.F) {
 	s := NewState()
 	s.Apply(1, everyOp, nil)
+	f.Add(snapshotOf(s))
+	s.Apply(2, raising, nil)
 	f.Add(snapshotOf(s))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := restoreBytes(b)

@@ -20,16 +20,17 @@ func TestWhatMayBeForwarded(t *testing.T) {
 		b    []byte
 		want string // in the error; empty: none
 	}{
-		{"a session's operations", encodeEntry(Entry{Ops: []Op{Open{Node: "n1", Counter: 1}, Renew{1024, 1}, Join{1024, 2, "g", "a"}, Leave{1024, 3, 2}, End{1024, 4}}}), ""},
-		{"another node's Open", encodeEntry(Entry{Ops: []Op{Open{Node: "n2", Counter: 1}}}), "an Open of node n2"},
-		{"an Expire", encodeEntry(Entry{Ops: []Op{Renew{1024, 1}, Expire{1024, 1}}}), "Expire"},
-		{"a Found", encodeEntry(Entry{Ops: []Op{Found{"c", 1}}}), "Found"},
-		{"an Activate", encodeEntry(Entry{Ops: []Op{Activate{}}}), "Activate"},
-		{"a Remove", encodeEntry(Entry{Ops: []Op{Remove{"n1"}}}), "Remove"},
-		{"a newer format", []byte{entryVersion + 1, 0, 0}, "newer"},
+		{"a session's operations", encodeEntry(NewestLevel, Entry{Ops: []Op{Open{Node: "n1", Counter: 1}, Renew{1024, 1}, Join{1024, 2, "g", "a"}, Leave{1024, 3, 2}, End{1024, 4}}}), ""},
+		{"another node's Open", encodeEntry(NewestLevel, Entry{Ops: []Op{Open{Node: "n2", Counter: 1}}}), "an Open of node n2"},
+		{"an Expire", encodeEntry(NewestLevel, Entry{Ops: []Op{Renew{1024, 1}, Expire{1024, 1}}}), "Expire"},
+		{"a Found", encodeEntry(NewestLevel, Entry{Ops: []Op{Found{"c", 1}}}), "Found"},
+		{"an Activate", encodeEntry(NewestLevel, Entry{Ops: []Op{Activate{}}}), "Activate"},
+		{"a Raise", encodeEntry(NewestLevel, Entry{Ops: []Op{Raise{2}}}), "Raise"},
+		{"a Remove", encodeEntry(NewestLevel, Entry{Ops: []Op{Remove{"n1"}}}), "Remove"},
+		{"a newer format", []byte{levels[NewestLevel].entry + 1, 0, 0}, "newer"},
 		{"no entry", []byte("x"), "newer"},
 		{"nothing", nil, "damaged"},
-		{"a cut entry", encodeEntry(Entry{Ops: []Op{Join{1024, 2, "g", "a"}}})[:6], "damaged"},
+		{"a cut entry", encodeEntry(NewestLevel, Entry{Ops: []Op{Join{1024, 2, "g", "a"}}})[:6], "damaged"},
 	} {
 		err := checkForwarded(c.b, "n1")
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {

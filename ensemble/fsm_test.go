@@ -10,7 +10,7 @@ import (
 
 // foundEntry is an entry of the log that founds a cluster.
 func foundEntry(index uint64) *raft.Log {
-	return &raft.Log{Index: index, Term: 1, Type: raft.LogCommand, Data: encodeEntry(Entry{Ops: []Op{Found{"c", 1}}})}
+	return &raft.Log{Index: index, Term: 1, Type: raft.LogCommand, Data: encodeEntry(NewestLevel, Entry{Ops: []Op{Found{"c", 1}}})}
 }
 
 // An entry is applied when it is on the disk, and who reads the state does not wait for

@@ -23,7 +23,7 @@ func TestTheLogIsBoundedInBytes(t *testing.T) {
 	for i := range large {
 		large[i] = Renew{1, 1 << 60}
 	}
-	entry := len(encodeEntry(Entry{At: time.Now(), Ops: large}))
+	entry := len(encodeEntry(NewestLevel, Entry{At: time.Now(), Ops: large}))
 	first := func() uint64 {
 		index, err := n.store.FirstIndex()
 		if err != nil {

@@ -36,6 +36,8 @@ type Config struct {
 	MinimumNodes int     // below it, a cluster that was never active does not elect
 	Voters       int     // how many nodes vote; further ones follow. Default 5
 	Join         []Place // nodes whose cluster a node without one looks for; see entering.go
+	FormatLevel  uint64  // above this the cluster's level does not rise while the node is a member; 0: the newest
+	Version      string  // of the program, for people
 
 	// Listener is the cluster port, from [clusterport.Listen]; nil: no node can
 	// connect to this one. The node closes it.
@@ -113,6 +115,7 @@ type Node struct {
 	vetting atomic.Bool   // this is being found out
 	founded atomic.Bool   // the state has a cluster id
 	active  atomic.Bool   // the state is active
+	level   atomic.Uint64 // the state's
 	onDuty  atomic.Bool   // duties are being proposed
 	keepsUp atomic.Bool   // the configuration is being looked after
 
@@ -189,13 +192,14 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 		handOvers:    handOvers{failed: make(map[NodeID]time.Time)},
 	}
 	n.born = n.now()
+	n.level.Store(firstLevel)
 	n.dirLife = dir.begin()
 	n.self = dir.id().Node
 	n.life, n.end = context.WithCancel(context.Background())
 	n.done = n.life.Done()
 	n.roster = newRoster(session{
 		node: n.self, boot: cfg.bootID,
-		name: cfg.Name, address: cfg.Address, timing: cfg.Timing, started: n.born,
+		name: cfg.Name, address: cfg.Address, timing: cfg.Timing, reads: cfg.reads(), started: n.born,
 	}, n.now, n.dispatch.add, n.log)
 	n.roster.omit = cfg.omit
 	n.roster.alive = n.rearm
@@ -328,6 +332,9 @@ func (n *Node) noteCluster(s *State) {
 	}
 	if s.active && !n.active.Swap(true) {
 		n.log.Info("elections are active")
+	}
+	if level := s.level; n.level.Swap(level) < level {
+		n.running.Go(func() { n.raised(level) }) // to disk; nothing waits here
 	}
 }
 

@@ -15,7 +15,7 @@ func TestThePackagesKnowTheFormatOfTheData(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := fmt.Sprintf("\nformat=%d ", dirFormat); !strings.Contains(string(script), want) {
+	if want := fmt.Sprintf("\nformat=%d ", NewestLevel); !strings.Contains(string(script), want) {
 		t.Errorf("packaging/scripts/preinst has no line %q", strings.TrimSpace(want))
 	}
 }

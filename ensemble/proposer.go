@@ -83,7 +83,7 @@ func (n *Node) runProposer() {
 func (n *Node) submit(ops []Op, done func(index uint64, err error)) {
 	leader := n.raftLeader()
 	if leader != "" && leader != n.self {
-		n.forward.send(leader, encodeEntry(Entry{At: time.Now(), Ops: ops}), done)
+		n.forward.send(leader, encodeEntry(n.level.Load(), Entry{At: time.Now(), Ops: ops}), done)
 		return
 	}
 	future := n.propose(ops)
@@ -104,6 +104,9 @@ func awaitCommit(f raft.ApplyFuture) error {
 }
 
 // propose puts operations into the log of this node's own Raft.
-func (n *Node) propose(ops []Op) raft.ApplyFuture {
-	return n.raft.Apply(encodeEntry(Entry{At: time.Now(), Ops: ops}), n.cfg.Timing.Lease)
+func (n *Node) propose(ops []Op) raft.ApplyFuture { return n.proposeAs(n.level.Load(), ops) }
+
+// proposeAs does so in the formats of a level.
+func (n *Node) proposeAs(level uint64, ops []Op) raft.ApplyFuture {
+	return n.raft.Apply(encodeEntry(level, Entry{At: time.Now(), Ops: ops}), n.cfg.Timing.Lease)
 }

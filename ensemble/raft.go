@@ -244,7 +244,8 @@ func (n *Node) hello() clusterport.Hello {
 	id := n.dir.id()
 	return clusterport.Hello{
 		Cluster: id.Cluster, Node: string(id.Node), Name: n.cfg.Name, Address: n.cfg.Address,
-		Formats: clusterport.Formats{Oldest: entryVersion, Newest: entryVersion, Writes: entryVersion},
+		// At its start the state may be older than what the folder says.
+		Formats: clusterport.Formats{Oldest: firstLevel, Newest: NewestLevel, Writes: max(int(n.level.Load()), id.Format)},
 	}
 }
 

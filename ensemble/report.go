@@ -65,6 +65,8 @@ type ClusterMember struct {
 	Voter      bool   `json:"voter"`       // its vote counts towards the majority
 	RaftLeader bool   `json:"raft_leader"` // a majority follows it
 	Timing     string `json:"timing"`      // empty: not known
+	Reads      uint64 `json:"reads_level"` // the newest level of formats that it reads and allows, as it announced with its last session; 0: it had none
+	Version    string `json:"version"`     // of its program; empty: not known, as of one that is down, or of the first version
 }
 
 // Cluster is the cluster as a node sees it.
@@ -74,6 +76,12 @@ type Cluster struct {
 	Active   bool            `json:"active"`     // elections have begun
 	Majority bool            `json:"majority"`   // a majority of the voters follows one raft leader
 	Members  []ClusterMember `json:"members"`    // in order of their names
+
+	// What nodes write has a level. While that is not the newest, every node can go back to
+	// an older version of the program, one that reads it.
+	Level   uint64   `json:"format_level"`
+	Newest  uint64   `json:"newest_format_level"` // that this node reads
+	Holding []string `json:"format_held_by"`      // members because of which the level does not rise
 }
 
 // Cluster gives the members, with what those say that answer within a second.
@@ -84,17 +92,24 @@ func (n *Node) Cluster(ctx context.Context) Cluster {
 	leader, _ := quorum(servers, views)
 	id := n.dir.id()
 	c := Cluster{ID: id.Cluster, Joining: placeOf(id.Join).Name, Active: n.active.Load(), Majority: leader != "", Members: []ClusterMember{}}
-	sessions := map[NodeID]bool{}
+	sessions, reads := map[NodeID]bool{}, map[NodeID]uint64{}
+	c.Newest, c.Holding = NewestLevel, []string{}
 	n.fsm.read(func(s *State) {
 		for id, node := range s.nodes {
-			sessions[id] = node.session != nil
+			sessions[id], reads[id] = node.session != nil, node.reads
+		}
+		c.Level = s.level
+		_, holding := nextLevel(s.level, servers, knownNodes(s))
+		for _, h := range holding {
+			c.Holding = append(c.Holding, h.name)
 		}
 	})
+	slices.Sort(c.Holding)
 	for _, s := range servers {
 		v, up := views[s.id]
 		c.Members = append(c.Members, ClusterMember{
 			Name: s.name, ID: string(s.id), Address: s.address, Up: up, Session: sessions[s.id],
-			Voter: s.voter, RaftLeader: s.id == leader, Timing: v.Timing,
+			Voter: s.voter, RaftLeader: s.id == leader, Timing: v.Timing, Reads: reads[s.id], Version: v.Version,
 		})
 	}
 	slices.SortFunc(c.Members, func(a, b ClusterMember) int { return cmp.Compare(a.Name, b.Name) })

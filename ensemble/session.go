@@ -20,6 +20,7 @@ type session struct {
 	name    string
 	address string
 	timing  Timing
+	reads   uint64        // what it announces; see Open
 	started reading       // of the node
 	silent  time.Duration // for how long from then on it opens no session: the one before has made promises
 
@@ -222,7 +223,7 @@ func (s *session) cut(now reading) []Op {
 		return []Op{Open{
 			Node: s.node, Counter: s.counter, Boot: s.boot,
 			Lease: s.timing.Lease, Expiry: s.timing.Expiry,
-			Name: s.name, Address: s.address, Reads: entryVersion,
+			Name: s.name, Address: s.address, Reads: s.reads,
 		}}
 	case phaseOpen:
 		if s.lease.left() == 0 {

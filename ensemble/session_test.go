@@ -312,7 +312,7 @@ func TestBatchesAreBounded(t *testing.T) {
 	}
 	seen := 0
 	for batch := s.cut(c.now()); batch != nil; batch = s.cut(c.now()) {
-		bytes := encodeEntry(Entry{Ops: batch})
+		bytes := encodeEntry(NewestLevel, Entry{Ops: batch})
 		if len(batch) > MaxOps || len(bytes) > maxEntryBytes+1024 {
 			t.Fatalf("a batch of %d operations, %d bytes", len(batch), len(bytes))
 		}

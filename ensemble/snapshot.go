@@ -14,13 +14,15 @@ import (
 // entries. Nodes are in order of their ids, groups of their names, members in
 // that of joining, so that equal states give equal bytes.
 //
-//	snapshot = version(1 byte = 1) index cluster tokenBase active
+//	snapshot = version(1 byte) [level] index cluster tokenBase active
 //	           count node* count group*
 //	node     = id name address reads counter flags [incarnation boot lease expiry seq renewal]
 //	flags    = 1 if it has a session + 2 if it was removed (1 byte)
 //	group    = name token since count member*
 //	member   = incarnation seq client since
-const snapshotVersion = 1
+//
+// Version 1 has no level: it is that of a state of level 1. A state is written in the
+// version of its level.
 
 // snapshot is a state as it was at one index, written while the state goes on:
 // its groups are read bit by bit, and one that changes before its turn is kept as
@@ -174,7 +176,11 @@ func (e *encoder) flush(w io.Writer, least int) error {
 // appendHead appends what comes before the groups.
 func (s *State) appendHead(b []byte) []byte {
 	e := &encoder{buf: b}
-	e.byte(snapshotVersion)
+	version := levels[s.level].snapshot
+	e.byte(version)
+	if version > 1 {
+		e.uint(s.level)
+	}
 	e.uint(s.index)
 	e.string(s.cluster)
 	e.uint(s.tokenBase)
@@ -220,10 +226,21 @@ func flags(n *node) (f byte) {
 func restoreState(r io.Reader) (*State, error) {
 	d := &decoder{from: r}
 	d.fill()
-	if v := d.byte(); d.err == nil && v != snapshotVersion {
-		return nil, fmt.Errorf("snapshot of version %d: %w", v, ErrFormat)
+	version := d.byte()
+	if d.err == nil && (version == 0 || version > levels[NewestLevel].snapshot) {
+		return nil, fmt.Errorf("snapshot of version %d: %w", version, ErrFormat)
 	}
 	s := NewState()
+	if version > 1 {
+		s.level = d.uint()
+		switch {
+		case d.err == nil && s.level > NewestLevel:
+			return nil, fmt.Errorf("snapshot of a state of level %d: %w", s.level, ErrFormat)
+		case s.level < firstLevel || levels[s.level].snapshot != version:
+			d.fail("bad level")
+			s.level = firstLevel
+		}
+	}
 	s.index = d.uint()
 	s.cluster = d.string()
 	s.tokenBase = d.uint()

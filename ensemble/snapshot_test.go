@@ -129,7 +129,7 @@ func TestSnapshotBesideApply(t *testing.T) {
 			c.index++
 			c.seqs[n%3]++
 			leave := Leave{c.incs[n%3], c.seqs[n%3], uint64(n%members/3 + 1)}
-			f.Apply(&raft.Log{Index: c.index, Data: encodeEntry(Entry{Ops: []Op{leave, c.join(n, 7)}})})
+			f.Apply(&raft.Log{Index: c.index, Data: encodeEntry(NewestLevel, Entry{Ops: []Op{leave, c.join(n, 7)}})})
 			continue
 		}
 		break

@@ -11,12 +11,17 @@ import (
 // random and depends on no map's order, so that equal entries make equal
 // states, byte for byte, on every node.
 //
+// What Apply decides is part of the format: a node that is given the same entry by an
+// older program decides the same. Whoever has it decide otherwise raises the level
+// (level.go), and has it go by that: below the new level it decides as it ever did.
+//
 // It is not safe for concurrent use.
 type State struct {
 	index     uint64 // of the last entry applied
 	cluster   string // empty until Found
 	tokenBase uint64
 	active    bool
+	level     uint64 // of what is written; see level.go
 
 	nodes    map[NodeID]*node
 	sessions map[Incarnation]*nodeSession
@@ -31,7 +36,7 @@ type node struct {
 	id      NodeID
 	name    string
 	address string
-	reads   uint64       // the newest format that it reads: nothing newer may be written before all do
+	reads   uint64       // the newest level that it reads, and lets the cluster rise to, by its last Open
 	counter uint64       // of the last Open accepted; kept after End and Expire
 	removed bool         // no member any more: no Open is accepted from it
 	session *nodeSession // nil: none
@@ -78,6 +83,7 @@ const smallGroup = 16
 // NewState returns the state before the first entry.
 func NewState() *State {
 	return &State{
+		level:    firstLevel,
 		nodes:    make(map[NodeID]*node),
 		sessions: make(map[Incarnation]*nodeSession),
 		groups:   make(map[string]*group),
@@ -85,8 +91,8 @@ func NewState() *State {
 }
 
 // Effect is something that an entry changed, for those who act on changes:
-// one of [Opened], [Renewed], [Ended], [Joined], [Refused], [Left], [Led] and
-// [Removed].
+// one of [Opened], [Renewed], [Ended], [Joined], [Refused], [Left], [Led],
+// [Removed] and [Raised].
 // Operations that were dropped have none.
 type Effect interface{ effect() }
 
@@ -145,6 +151,9 @@ type (
 
 	// Removed: the node is no member any more.
 	Removed struct{ Node NodeID }
+
+	// Raised: the level is a higher one.
+	Raised struct{ Level uint64 }
 )
 
 func (Opened) effect()  {}
@@ -155,10 +164,11 @@ func (Refused) effect() {}
 func (Left) effect()    {}
 func (Led) effect()     {}
 func (Removed) effect() {}
+func (Raised) effect()  {}
 
 // Apply makes the entry at a log index take effect and appends what changed
 // to effects. Operations that come twice, out of turn or from a session that
-// is over are dropped (DESIGN.md, rules 1, 2 and 4).
+// is over are dropped (DESIGN.md, rules 1, 2 and 4). What it decides is part of the format.
 func (s *State) Apply(index uint64, entry Entry, effects []Effect) []Effect {
 	s.index = index
 	at := entry.At.UnixMilli()
@@ -202,6 +212,11 @@ func (s *State) Apply(index uint64, entry Entry, effects []Effect) []Effect {
 			if n := s.node(op.Node); !n.removed {
 				n.removed = true
 				effects = append(effects, Removed(op))
+			}
+		case Raise:
+			if op.Level > s.level {
+				s.level = op.Level
+				effects = append(effects, Raised(op))
 			}
 		}
 	}

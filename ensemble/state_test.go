@@ -99,7 +99,13 @@ func (c *stateCase) apply(t *testing.T, at, ops string) {
 	for op := range strings.SplitSeq(ops, " ; ") {
 		entry.Ops = append(entry.Ops, c.op(t, at, strings.Fields(op)))
 	}
-	decoded, err := decodeEntry(encodeEntry(entry))
+	level := c.state.level
+	for _, op := range entry.Ops {
+		if r, ok := op.(Raise); ok {
+			level = max(level, r.Level) // as it is written
+		}
+	}
+	decoded, err := decodeEntry(encodeEntry(level, entry))
 	if err != nil {
 		t.Fatalf("%s: %v", at, err)
 	}
@@ -155,6 +161,8 @@ func (c *stateCase) op(t *testing.T, at string, f []string) Op {
 		return Expire{inc(1), num(2)}
 	case "remove":
 		return Remove{NodeID(f[1])}
+	case "raise":
+		return Raise{num(1)}
 	}
 	t.Fatalf("%s: no operation %q", at, f[0])
 	return nil
@@ -185,6 +193,8 @@ func (c *stateCase) show(e Effect) string {
 		return fmt.Sprintf("led %s %s %s", e.Group, e.Leader, token(e.Token))
 	case Removed:
 		return fmt.Sprintf("removed %s", e.Node)
+	case Raised:
+		return fmt.Sprintf("raised %d", e.Level)
 	}
 	return fmt.Sprintf("%T", e)
 }
@@ -225,6 +235,9 @@ func randomEntry(r *rand.Rand, s *State, index uint64) Entry {
 		return seqs[inc]
 	}
 	e := Entry{At: time.UnixMilli(int64(index))}
+	if r.IntN(30) == 0 {
+		e.Ops = append(e.Ops, Raise{1 + r.Uint64N(NewestLevel)})
+	}
 	for range 1 + r.IntN(8) {
 		inc := incs[r.IntN(len(incs))]
 		node := NodeID(fmt.Sprintf("n%d", r.IntN(4)))
@@ -271,7 +284,7 @@ func TestStateRandomOps(t *testing.T) {
 			tokens := make(map[string]uint64)
 			kinds := make(map[string]int)
 			for index := uint64(1); index <= 400; index++ {
-				entry, err := decodeEntry(encodeEntry(randomEntry(r, a, index)))
+				entry, err := decodeEntry(encodeEntry(NewestLevel, randomEntry(r, a, index)))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -310,7 +323,7 @@ func TestStateRandomOps(t *testing.T) {
 					}
 				}
 			}
-			for _, k := range []string{"Opened", "Renewed", "Ended", "Joined", "Refused", "Left", "Led"} {
+			for _, k := range []string{"Opened", "Renewed", "Ended", "Joined", "Refused", "Left", "Led", "Raised"} {
 				if kinds["ensemble."+k] == 0 {
 					t.Errorf("the run had no %s: it proves little", k)
 				}

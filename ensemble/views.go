@@ -22,6 +22,7 @@ type view struct {
 	Serving bool     `json:"serving"` // it is the raft leader, and caught up as such
 	Members []NodeID `json:"members"` // in order
 	Timing  string   `json:"timing"`
+	Version string   `json:"version,omitempty"` // of its program; the first ones did not say
 }
 
 // viewTime bounds the wait for the views of others. Who lives answers sooner.
@@ -31,7 +32,7 @@ func (n *Node) view() view {
 	_, leader := n.raft.LeaderWithID()
 	v := view{
 		Name: n.cfg.Name, State: n.raftState(leader), Term: n.raft.CurrentTerm(), Leader: NodeID(leader),
-		Serving: n.serving(), Timing: n.cfg.Timing.Name,
+		Serving: n.serving(), Timing: n.cfg.Timing.Name, Version: n.cfg.Version,
 	}
 	for _, s := range n.servers() {
 		v.Members = append(v.Members, s.id)

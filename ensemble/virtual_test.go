@@ -703,7 +703,7 @@ func (w *world) repeatLate(h *host, later time.Duration) {
 	n.mu.Lock()
 	if s := &n.roster.session; s.phase == phaseOpen {
 		inc := s.lease.incarnation
-		ops = append(ops, Open{s.node, s.counter, s.boot, s.timing.Lease, s.timing.Expiry, s.name, s.address, entryVersion})
+		ops = append(ops, Open{s.node, s.counter, s.boot, s.timing.Lease, s.timing.Expiry, s.name, s.address, s.reads})
 		for _, m := range n.roster.members {
 			if m.state == memberJoined && m.lease.Load() == s.lease {
 				ops = append(ops, Join{inc, m.seq, m.group, m.client})

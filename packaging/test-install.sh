@@ -188,11 +188,11 @@ mode /data/riak "700 riak:riak"
 stop
 hung_up
 echo "-- downgrade from data of a newer format"
-sed -i 's/"format": 1/"format": 2/' "$root/data/riak/leader_latch/node.json"
+sed -i 's/"format": [0-9]*/"format": 3/' "$root/data/riak/leader_latch/node.json"
 if downgrade "$previous"; then fail "a version that cannot read the data was installed"; fi
-said "has data format 2, and this version reads up to 1"
+said "has data format 3, and this version reads up to 2"
 installed
-sed -i 's/"format": 2/"format": 1/' "$root/data/riak/leader_latch/node.json"
+sed -i 's/"format": 3/"format": 2/' "$root/data/riak/leader_latch/node.json"
 downgrade "$previous"
 upgrade "$current"
 purge leader-latch

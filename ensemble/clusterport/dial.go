@@ -74,6 +74,10 @@ func (p *Port) introduce(c *conn, purpose Purpose, node string) error {
 	if err != nil {
 		return err
 	}
+	if purpose == Join {
+		// It only asks, and whom it joins it joins as a new node, whatever it writes now.
+		self.Formats.Writes = self.Formats.Oldest
+	}
 	t := tls.Client(c.raw, secure)
 	if err := t.Handshake(); err != nil {
 		return explain(err)

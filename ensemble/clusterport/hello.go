@@ -31,11 +31,11 @@ type Hello struct {
 }
 
 // Formats are the versions of the data that nodes exchange: log entries,
-// snapshots, forwarded proposals. One number stands for all of them.
+// snapshots, forwarded proposals. One number stands for all of them, their level.
 type Formats struct {
 	Oldest int `json:"oldest"` // the oldest and
 	Newest int `json:"newest"` // the newest that the node reads
-	Writes int `json:"writes"` // what it writes now
+	Writes int `json:"writes"` // what it writes now, to members of its cluster
 }
 
 func (f Formats) reads(version int) bool { return f.Oldest <= version && version <= f.Newest }

@@ -18,6 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Format is the version of what a store writes: the segments of its log, and its raft.db.
+const Format = 1
+
 // The log is a row of files, segments, named by the index of their first entry.
 // A file has a header, then records; the disk space of all is set aside when the
 // file is made, so that a flush has no sizes to write down. After the last record
@@ -31,7 +34,6 @@ import (
 //	36  4  zeros
 const (
 	segmentMagic  = "leader-latch log"
-	segmentFormat = 1
 	segmentHeader = 40
 	segmentSuffix = ".log"
 )
@@ -149,7 +151,7 @@ func (g *segment) close() error {
 func (g *segment) header() []byte {
 	b := make([]byte, 0, segmentHeader)
 	b = append(b, segmentMagic...)
-	b = binary.BigEndian.AppendUint32(b, segmentFormat)
+	b = binary.BigEndian.AppendUint32(b, Format)
 	b = binary.BigEndian.AppendUint32(b, 0)
 	b = binary.BigEndian.AppendUint32(b, g.salt)
 	b = binary.BigEndian.AppendUint64(b, g.base)
@@ -184,7 +186,7 @@ func (g *segment) scan() (torn bool, err error) {
 	switch {
 	case len(b) < segmentHeader || string(b[:16]) != segmentMagic:
 		return false, fmt.Errorf("not a part of a log: %w", ErrDamaged)
-	case binary.BigEndian.Uint32(b[16:]) > segmentFormat:
+	case binary.BigEndian.Uint32(b[16:]) > Format:
 		return false, fmt.Errorf("log format %d: %w", binary.BigEndian.Uint32(b[16:]), ErrVersion)
 	case binary.BigEndian.Uint32(b[20:]) != headerSum(b) || binary.BigEndian.Uint64(b[28:]) != g.base:
 		return false, fmt.Errorf("the header is not what was written: %w", ErrDamaged)

@@ -1,0 +1,24 @@
+package ensemble
+
+import (
+	"testing"
+
+	"leaderlatch/ensemble/logstore"
+)
+
+// Every level has its versions, none lower than those of the level before, and the newest
+// has those that the program writes.
+func TestLevels(t *testing.T) {
+	if len(levels) != NewestLevel+1 {
+		t.Fatalf("versions of %d levels, want %d", len(levels)-1, NewestLevel)
+	}
+	for level := firstLevel; level <= NewestLevel; level++ {
+		v, before := levels[level], levels[max(level-1, firstLevel)]
+		if v.entry < max(1, before.entry) || v.snapshot < max(1, before.snapshot) || v.logstore < max(1, before.logstore) {
+			t.Errorf("level %d has %+v, the one before %+v", level, v, before)
+		}
+	}
+	if is := levels[NewestLevel].logstore; is != logstore.Format {
+		t.Errorf("logstore writes version %d, level %d says %d", logstore.Format, NewestLevel, is)
+	}
+}
