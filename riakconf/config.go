@@ -46,6 +46,7 @@ type Config struct {
 	Timing          string        // quick, normal or calm
 	JoinTimeout     time.Duration // above 0
 	Voters          int           // from 1
+	FormatLevel     int           // from 1 to NewestFormatLevel; 0: none is set
 	DeadManSwitch   bool
 	MaxConnections  int           // 0: to be derived
 	IdleTimeout     time.Duration // above 0
@@ -151,6 +152,7 @@ func (b *builder) build() {
 	b.listeners()
 	b.cluster()
 	b.minimumNodes()
+	b.formatLevel()
 	if _, set := b.text(keyJoinTimeout); !set {
 		b.config.JoinTimeout = 3 * time.Second
 		if b.config.Timing == "calm" {
@@ -378,6 +380,14 @@ func (b *builder) minimumNodes() {
 	remote := func(l Listener) bool { return !loopback(l.Host) }
 	if loopback(c.NodeHost) && !slices.ContainsFunc(c.Listeners, remote) {
 		c.MinimumNodes = 1
+	}
+}
+
+// formatLevel refuses a level that this program does not write.
+func (b *builder) formatLevel() {
+	if level := b.config.FormatLevel; level > NewestFormatLevel {
+		b.problem(keyFormatLevel, "%d is above %d, the newest level of this version; write %d or less, take the setting out, or install the version that has level %d",
+			level, NewestFormatLevel, NewestFormatLevel, level)
 	}
 }
 

@@ -121,6 +121,7 @@ leader_latch.join = db@10.0.0.1, db@[::1]:7001 db@db9,db@10.0.0.1:7000
 leader_latch.timing = quick
 leader_latch.join_timeout = 1s500ms
 leader_latch.voters = 3
+leader_latch.format_level = 1
 leader_latch.dead_man_switch = off
 leader_latch.fencing.rack\.2 = on
 leader_latch.fencing.a = off
@@ -168,6 +169,7 @@ func TestEverySettingArrives(t *testing.T) {
 		Timing:          "quick",
 		JoinTimeout:     1500 * time.Millisecond,
 		Voters:          3,
+		FormatLevel:     1,
 		MaxConnections:  1000,
 		IdleTimeout:     5 * time.Minute,
 		MinimumFree:     1 << 30,
@@ -341,6 +343,23 @@ func TestOverridesWin(t *testing.T) {
 		`--cluster-listener: "x" is not a port`,
 		"--minimum-nodes: 0 is below 1",
 		`--timing: "fast" is not possible here; write `)
+}
+
+// A level that the service does not write yet is refused, wherever it is set.
+func TestFormatLevel(t *testing.T) {
+	for value, want := range map[string]string{
+		"0":    "0 is below 1",
+		"3":    "3 is above 2, the newest level of this version; write 2 or less, take the setting out, or install the version that has level 3",
+		"last": `"last" is not a whole number`,
+	} {
+		path := write(t, "riak.conf", quiet+"leader_latch.format_level = "+value+"\n")
+		wantLines(t, value, loadProblems(t, path), "riak.conf:5: leader_latch.format_level: "+want)
+		path = write(t, "riak.conf", quiet)
+		wantLines(t, value, loadProblems(t, path, Override{"leader_latch.format_level", value, "--format-level"}), "--format-level: "+want)
+	}
+	if c := mustLoad(t, "leader_latch.format_level = 2\n"); c.FormatLevel != NewestFormatLevel {
+		t.Errorf("level %d, want %d", c.FormatLevel, NewestFormatLevel)
+	}
 }
 
 func TestAllProblemsAtOnceInOrder(t *testing.T) {

@@ -52,9 +52,14 @@ const (
 	keyMinimumNodes      = "leader_latch.minimum_nodes"
 	keyJoin              = "leader_latch.join"
 	keyJoinTimeout       = "leader_latch.join_timeout"
+	keyFormatLevel       = "leader_latch.format_level"
 
 	defaultCookie = "riak"
 )
+
+// NewestFormatLevel is the highest leader_latch.format_level: the newest level of formats
+// that the service writes.
+const NewestFormatLevel = 2
 
 var (
 	levels     = []string{"debug", "info", "notice", "warning", "error", "critical", "alert", "emergency", "none"}
@@ -188,6 +193,9 @@ var schema = []Key{
 	{Name: "leader_latch.voters", Type: integer(1, math.MaxInt32), Default: "5",
 		Help:  "how many nodes vote; further ones follow",
 		field: func(c *Config) any { return &c.Voters }},
+	{Name: keyFormatLevel, Type: integer(1, math.MaxInt32), Note: "none",
+		Help:  "the level above which what nodes write does not rise as long as this node has it, so that all can go back to a version of that level",
+		field: func(c *Config) any { return &c.FormatLevel }},
 	{Name: "leader_latch.dead_man_switch", Type: flagType, Default: "on",
 		Help:  "on: the kernel kills a process that is stopped or stalled for too long, so that its connections close",
 		field: func(c *Config) any { return &c.DeadManSwitch }},

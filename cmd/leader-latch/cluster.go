@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/url"
+	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -29,7 +32,9 @@ leave [NODE]        has the node, or another one that lives, leave in order: its
 force-remove NODE   takes out a node that is dead. Should it come back, it stops
                     with exit code 3.
 status              lists the members: which are up, which vote, which is the
-                    raft leader. The same as member-status.
+                    raft leader, which level of formats each reads and allows, and
+                    which version of the program it runs; and whether nodes can
+                    still go back to an older one. The same as member-status.
 
 Returns when it is done, and with 1 when it is not within --timeout.`,
 	setup: func(e *env, fs *pflag.FlagSet) func(context.Context, string, []string) int {
@@ -67,7 +72,9 @@ var memberStatusCommand = command{
 	name:  "member-status",
 	short: "list the nodes of the cluster",
 	long: `Lists the members of the cluster: which are up, which vote, which is the raft
-leader. A node that does not answer within a second is down.`,
+leader, which level of formats each reads and allows, and which version of the
+program it runs; and whether nodes can still go back to an older one. A node
+that does not answer within a second is down.`,
 	setup: func(e *env, fs *pflag.FlagSet) func(context.Context, string, []string) int {
 		asJSON := fs.Bool("json", false, "print JSON")
 		return func(ctx context.Context, config string, args []string) int {
@@ -176,7 +183,7 @@ func printCluster(w io.Writer, c ensemble.Cluster) error {
 		return nil
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "NODE\tSTATE\tVOTES\tROLE\tADDRESS")
+	fmt.Fprintln(t, "NODE\tSTATE\tVOTES\tROLE\tADDRESS\tREADS\tVERSION")
 	for _, m := range c.Members {
 		state, votes, role := "up", "yes", "follower"
 		if !m.Up {
@@ -188,7 +195,30 @@ func printCluster(w io.Writer, c ensemble.Cluster) error {
 		if m.RaftLeader {
 			role = "raft leader"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", m.Name, state, votes, role, m.Address)
+		reads, version := "--", "--"
+		if m.Reads > 0 {
+			reads = strconv.FormatUint(m.Reads, 10)
+		}
+		if m.Up {
+			version = cmp.Or(m.Version, "older")
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Name, state, votes, role, m.Address, reads, version)
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "\n%s\n", formatsText(c))
+	return err
+}
+
+// formatsText says at which level the formats are, and what follows for going back.
+func formatsText(c ensemble.Cluster) string {
+	if c.Level >= c.Newest {
+		return fmt.Sprintf("The formats have level %d, the newest: no node can go back to an older version.", c.Level)
+	}
+	text := fmt.Sprintf("The formats have level %d of %d: every node can still go back to a version that has level %d.", c.Level, c.Newest, c.Level)
+	if len(c.Holding) > 0 {
+		text += " " + fmt.Sprintf("That ends when all nodes are up, read level %d and allow it (leader_latch.format_level); not yet: %s.", c.Level+1, strings.Join(c.Holding, ", "))
+	}
+	return text
 }

@@ -57,6 +57,8 @@ func (l *lives) start(ctx context.Context) error {
 		MinimumNodes:  l.conf.MinimumNodes,
 		Voters:        l.conf.Voters,
 		Join:          join,
+		FormatLevel:   uint64(l.conf.FormatLevel),
+		Version:       versionText(),
 		MinimumFree:   uint64(l.conf.MinimumFree),
 		DeadManSwitch: l.conf.DeadManSwitch,
 		Order:         l.answer,

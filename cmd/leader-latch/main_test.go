@@ -67,6 +67,7 @@ func (r runner) Run() int {
 //	oneline FILE                expect exactly one line in stdout or stderr
 //	modes PATH=MODE...          expect these permissions
 //	running CONFIG              wait until the node answers a ping
+//	shows PATTERN PROGRAM ARGS...  run it until its stdout matches
 func TestCommandLine(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "../../testdata/cli",
@@ -85,6 +86,7 @@ func TestCommandLine(t *testing.T) {
 			"oneline":  oneLineOnly,
 			"modes":    modes,
 			"running":  running,
+			"shows":    shows,
 		},
 	})
 }
@@ -203,6 +205,22 @@ func running(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Fatalf("the node of %s does not answer", args[0])
 		}
 		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func shows(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: shows PATTERN PROGRAM ARGS...")
+	}
+	want, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if ts.Exec(args[1], args[2:]...) == nil && want.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("%s does not match %s", args[1:], args[0])
+		}
 	}
 }
 
