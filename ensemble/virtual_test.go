@@ -26,7 +26,7 @@ import (
 // TLS, and bbolt on a disk, over a network in memory that is cut, one way and
 // both, delays, and loses connections; nodes crash, stop and start again, are
 // paused, and frozen with their machine; disks are slow, and lose what is not flushed; clocks run at different rates, and the wall
-// clock is set; raft leadership moves, snapshots are taken. What every client was
+// clock is set; raft leadership moves, snapshots are taken, the level of the formats rises. What every client was
 // told is held against the promise at the moment at which it is told. A failure
 // prints its seed and its history; -virtual.seed plays a run of that seed again,
 // which is not the same one: goroutines are scheduled as they like.
@@ -143,6 +143,7 @@ type host struct {
 	path    string
 	node    *Node // nil while it is down
 	dir     *Dir
+	holds   bool // at its next start it does not let the level rise
 	clocks  virtualClocks
 	flush   atomic.Int64 // what a flush of its disk takes, in nanoseconds
 	unplug  func()       // ends the flush that is under way, and takes the time of others
@@ -163,6 +164,7 @@ func playInBubble(t *testing.T, seed uint64, mutate mutation) *world {
 	w := newWorld(t, seed, mutate)
 	rng := w.rng
 
+	low := w.hosts[0].node.level.Load() == firstLevel
 	const faults = 60 * time.Second
 	for end := time.Now().Add(faults); time.Now().Before(end) && w.violation() == ""; {
 		time.Sleep(time.Duration(rng.Int64N(int64(200 * time.Millisecond))))
@@ -188,6 +190,9 @@ func playInBubble(t *testing.T, seed uint64, mutate mutation) *world {
 		h.start()
 	}
 	w.until("every group has its leader", 30*time.Second, w.settled)
+	if low && w.hosts[0].node.level.Load() > firstLevel {
+		w.happened["level raised"]++
+	}
 	w.took = time.Since(w.began)
 	return w
 }
@@ -416,6 +421,7 @@ func newWorld(t *testing.T, seed uint64, mutate mutation) *world {
 		name := fmt.Sprintf("riak@n%d", i+1)
 		h := &host{w: w, name: name, address: fmt.Sprintf("n%d:5324", i+1), path: filepath.Join(base, name)}
 		h.clocks.began, h.clocks.rate, h.clocks.blind = w.began, 1+(rng.Float64()*2-1)*Rho*0.9, mutate == mutateNoJump
+		h.holds = seed%3 == 0 // so that the level rises among the faults, when each has been started again
 		w.hosts = append(w.hosts, h)
 	}
 	t.Cleanup(func() {
@@ -835,8 +841,13 @@ func (h *host) start() {
 	h.w.note("%s starts", h.name)
 	dead := make(chan struct{})
 	h.unplug = sync.OnceFunc(func() { close(dead) })
+	var level uint64
+	if h.holds {
+		level, h.holds = firstLevel, false
+	}
 	n, err := Start(dir, Config{
-		Name: h.name, Address: h.address, Timing: Normal, MinimumNodes: 3, Join: list,
+		FormatLevel: level,
+		Name:        h.name, Address: h.address, Timing: Normal, MinimumNodes: 3, Join: list,
 		Listener: h.w.net.listen(h.address), Key: testKey, Logger: slog.New(slog.DiscardHandler),
 		now: h.clocks.read, bootID: "one boot", dial: h.w.net.dialer(h.address),
 		alter: func(s *State, e Entry) Entry { return mutated(h.w.mutate, s, e) },

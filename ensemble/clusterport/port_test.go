@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -73,6 +74,23 @@ func TestJoinNeedsNoCluster(t *testing.T) {
 			b := start(t, "b").is(func(h *Hello) { h.Cluster = clusters[1] })
 			wantEcho(t, a.to(b, Join))
 		})
+	}
+}
+
+// TestJoinFromANewerFormat: a node asks another one to be let in, though it writes more,
+// alone, than that one reads. The other way round it would not understand what it is sent.
+func TestJoinFromANewerFormat(t *testing.T) {
+	newer, older := start(t, "newer"), start(t, "older")
+	older.is(func(h *Hello) { h.Cluster, h.Formats = "c2", Formats{1, 1, 1} })
+	wantEcho(t, newer.to(older, Join))
+	if _, _, err := older.Dial(t.Context(), Join, newer.addr, ""); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "install the same release on both") {
+		t.Errorf("the older one asks the newer one: %v", err)
+	}
+	older.is(func(h *Hello) { h.Cluster = "c1" })
+	for _, purpose := range []Purpose{Raft, Forward, Admin} {
+		if _, _, err := newer.Dial(t.Context(), purpose, older.addr, ""); !errors.Is(err, ErrFormat) {
+			t.Errorf("%s: %v", purpose, err)
+		}
 	}
 }
 
