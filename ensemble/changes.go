@@ -401,8 +401,8 @@ func (n *Node) upkeep(now reading) {
 	servers := n.servers()
 	c := nextChange(servers, nodes, n.away(now), n.cfg.Voters)
 	if c.text == "" {
-		// Nobody is added meanwhile who does not read it; nor by another raft leader, who
-		// has either this entry or a later one.
+		// Nobody is added meanwhile; nor by the next raft leader, unless this entry is lost or
+		// that one has applied it.
 		if next, _ := nextLevel(level, servers, nodes); next > level {
 			n.await(n.proposeAs(next, []Op{Raise{next}}))
 		}

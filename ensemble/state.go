@@ -11,9 +11,9 @@ import (
 // random and depends on no map's order, so that equal entries make equal
 // states, byte for byte, on every node.
 //
-// What Apply decides is part of the format: a node that is given the same entry by an
-// older program decides the same. Whoever has it decide otherwise raises the level
-// (level.go), and has it go by that: below the new level it decides as it ever did.
+// What Apply decides is part of the format: nodes of two versions of the program make the
+// same state of the same entry. Whoever has it decide otherwise adds a level (level.go) and
+// has it ask for that: below the new level it decides as it ever did.
 //
 // It is not safe for concurrent use.
 type State struct {
@@ -168,7 +168,8 @@ func (Raised) effect()  {}
 
 // Apply makes the entry at a log index take effect and appends what changed
 // to effects. Operations that come twice, out of turn or from a session that
-// is over are dropped (DESIGN.md, rules 1, 2 and 4). What it decides is part of the format.
+// is over are dropped (DESIGN.md, rules 1, 2 and 4). What it decides is part of the format:
+// see [State].
 func (s *State) Apply(index uint64, entry Entry, effects []Effect) []Effect {
 	s.index = index
 	at := entry.At.UnixMilli()

@@ -53,6 +53,7 @@ type runner struct {
 
 func (r runner) Run() int {
 	defer r.after()
+	defer removeOlder()
 	defer rows.print()
 	return r.TestingM.Run()
 }
@@ -246,6 +247,7 @@ type proc struct {
 	t    testing.TB
 	cmd  *exec.Cmd
 	conf string
+	exe  string // of the program; empty: this one
 	addr string
 	log  string // file with its stderr
 	gone chan struct{}
@@ -269,6 +271,12 @@ func start(t testing.TB, dir string, lines ...string) *proc {
 // launch starts a node and waits until its listener is bound.
 func launch(t testing.TB, dir string, lines ...string) *proc {
 	t.Helper()
+	return launchAs(t, "", dir, lines...)
+}
+
+// launchAs is launch with another program.
+func launchAs(t testing.TB, exe, dir string, lines ...string) *proc {
+	t.Helper()
 	conf := writeConf(t, dir, lines...)
 	log := filepath.Join(t.TempDir(), "log")
 	out, err := os.Create(log)
@@ -276,7 +284,10 @@ func launch(t testing.TB, dir string, lines ...string) *proc {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	return serveFile(t, conf, log, out)
+	return serveBy(t, conf, log, out, func(p *proc) *exec.Cmd {
+		p.exe = exe
+		return p.program("serve")
+	})
 }
 
 // writeConf writes the riak.conf of a node on a folder, and gives its name.
@@ -347,9 +358,12 @@ func serveBy(t testing.TB, conf, log string, stderr io.Writer, command func(p *p
 }
 
 func (p *proc) program(args ...string) *exec.Cmd {
-	exe, err := os.Executable()
-	if err != nil {
-		p.t.Fatal(err)
+	exe := p.exe
+	if exe == "" {
+		var err error
+		if exe, err = os.Executable(); err != nil {
+			p.t.Fatal(err)
+		}
 	}
 	cmd := exec.Command(exe, args...)
 	cmd.Env = append(os.Environ(), asProgram+"=1", "LEADER_LATCH_CONFIG="+p.conf)

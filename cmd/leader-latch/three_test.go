@@ -68,9 +68,12 @@ func newMember(t testing.TB, lines ...string) *member {
 }
 
 // run starts the node's process.
-func (m *member) run() *member {
+func (m *member) run() *member { return m.runAs("") }
+
+// runAs starts it with another program.
+func (m *member) runAs(exe string) *member {
 	m.t.Helper()
-	m.proc = launch(m.t, m.dir, m.lines...)
+	m.proc = launchAs(m.t, exe, m.dir, m.lines...)
 	return m
 }
 
