@@ -563,34 +563,6 @@ func TestDocumentedSessionWithRealClients(t *testing.T) {
 	}
 }
 
-// The shell client of the README: stdin is held open, so that the membership lasts.
-func TestShellClient(t *testing.T) {
-	nc := realClient(t, "nc")
-	t.Parallel()
-	p := start(t, t.TempDir())
-	host, port, _ := net.SplitHostPort(p.addr)
-	cmd := exec.Command("sh", "-c", fmt.Sprintf("{ echo JOIN g me; exec sleep 60; } | exec %s %s %s", nc, host, port))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		cmd.Wait()
-	})
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if line != "LEADER me\n" {
-		t.Fatalf("read %q, %v", line, err)
-	}
-	second := p.join("g", "second", "me")
-	syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-	second.want("LEADER second")
-}
-
 // DESIGN.md: a process that is paused beyond its deadline is killed by
 // the kernel's timer, and its clients learn of it although it cannot run.
 func TestAPausedProcessIsKilled(t *testing.T) {

@@ -1,31 +1,58 @@
 package main
 
 import (
-	"bytes"
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
 	"leaderlatch/riakconf"
 )
 
-var update = flag.Bool("update", false, "write the tables that are made from the code into README.md")
+var update = flag.Bool("update", false, "write the tables that tests make into README.md")
 
-// The README's table of settings is the schema's.
-func TestREADMEHasTheSettings(t *testing.T) {
-	const name = "../../README.md"
-	readme, err := os.ReadFile(name)
+const readme = "../../README.md"
+
+func readREADME(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(readme)
 	if err != nil {
 		t.Fatal(err)
 	}
-	const begin, end = "-update -->\n", "<!-- end of keys -->"
-	before, rest, ok1 := strings.Cut(string(readme), begin)
-	_, after, ok2 := strings.Cut(rest, end)
-	if !ok1 || !ok2 {
-		t.Fatal("README.md has lost the marks around the table")
+	return string(text)
+}
+
+// tableOfREADME gives the table between README.md's marks of this name, with what is
+// before and after it.
+func tableOfREADME(t *testing.T, name string) (before, table, after string) {
+	t.Helper()
+	marks := regexp.MustCompile(`(?s)<!-- ` + name + `: [^\n]* -->\n(.*)<!-- end of ` + name + ` -->`)
+	text := readREADME(t)
+	at := marks.FindStringSubmatchIndex(text)
+	if at == nil {
+		t.Fatalf("README.md has lost the marks around the table of %s", name)
 	}
+	return text[:at[2]], text[at[2]:at[3]], text[at[3]:]
+}
+
+// wantTable expects that README.md has this table, or has it written there.
+func wantTable(t *testing.T, name, want string) {
+	t.Helper()
+	before, table, after := tableOfREADME(t, name)
+	switch {
+	case *update:
+		if err := os.WriteFile(readme, []byte(before+want+after), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	case table != want:
+		t.Errorf("the table of %s in README.md is not what it should be; run the command above it. It should be\n%s", name, want)
+	}
+}
+
+// The README's table of settings is the schema's.
+func TestREADMEHasTheSettings(t *testing.T) {
 	var table strings.Builder
 	table.WriteString("| key | value | default | meaning |\n|---|---|---|---|\n")
 	for _, k := range riakconf.Keys() {
@@ -38,14 +65,5 @@ func TestREADMEHasTheSettings(t *testing.T) {
 		}
 		fmt.Fprintf(&table, "| `%s` | %s | %s | %s |\n", k.Name, k.Type, def, k.Help)
 	}
-	want := []byte(before + begin + table.String() + end + after)
-	if *update {
-		if err := os.WriteFile(name, want, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if !bytes.Equal(readme, want) {
-		t.Error("the table of settings is not the schema's; run go test ./cmd/leader-latch -run README -update")
-	}
+	wantTable(t, "keys", table.String())
 }

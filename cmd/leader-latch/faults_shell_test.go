@@ -1,0 +1,42 @@
+//go:build faults
+
+package main
+
+import (
+	"testing"
+	"time"
+)
+
+// When the host of its node vanishes, a client in shell knows after as long as README.md
+// says, and the next one leads; when the host is back it joins again.
+func TestFaultTheHostOfAShellClientsNodeVanishes(t *testing.T) {
+	forms := shellForms(t)
+	t.Parallel()
+	s := newSite(t, 1, false)
+	away := s.network.hosts[3]
+	var ones, twos []*script
+	for i, f := range forms {
+		group := unique("shell")
+		ones = append(ones, f.script(t, s.all[0].addr, group, "one"))
+		twos = append(twos, f.script(t, s.all[1].addr, group, "two"))
+		away.do(func() { ones[i].start() })
+		ones[i].want("I lead")
+		away.do(func() { twos[i].start() })
+		twos[i].want("one leads")
+	}
+	vanished := time.Now()
+	heal := s.cut(both(s.hosts[:1], s.network.hosts))
+	for i, f := range forms {
+		what := f.name + ", its node's host vanished"
+		knows, next := ones[i].want("I do not lead"), twos[i].want("I lead")
+		took(t, what+": its client in shell knew", knows.Sub(vanished), f.silence)
+		took(t, what+": the next client in shell led", next.Sub(vanished), replaced(clusterTiming))
+		if f.silence < clusterTiming.Expiry-clusterTiming.Renew && knows.After(next) {
+			t.Errorf("%s: the client knew only %v after the next one led", what, knows.Sub(next))
+		}
+	}
+	heal()
+	for _, one := range ones {
+		one.want("two leads")
+	}
+}
