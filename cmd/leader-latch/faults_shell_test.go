@@ -3,6 +3,7 @@
 package main
 
 import (
+	"sync"
 	"testing"
 	"time"
 )
@@ -39,4 +40,17 @@ func TestFaultTheHostOfAShellClientsNodeVanishes(t *testing.T) {
 	for _, one := range ones {
 		one.want("two leads")
 	}
+}
+
+func TestFaultREADMESaysWhichTalkersMissAVanishedHost(t *testing.T) {
+	wantTalkers(t)
+	t.Parallel()
+	nw := newNetwork(t, 2)
+	m := onHosts(nw.hosts[:1], clusterTiming.Name, "leader_latch.minimum_nodes = 1")[0]
+	nw.hosts[0].do(func() { m.run() })
+	m.ready()
+	var once sync.Once
+	vanish := func(*talk) { once.Do(func() { nw.cut(both(nw.hosts[:1], nw.hosts)) }) }
+	wantColumns(t, 15*time.Second, func(s *script) { nw.hosts[1].do(func() { s.start() }) },
+		misfortune{"node's host vanished", m.proc, ":", vanish, (*talk).loopEnded})
 }
