@@ -17,6 +17,11 @@ type View struct {
 	Told          []Told        // in the order of reading
 	End           time.Duration // when the client closed the connection, or knew that it had ended; 0: it is open
 	Trouble       []Trouble
+
+	// Promises make the client a bounded one. It takes itself for the leader within
+	// these by its clock, whatever it reads or does not read meanwhile, and never else.
+	Promises []Promise
+	Stopped  time.Duration // when it stopped leading, before it closed its own side; 0: it did not
 }
 
 // Told is a line LEADER with a fencing token, from the moment in which the client
@@ -25,6 +30,12 @@ type Told struct {
 	At     time.Duration
 	Leader string
 	Token  uint64
+}
+
+// Promise is a time in which a client may lead, from From until just before To.
+type Promise struct {
+	From, To time.Duration
+	Token    uint64 // of the leadership
 }
 
 // Trouble is a time in which what a client knows may be older than what the
@@ -57,6 +68,7 @@ type Verdict struct {
 	Leaderships int // intervals in which a client took itself for the leader
 	Violations  []string
 	Excused     map[string][]time.Duration // by kind of trouble: how long two of a group took themselves for the leader
+	Overlap     time.Duration              // how long at most two of a group took themselves for the leader, and nothing excuses it
 }
 
 // interval is a time in which a client takes itself for the leader.
@@ -73,7 +85,8 @@ func (i interval) String() string {
 // Check holds the views of all clients, in any order, against what is promised:
 //
 //   - no two clients of a group take themselves for its leader at the same time, but
-//     for those whose trouble covers it;
+//     for those whose trouble covers it; no trouble excuses a bounded client, as its
+//     clock tells it all that it has to know;
 //   - a token has one leader, and tokens rise on every connection, so that all
 //     members see leaders in one order, and miss some at most;
 //   - tokens of a group rise from one leader to the next.
@@ -116,24 +129,53 @@ func (v *Verdict) order(group string, views []*View) {
 // leaderships gives the intervals of a group by their beginnings.
 func leaderships(views []*View) (all []interval) {
 	for _, view := range views {
-		end := view.End
-		if end == 0 {
-			end = math.MaxInt64
-		}
-		for i, t := range view.Told {
-			to := end
-			if i+1 < len(view.Told) {
-				to = view.Told[i+1].At
-			}
-			if t.Leader == view.Client && t.At < to { // else it had read on before it believed
-				all = append(all, interval{view, t.At, to, t.Token})
-			}
+		if len(view.Promises) > 0 {
+			all = append(all, view.byPromises()...)
+		} else {
+			all = append(all, view.byReading()...)
 		}
 	}
 	slices.SortFunc(all, func(a, b interval) int {
 		return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.token, b.token))
 	})
 	return all
+}
+
+// byReading gives the intervals of a client that goes by what it has read.
+func (view *View) byReading() (all []interval) {
+	end := orNever(view.End)
+	for i, t := range view.Told {
+		to := end
+		if i+1 < len(view.Told) {
+			to = view.Told[i+1].At
+		}
+		if t.Leader == view.Client && t.At < to { // else it had read on before it believed
+			all = append(all, interval{view, t.At, to, t.Token})
+		}
+	}
+	return all
+}
+
+// byPromises gives the intervals of a bounded client: what its promises cover together.
+func (view *View) byPromises() (all []interval) {
+	end := orNever(view.Stopped)
+	for _, p := range slices.SortedFunc(slices.Values(view.Promises), func(a, b Promise) int { return cmp.Compare(a.From, b.From) }) {
+		to := min(p.To, end)
+		if i := len(all) - 1; i >= 0 && p.Token == all[i].token && p.From <= all[i].to {
+			all[i].to = max(all[i].to, to)
+		} else if p.From < to {
+			all = append(all, interval{view, p.From, to, p.Token})
+		}
+	}
+	return all
+}
+
+// orNever takes a time that is not known for one that does not come.
+func orNever(t time.Duration) time.Duration {
+	if t == 0 {
+		return math.MaxInt64
+	}
+	return t
 }
 
 func (v *Verdict) overlaps(group string, all []interval) {
@@ -145,7 +187,7 @@ func (v *Verdict) overlaps(group string, all []interval) {
 		for _, o := range open {
 			v.overlap(group, o, i)
 		}
-		if i.token > newest.token {
+		if i.token > newest.token || i.token == newest.token && i.View == newest.View {
 			newest = i
 		} else if _, ok := i.excuse(i.from, i.from); !ok {
 			v.violation(group, "%v, after %v", i, newest)
@@ -166,6 +208,7 @@ func (v *Verdict) overlap(group string, a, b interval) {
 	}
 	kind, ok := a.excuse(from, to)
 	if !ok {
+		v.Overlap = max(v.Overlap, to-from)
 		v.violation(group, "two leaders for %v: %v; %v; trouble of the first: %v", to-from, a, b, a.Trouble)
 		return
 	}
@@ -174,6 +217,9 @@ func (v *Verdict) overlap(group string, a, b interval) {
 
 // excuse gives the kind of trouble that covers a time.
 func (view *View) excuse(from, to time.Duration) (kind string, ok bool) {
+	if len(view.Promises) > 0 {
+		return "", false
+	}
 	if i := slices.IndexFunc(view.Trouble, func(t Trouble) bool { return t.covers(from, to) }); i >= 0 {
 		return view.Trouble[i].Kind, true
 	}

@@ -1,6 +1,7 @@
 package latchtest
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +34,19 @@ func (v *View) cut(from, over int) *View {
 		t.To = t.Over + 9*s
 	}
 	v.Trouble = append(v.Trouble, t)
+	return v
+}
+
+// promised adds a promise from one second to another, of the leadership that was told last.
+func (v *View) promised(from, to int) *View {
+	v.Promises = append(v.Promises, Promise{time.Duration(from) * time.Second, time.Duration(to) * time.Second, v.Told[len(v.Told)-1].Token})
+	return v
+}
+
+// stopped notes that the client stopped leading, and then closed its own side.
+func (v *View) stopped(second int) *View {
+	v.Stopped = time.Duration(second) * time.Second
+	v.End = v.Stopped
 	return v
 }
 
@@ -75,6 +89,17 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 		{"cut off, and again after a while", []*View{view("a", 22, at(1, "a", 1)).cut(4, 5).cut(13, 14), view("b", 30, at(5, "b", 2))}, "two leaders for 17s"},
 		{"cut off again, and heard of too late", []*View{view("a", 22, at(1, "a", 1)).cut(4, 8).cut(9, 12), view("b", 30, at(5, "b", 2))}, "two leaders for 17s"},
 		{"paused until it knew", []*View{view("a", 8, at(1, "a", 1)).with("paused", 5, 8, 0), view("b", 9, at(5, "b", 2))}, ""},
+		{"promised, and over in time", []*View{view("a", 0, at(1, "a", 1)).promised(2, 4).promised(3, 5), view("b", 9, at(5, "b", 2))}, ""},
+		{"promised beyond the end of the connection", []*View{view("a", 4, at(1, "a", 1)).promised(2, 6), view("b", 9, at(5, "b", 2))}, "two leaders for 1s"},
+		{"promised, and told otherwise", []*View{view("a", 0, at(1, "a", 1), at(4, "b", 2)).promised(2, 6), view("b", 9, at(5, "b", 2))}, "two leaders for 1s"},
+		{"promised, and cut off", []*View{view("a", 0, at(1, "a", 1)).promised(2, 6).with("cut", 2, 8, 9).cut(2, 3), view("b", 9, at(5, "b", 2))}, "two leaders for 1s"},
+		{"promised, behind one who is cut off", []*View{view("a", 6, at(1, "a", 1)).with("cut", 2, 8, 9), view("b", 9, at(4, "b", 2)).promised(5, 8)}, ""},
+		{"promised, behind one who is not", []*View{view("a", 6, at(1, "a", 1)), view("b", 9, at(4, "b", 2)).promised(5, 8)}, "two leaders for 1s"},
+		{"two who were promised", []*View{view("a", 0, at(1, "a", 1)).promised(2, 6), view("b", 9, at(3, "b", 2)).promised(4, 8)}, "two leaders for 2s"},
+		{"in the gap between two promises", []*View{view("a", 0, at(1, "a", 1)).promised(2, 3).promised(7, 8), view("b", 6, at(4, "b", 2))}, "with token 1 from 7s to 8s, after b"},
+		{"promised again after a gap", []*View{view("a", 0, at(1, "a", 1)).promised(2, 3).promised(4, 5)}, ""},
+		{"promised, and stopped before", []*View{view("a", 0, at(1, "a", 1)).promised(2, 6).stopped(4), view("b", 9, at(4, "b", 2))}, ""},
+		{"promised, and stopped too late", []*View{view("a", 0, at(1, "a", 1)).promised(2, 6).stopped(5), view("b", 9, at(4, "b", 2))}, "two leaders for 1s"},
 		{"wrong after the pause", []*View{view("a", 9, at(1, "a", 1)).with("paused", 5, 8, 0), view("b", 9, at(5, "b", 2))}, "two leaders for 4s"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -100,6 +125,47 @@ func TestCheckCounts(t *testing.T) {
 		len(v.Excused["cut"]) != 1 || v.Excused["cut"][0] != time.Second ||
 		len(v.Excused["paused"]) != 1 || v.Excused["paused"][0] != time.Second {
 		t.Errorf("%+v", v)
+	}
+}
+
+// The longest time is given in which there were two leaders, but for what is excused.
+func TestCheckMeasuresTheOverlap(t *testing.T) {
+	v := Check([]*View{
+		view("a", 9, at(1, "a", 1)).promised(2, 4).promised(3, 7),
+		view("b", 20, at(5, "b", 2)).with("cut", 6, 20, 9),
+		view("c", 20, at(12, "c", 3)),
+	})
+	if v.Overlap != 2*time.Second || v.Leaderships != 3 {
+		t.Errorf("%+v", v)
+	}
+}
+
+// An ALREADY_JOINED promises the window from before its own JOIN was sent, to a client
+// that has read that it leads, and from then on.
+func TestWitness(t *testing.T) {
+	w := &Witness{View: View{Client: "a"}, Window: 10}
+	type event struct {
+		at   time.Duration
+		line string // empty: it asks
+	}
+	for _, e := range []event{
+		{1, ""}, {2, ""}, {3, ""}, {4, "LEADER x 5"}, {5, "ALREADY_JOINED g a"}, // who leads is another one
+		{6, "LEADER a 7"}, {8, "ALREADY_JOINED g a"}, // to the JOIN of 3
+		{9, ""}, {11, ""}, {20, "ALREADY_JOINED g a"}, {30, "ALREADY_JOINED g a"},
+	} {
+		if e.line == "" {
+			w.Asks(e.at)
+		} else if err := w.Reads(e.at, e.line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := []Promise{{6, 13, 7}, {9, 19, 7}, {11, 21, 7}}; !slices.Equal(w.Promises, want) || w.Promised() != 21 || !w.Knows("a") {
+		t.Errorf("%+v, want %v", w, want)
+	}
+	for _, line := range []string{"ALREADY_JOINED g a", "LEADER a", "LEADER a x", "JOIN_FAILED SERVICE_UNAVAILABLE", "ERROR 1 2"} {
+		if err := w.Reads(40, line); err == nil {
+			t.Errorf("%q was taken", line)
+		}
 	}
 }
 
