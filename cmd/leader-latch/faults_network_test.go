@@ -53,10 +53,23 @@ type host struct {
 	ns   *os.File
 	disk string // where it is mounted, if it has one of its own
 
-	deafTo map[*host]int // how many faults drop what comes from it
+	blocks map[block]int // how many faults ask for each
 	loses  int           // percent of all packets that arrive
 	slowed int           // how many faults put it behind a thin line
 }
+
+// block is what a host does with all packets that come from another one.
+type block struct {
+	from    *host
+	verdict string
+}
+
+// The verdicts, as nftables has them. A reset ends the connection for the one who has
+// sent the packet, in the name of the one who does not get it.
+const (
+	dropped = "drop"
+	reset   = "meta l4proto tcp reject with tcp reset"
+)
 
 // The time after which a client of ours gives its node up, as PROTOCOL.md advises,
 // and what is granted to the kernel's timers and ours beyond it.
@@ -151,7 +164,7 @@ func newNetwork(t testing.TB, n int) *network {
 	nw.must(strings.Join(commands, "\n")+"\n", "ip", "-batch", "-")
 	nw.must("link add hub type bridge\nlink set hub up\n", "ip", "-n", hub, "-batch", "-")
 	for i := range n {
-		h := &host{network: nw, n: i, ip: fmt.Sprint("10.99.0.", i+1), deafTo: map[*host]int{}}
+		h := &host{network: nw, n: i, ip: fmt.Sprint("10.99.0.", i+1), blocks: map[block]int{}}
 		nw.hosts = append(nw.hosts, h)
 		ns := fmt.Sprint(nw.name, i)
 		nw.must(fmt.Sprintf("link add port%d type veth peer name eth0 netns %s\nlink set port%d master hub up\n", i, ns, i), "ip", "-n", hub, "-batch", "-")
@@ -313,7 +326,10 @@ func both(some, others []*host) (all []arrow) {
 }
 
 // cut drops all packets in these directions, until heal is called.
-func (nw *network) cut(arrows []arrow) (heal func()) {
+func (nw *network) cut(arrows []arrow) (heal func()) { return nw.block(dropped, arrows) }
+
+// block keeps all packets in these directions from arriving, until heal is called.
+func (nw *network) block(verdict string, arrows []arrow) (heal func()) {
 	links := map[link]bool{}
 	for _, a := range arrows {
 		links[newLink(a.from, a.to)] = true
@@ -324,7 +340,7 @@ func (nw *network) cut(arrows []arrow) (heal func()) {
 		defer nw.mu.Unlock()
 		changed := map[*host]bool{}
 		for _, a := range arrows {
-			a.to.deafTo[a.from] += by
+			a.to.blocks[block{a.from, verdict}] += by
 			changed[a.to] = true
 		}
 		for h := range changed {
@@ -389,9 +405,9 @@ func (nw *network) slow(hosts []*host) (heal func()) {
 func (h *host) apply() {
 	var rules strings.Builder
 	rules.WriteString("add table inet faults\ndelete table inet faults\ntable inet faults {\nchain in {\ntype filter hook input priority 0\niifname lo accept\n")
-	for from, n := range h.deafTo {
+	for b, n := range h.blocks {
 		if n > 0 {
-			fmt.Fprintf(&rules, "ip saddr %s drop\n", from.ip)
+			fmt.Fprintf(&rules, "ip saddr %s %s\n", b.from.ip, b.verdict)
 		}
 	}
 	if h.loses > 0 {

@@ -29,6 +29,11 @@ func took(t testing.TB, what string, d, bound time.Duration) {
 	if d > bound+margin {
 		t.Errorf("%s: %v, want %v", what, d, bound)
 	}
+	note(what, d, bound)
+}
+
+// note puts a time that something took, or lasted, into the table.
+func note(what string, d, bound time.Duration) {
 	rows.mu.Lock()
 	defer rows.mu.Unlock()
 	rows.times[what] = append(rows.times[what], d)
