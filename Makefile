@@ -54,9 +54,12 @@ CORPUS ?= testdata/riakconf/real
 corpus: ## read every riak.conf of a folder, CORPUS=..., beside its expected outcome
 	CORPUS=$(abspath $(CORPUS)) go test -count=1 -run 'Real|EffectiveValues' -v ./riakconf | grep -E '^(---|ok|FAIL|PASS| +[a-z_]+\.go)'
 
-BENCH ?= .
-bench: ## the table of README, Speed, measured on this machine in 10 minutes; BENCH=storm one of its parts, BENCH_FLAGS=-short a trial
-	@go test -C cmd/leader-latch -tags bench -count=1 -timeout 1h -run '^TestMeasure$$/$(BENCH)' $(BENCH_FLAGS)
+BENCH ?=
+BESIDE ?=
+bench: ## the table of README, Speed, measured on this machine in 10 minutes; BENCH=storm one of its parts, BENCH_FLAGS=-short a trial; BESIDE=<commit or binary>: not worse than that one?
+	@go test -C cmd/leader-latch -tags bench -count=1 -timeout 6h $(if $(BESIDE),\
+	  -run '^TestBeside$$' -beside='$(or $(abspath $(wildcard $(BESIDE))),$(BESIDE))' -rows='$(BENCH)',\
+	  -run '^TestMeasure$$/$(BENCH)') $(BENCH_FLAGS)
 
 BENCHTIME ?= 1s
 microbench: ## the benchmarks of the packages, with allocations, each for BENCHTIME (1s)

@@ -57,32 +57,47 @@ var buildOlder = sync.OnceValues(func() (exe string, err error) {
 	if olderFolder, err = os.MkdirTemp("", "leader-latch-older"); err != nil {
 		return "", err
 	}
-	run := func(dir, name string, args ...string) ([]byte, error) {
-		cmd := exec.Command(name, args...)
-		cmd.Dir = dir
-		var stderr bytes.Buffer
-		cmd.Stderr = &stderr
-		out, err := cmd.Output()
-		if err != nil {
-			err = fmt.Errorf("the program as it was cannot be built: %s: %w: %s", name, err, stderr.Bytes())
-		}
-		return out, err
+	if exe, err = buildCommit(olderCommit, olderFolder); err != nil {
+		err = fmt.Errorf("the program as it was cannot be built: %w", err)
 	}
-	root, err := run("", "git", "-c", "safe.directory=*", "rev-parse", "--show-toplevel")
+	return exe, err
+})
+
+// buildCommit builds the program of a commit in a folder.
+func buildCommit(commit, folder string) (exe string, err error) {
+	root, err := outputOf("", "git", "-c", "safe.directory=*", "rev-parse", "--show-toplevel")
 	if err != nil {
 		return "", err
 	}
-	archive := filepath.Join(olderFolder, "source.tar")
-	if _, err := run(strings.TrimSpace(string(root)), "git", "-c", "safe.directory=*", "archive", "-o", archive, olderCommit); err != nil {
+	archive := filepath.Join(folder, "source.tar")
+	if _, err := outputOf(strings.TrimSpace(root), "git", "-c", "safe.directory=*", "archive", "-o", archive, commit); err != nil {
 		return "", err
 	}
-	if _, err := run(olderFolder, "tar", "-xf", archive); err != nil {
+	if _, err := outputOf(folder, "tar", "-xf", archive); err != nil {
 		return "", err
 	}
-	exe = filepath.Join(olderFolder, "older")
-	_, err = run(olderFolder, "go", "build", "-buildvcs=false", "-o", exe, "./cmd/leader-latch")
-	return exe, err
-})
+	exe = filepath.Join(folder, "older")
+	return exe, buildSource(folder, exe)
+}
+
+// buildSource builds the program of a source folder.
+func buildSource(folder, exe string) error {
+	_, err := outputOf(folder, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", exe, "./cmd/leader-latch")
+	return err
+}
+
+// outputOf runs a command in a folder, and gives what it prints.
+func outputOf(dir, name string, args ...string) (string, error) {
+	cmd := exec.Command(name, args...)
+	cmd.Dir = dir
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		err = fmt.Errorf("%s: %w: %s", name, err, stderr.Bytes())
+	}
+	return string(out), err
+}
 
 // format is what node.json says that is in the node's folder.
 func (m *member) format() (level int) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -321,10 +322,11 @@ func measureThroughput(t *testing.T) {
 	}
 }
 
-func measureClientKilled(t *testing.T) {
-	all := timed(t, 3, "normal")
-	var l latencies
-	for range fewer(30) {
+// killLeaders is the time from the kill -9 of a leader's process until the next one is
+// told, n times.
+func killLeaders(t *testing.T, all []*member, n int) (l latencies) {
+	t.Helper()
+	for range n {
 		group := unique("killed")
 		p := startOutsider(t, "lead", all[0].addr, group)
 		b, err := call(all[1].addr, "b")
@@ -344,7 +346,11 @@ func measureClientKilled(t *testing.T) {
 		l = append(l, time.Since(began))
 		b.Close()
 	}
-	row("kill -9 of the leader's process, next told", "%v", l)
+	return l
+}
+
+func measureClientKilled(t *testing.T) {
+	row("kill -9 of the leader's process, next told", "%v", killLeaders(t, timed(t, 3, "normal"), fewer(30)))
 }
 
 func measureFanOut(t *testing.T) {
@@ -422,22 +428,28 @@ func measureMemory(t *testing.T) {
 	}
 	idle("no members")
 	before := rssOf(all)
-	clients := make([]*caller, n)
 	began := time.Now()
-	if err := inParallel(n, 32, func(i int) (err error) {
-		if clients[i], err = call(all[i%3].addr, fmt.Sprint("c", i)); err == nil {
-			_, err = clients[i].join(fmt.Sprint("pair-", i/2))
-		}
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
+	joinInPairs(t, all, n)
 	row(fmt.Sprintf("%d members in pairs joined, 32 at a time", n), "%.2f s%s", time.Since(began).Seconds(), limited)
 	idle(fmt.Sprint(n, " members"))
 	after := rssOf(all)
 	row("RSS of 3 servers", "%.1f MiB; %.1f MiB with %d members: %.2f KiB for each", mib(before), mib(after), n, float64(after-before)/1024/float64(n))
-	for _, c := range clients {
-		c.Close()
+}
+
+// joinInPairs has n clients join groups of two, spread over the nodes, and stay to the end
+// of the test.
+func joinInPairs(t *testing.T, all []*member, n int) {
+	t.Helper()
+	if err := inParallel(n, 32, func(i int) error {
+		c, err := call(all[i%len(all)].addr, fmt.Sprint("c", i))
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { c.Close() })
+		_, err = c.join(fmt.Sprint("pair-", i/2))
+		return err
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -587,5 +599,63 @@ func measureMillion(t *testing.T) {
 		for _, r := range goBenchmark(t, "leaderlatch/ensemble", of[0], "-benchtime", of[1]) {
 			row("state of members in one process, "+r.name, "%v", r)
 		}
+	}
+}
+
+// usedNode prepares one node on a folder that has been used. What it gives ends the node
+// by that signal, starts it, and tells after how long a JOIN was answered.
+func usedNode(t *testing.T, exe string, end syscall.Signal) (restart func() time.Duration) {
+	t.Helper()
+	m := newMember(t, "leader_latch.minimum_nodes = 1", "leader_latch.timing = normal")
+	m.runAs(exe)
+	m.ready()
+	addr := m.addr
+	if err := inParallel(fewer(5000), 64, func(int) error {
+		c, err := elected(addr)
+		if err == nil {
+			err = c.Close()
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return func() time.Duration {
+		t.Helper()
+		m.signal(end)
+		<-m.gone
+		answered := make(chan time.Duration, 1)
+		began := time.Now()
+		go func() {
+			defer close(answered)
+			for time.Since(began) < patience {
+				c, err := elected(addr)
+				if err == nil {
+					answered <- time.Since(began)
+					c.Close()
+					return
+				}
+				time.Sleep(time.Millisecond) // it does not listen yet, or refuses
+			}
+		}()
+		m.runAs(exe)
+		took, ok := <-answered
+		if !ok {
+			t.Fatalf("no JOIN is answered after %v", patience)
+		}
+		return took
+	}
+}
+
+func measureStart(t *testing.T) {
+	for _, end := range []struct {
+		how    string
+		signal syscall.Signal
+	}{{"SIGTERM", syscall.SIGTERM}, {"kill -9", syscall.SIGKILL}} {
+		restart := usedNode(t, "", end.signal)
+		var l latencies
+		for range fewer(30) {
+			l = append(l, restart())
+		}
+		row("one node started after "+end.how+", JOIN answered", "%v", l)
 	}
 }

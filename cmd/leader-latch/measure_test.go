@@ -28,7 +28,10 @@ import (
 // README, Speed, says what the rows mean.
 func TestMeasure(t *testing.T) {
 	began := time.Now()
-	printHeader(t)
+	row("what", "measured")
+	row("---", "---")
+	row("commit, Go", "%s, %s", describe("--dirty"), runtime.Version())
+	printMachine(t)
 	for _, s := range []struct {
 		name    string
 		measure func(t *testing.T)
@@ -44,6 +47,7 @@ func TestMeasure(t *testing.T) {
 		{"nodes", measureMoreNodes},
 		{"disk", measureSlowDisk},
 		{"million", measureMillion},
+		{"start", measureStart},
 	} {
 		t.Run(s.name, s.measure)
 	}
@@ -56,24 +60,27 @@ func row(what, format string, args ...any) {
 	fmt.Printf("| %s | %s |\n", what, fmt.Sprintf(format, args...))
 }
 
-// printHeader prints what the figures depend on, and the head of the table.
-func printHeader(t *testing.T) {
+// printMachine prints what the figures depend on.
+func printMachine(t *testing.T) {
 	var uname unix.Utsname
 	if err := unix.Uname(&uname); err != nil {
 		t.Fatal(err)
 	}
-	commit, err := exec.Command("git", "describe", "--tags", "--always", "--dirty", "--abbrev=12").Output()
-	if err != nil {
-		commit = []byte("unknown")
-	}
-	row("what", "measured")
-	row("---", "---")
-	row("commit, Go", "%s, %s", strings.TrimSpace(string(commit)), runtime.Version())
 	row("machine", "%d cores of %s, %s of memory, Linux %s", runtime.NumCPU(), procField("/proc/cpuinfo", "model name"),
 		procField("/proc/meminfo", "MemTotal"), unix.ByteSliceToString(uname.Release[:]))
 	row("load before (1, 5, 15 minutes)", "%s", loadAverages(t))
 	row("open files allowed to each process", "%d", openFiles())
 	row("one flush: 4 KiB appended, fdatasync", "%v", flushes(t, fewer(4000)))
+}
+
+// describe gives the name of what is checked out, or of a commit.
+func describe(what string) string {
+	args := []string{"describe", "--tags", "--always", "--abbrev=12", what}
+	name, err := exec.Command("git", args...).Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(name))
 }
 
 func loadAverages(t *testing.T) string {
@@ -132,13 +139,10 @@ func ms(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d.Microseco
 // spread is a figure that was measured several times.
 type spread []float64
 
-func (s spread) median() float64 {
-	slices.Sort(s)
-	return s[len(s)/2]
-}
+func (s spread) median() float64 { return median(s) }
 
 func (s spread) String() string {
-	return fmt.Sprintf("%.0f (%.0f to %.0f)", s.median(), s[0], s[len(s)-1])
+	return fmt.Sprintf("%.0f (%.0f to %.0f)", s.median(), slices.Min(s), slices.Max(s))
 }
 
 func flushes(t *testing.T, n int) (l latencies) {

@@ -100,9 +100,15 @@ func (m *member) cluster() (c ensemble.Cluster) {
 // cluster starts n nodes that find each other, and waits until all vote.
 func cluster(t testing.TB, n int, lines ...string) []*member {
 	t.Helper()
+	return clusterAs(t, "", n, lines...)
+}
+
+// clusterAs is cluster with another program.
+func clusterAs(t testing.TB, exe string, n int, lines ...string) []*member {
+	t.Helper()
 	all := founders(t, n, lines...)
 	for _, m := range all {
-		m.run()
+		m.runAs(exe)
 	}
 	wantWhole(all)
 	return all
