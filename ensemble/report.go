@@ -59,14 +59,15 @@ func (n *Node) Status(ctx context.Context) *status.Report {
 type ClusterMember struct {
 	Name       string `json:"node"`
 	ID         string `json:"id"`
-	Address    string `json:"address"`     // of its cluster port
-	Up         bool   `json:"up"`          // it answers
-	Session    bool   `json:"session"`     // it may have members: it opened a session that has not ended
-	Voter      bool   `json:"voter"`       // its vote counts towards the majority
-	RaftLeader bool   `json:"raft_leader"` // a majority follows it
-	Timing     string `json:"timing"`      // empty: not known
-	Reads      uint64 `json:"reads_level"` // the newest level of formats that it reads and allows, as it announced with its last session; 0: it had none
-	Version    string `json:"version"`     // of its program; empty: not known, as of one that is down, or of the first version
+	Address    string `json:"address"`      // of its cluster port
+	Up         bool   `json:"up"`           // it answers
+	Session    bool   `json:"session"`      // it may have members: it opened a session that has not ended
+	Voter      bool   `json:"voter"`        // its vote counts towards the majority
+	RaftLeader bool   `json:"raft_leader"`  // a majority follows it
+	Timing     string `json:"timing"`       // empty: not known
+	Reads      uint64 `json:"reads_level"`  // the newest level of formats that it reads; 0: not known
+	Allows     uint64 `json:"allows_level"` // up to which it lets the cluster rise, as it announced with its last session; 0: it had none
+	Version    string `json:"version"`      // of its program; empty: not known, as of one that is down, or of the first version
 }
 
 // Cluster is the cluster as a node sees it.
@@ -92,11 +93,11 @@ func (n *Node) Cluster(ctx context.Context) Cluster {
 	leader, _ := quorum(servers, views)
 	id := n.dir.id()
 	c := Cluster{ID: id.Cluster, Joining: placeOf(id.Join).Name, Active: n.active.Load(), Majority: leader != "", Members: []ClusterMember{}}
-	sessions, reads := map[NodeID]bool{}, map[NodeID]uint64{}
+	sessions, allows := map[NodeID]bool{}, map[NodeID]uint64{}
 	c.Newest, c.Holding = NewestLevel, []string{}
 	n.fsm.read(func(s *State) {
 		for id, node := range s.nodes {
-			sessions[id], reads[id] = node.session != nil, node.reads
+			sessions[id], allows[id] = node.session != nil, node.reads
 		}
 		c.Level = s.level
 		_, holding := nextLevel(s.level, servers, knownNodes(s))
@@ -109,7 +110,7 @@ func (n *Node) Cluster(ctx context.Context) Cluster {
 		v, up := views[s.id]
 		c.Members = append(c.Members, ClusterMember{
 			Name: s.name, ID: string(s.id), Address: s.address, Up: up, Session: sessions[s.id],
-			Voter: s.voter, RaftLeader: s.id == leader, Timing: v.Timing, Reads: reads[s.id], Version: v.Version,
+			Voter: s.voter, RaftLeader: s.id == leader, Timing: v.Timing, Reads: max(v.Reads, allows[s.id]), Allows: allows[s.id], Version: v.Version,
 		})
 	}
 	slices.SortFunc(c.Members, func(a, b ClusterMember) int { return cmp.Compare(a.Name, b.Name) })

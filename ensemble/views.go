@@ -23,6 +23,7 @@ type view struct {
 	Members []NodeID `json:"members"` // in order
 	Timing  string   `json:"timing"`
 	Version string   `json:"version,omitempty"` // of its program; the first ones did not say
+	Reads   uint64   `json:"reads,omitempty"`   // the newest level that its program reads; likewise
 }
 
 // viewTime bounds the wait for the views of others. Who lives answers sooner.
@@ -32,7 +33,7 @@ func (n *Node) view() view {
 	_, leader := n.raft.LeaderWithID()
 	v := view{
 		Name: n.cfg.Name, State: n.raftState(leader), Term: n.raft.CurrentTerm(), Leader: NodeID(leader),
-		Serving: n.serving(), Timing: n.cfg.Timing.Name, Version: n.cfg.Version,
+		Serving: n.serving(), Timing: n.cfg.Timing.Name, Version: n.cfg.Version, Reads: NewestLevel,
 	}
 	for _, s := range n.servers() {
 		v.Members = append(v.Members, s.id)

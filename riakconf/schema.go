@@ -194,7 +194,7 @@ var schema = []Key{
 		Help:  "how many nodes vote; further ones follow",
 		field: func(c *Config) any { return &c.Voters }},
 	{Name: keyFormatLevel, Type: integer(1, math.MaxInt32), Note: "none",
-		Help:  "the level above which what nodes write does not rise as long as this node has it, so that all can go back to a version of that level",
+		Help:  "the formats that the cluster writes do not rise above this level while this node is a member and has it set, so that nodes can go back to a version of that level; does not lower it",
 		field: func(c *Config) any { return &c.FormatLevel }},
 	{Name: "leader_latch.dead_man_switch", Type: flagType, Default: "on",
 		Help:  "on: the kernel kills a process that is stopped or stalled for too long, so that its connections close",

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -196,7 +197,10 @@ func printCluster(w io.Writer, c ensemble.Cluster) error {
 			role = "raft leader"
 		}
 		reads, version := "--", "--"
-		if m.Reads > 0 {
+		switch {
+		case m.Allows > 0 && m.Allows < m.Reads:
+			reads = fmt.Sprintf("%d, held at %d", m.Reads, m.Allows)
+		case m.Reads > 0:
 			reads = strconv.FormatUint(m.Reads, 10)
 		}
 		if m.Up {
@@ -213,12 +217,34 @@ func printCluster(w io.Writer, c ensemble.Cluster) error {
 
 // formatsText says at which level the formats are, and what follows for going back.
 func formatsText(c ensemble.Cluster) string {
-	if c.Level >= c.Newest {
+	switch {
+	case c.Newest == 0:
+		return "This node runs an older version, which does not say at which level the formats are."
+	case c.Level >= c.Newest:
 		return fmt.Sprintf("The formats have level %d, the newest: no node can go back to an older version.", c.Level)
 	}
 	text := fmt.Sprintf("The formats have level %d of %d: every node can still go back to a version that has level %d.", c.Level, c.Newest, c.Level)
-	if len(c.Holding) > 0 {
-		text += " " + fmt.Sprintf("That ends when all nodes are up, read level %d and allow it (leader_latch.format_level); not yet: %s.", c.Level+1, strings.Join(c.Holding, ", "))
+	var holding []string
+	for _, m := range c.Members {
+		if slices.Contains(c.Holding, m.Name) {
+			holding = append(holding, m.Name+" ("+holds(m, c.Level)+")")
+		}
+	}
+	if len(holding) > 0 {
+		text += fmt.Sprintf(" That ends when all nodes are up, read level %d and allow it; not yet: %s.", c.Level+1, strings.Join(holding, ", "))
 	}
 	return text
+}
+
+// holds is why the level does not rise because of a member.
+func holds(m ensemble.ClusterMember, level uint64) string {
+	switch {
+	case !m.Up:
+		return "down"
+	case m.Reads <= level:
+		return "older version"
+	case m.Allows > 0 && m.Allows <= level:
+		return "leader_latch.format_level"
+	}
+	return "no session yet"
 }

@@ -30,8 +30,9 @@ var serveCommand = command{
 	short: "run the service in the foreground",
 	long: `Runs the service in the foreground until SIGTERM or SIGINT. It then refuses
 JOINs, closes the clients' connections, leaders first, lets their members
-leave, so that successors are named at once, and exits with 0. A second signal
-ends it on the spot.
+leave, so that successors are named at once or, where clients rely on the
+client rule and do not close, when that allows it, and exits with 0. A second
+signal ends it on the spot.
 
 The flags are settings of riak.conf under the same name (--minimum-nodes is
 leader_latch.minimum_nodes) and win over the file.`,

@@ -21,10 +21,10 @@ var talkers = []string{"nc.openbsd", "nc.traditional", "ncat", "busybox nc", "in
 
 // curl may turn to its stdin before it has shown an answer, and then shows none until
 // there is more to read.
-const curl = "curl -sN"
+const curl = "curl -sN telnet://"
 
 // columns are all columns, in their order.
-var columns = []string{"node killed", "node stopped", "node's host vanished", "script killed by TERM", "script killed by KILL", "`break` in the loop", "`exit` in the loop"}
+var columns = []string{"node killed", "node stopped in order", "node's host vanished", "script killed by TERM", "script killed by KILL", "`break` in the loop", "`exit` in the loop"}
 
 // misfortune is what happens to scripts around talkers: a column.
 type misfortune struct {
@@ -178,7 +178,7 @@ func TestREADMESaysWhatTalkersMiss(t *testing.T) {
 	nothing := func(*talk) {}
 	wantColumns(t, 3*time.Second, func(s *script) { s.start() },
 		misfortune{"node killed", killed, ":", end(syscall.SIGKILL), (*talk).loopEnded},
-		misfortune{"node stopped", stopped, ":", end(syscall.SIGTERM), (*talk).loopEnded},
+		misfortune{"node stopped in order", stopped, ":", end(syscall.SIGTERM), (*talk).loopEnded},
 		misfortune{"script killed by TERM", node, ":", kill(syscall.SIGTERM), (*talk).left},
 		misfortune{"script killed by KILL", node, ":", kill(syscall.SIGKILL), (*talk).left},
 		misfortune{"`break` in the loop", node, "break", nothing, (*talk).left},
