@@ -72,7 +72,7 @@ func (n *Node) raised(level uint64) {
 		if id.Node == n.self { // else the folder is a new node's already
 			id.Format = max(id.Format, int(level))
 		}
-	}) == nil {
+	}) == nil && n.dir.id().Node == n.self {
 		n.log.Info("the formats of what nodes write have a new level: older versions of this program cannot go on from here", "level", level)
 	}
 }

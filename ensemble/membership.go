@@ -40,7 +40,7 @@ type Membership struct {
 	knows    bool   // its client is known to have learned that its connection has ended
 	counted  bool   // it is one of session.unheard
 	holder   string // memberHeld: the name of the node of the member that has the name
-	inRoster int    // its place there
+	inRoster int    // its place there, or, memberBound, among those
 }
 
 type memberState uint8

@@ -8,13 +8,13 @@ import (
 )
 
 // The client rule (DESIGN.md, rule 10). A client that sends JOIN again at time t of its
-// own clock may lead, upon ALREADY_JOINED, until t + S - L, whatever becomes of its
-// connection and its node. So the node is bound by that answer: it leads nobody else in
+// own clock may lead, upon ALREADY_JOINED, for a while from t on, whatever becomes of its
+// connection and its node. So the node is bound by that answer: it names nobody else in
 // the client's place before as much has passed, unless the client's own FIN says that it
 // has stopped.
 
 // promise is for how long a node is bound by an ALREADY_JOINED, by the slowest of its
-// clocks: S - L by the client's, however the two run.
+// clocks: not shorter than S - L by the client's, however the two run.
 func (t Timing) promise() time.Duration {
 	return time.Duration(float64(t.Expiry-t.Lease) * (1 + 2*Rho))
 }
@@ -26,27 +26,30 @@ type waits struct {
 	end   bool // before the End, of a node that stops
 	open  bool // before the Open that ends a session which was lost
 	start bool // before the first Open of a process
-	note  bool // for the disk, before the first promise of a session
+	note  bool // for the note on disk, before the first promise of a session
 }
 
 // omitted are the waits that nodes leave out: none, but in tests of faults.
 var omitted waits
 
 // Promise reports whether ALREADY_JOINED may be written at this instant, and binds the
-// node to it: it does not propose the end of the membership before S - L has passed,
+// node to it: it does not propose the end of the membership before the promise is over,
 // unless [Membership.Stopped] is called. The line that is answered must have been read
 // before. If later is true, the member's Promised is called when it may be asked again: the
 // first promise of a session has to be noted on disk. If both are false the node may not
 // speak for the membership any more. It waits for nothing.
 func (m *Membership) Promise() (now, later bool) {
 	l := m.lease.Load()
-	if l == nil || !l.live() {
+	if l == nil {
 		return false, false
 	}
-	if !l.noted.Load() {
+	said := l.now() // before the lease is looked at: a promise is made within it
+	switch {
+	case !l.live():
+		return false, false
+	case !l.noted.Load():
 		return false, m.node.askToNote(m, l)
 	}
-	said := l.now()
 	m.said.Store(&said)
 	return true, false
 }
@@ -98,6 +101,18 @@ func (n *Node) note(l *lease, counter uint64) {
 	}
 }
 
+// unpromise has the folder say that no promise lasts, where the node has ended its session in
+// order: the next process has nothing to wait for. Should that fail, it waits.
+func (n *Node) unpromise() {
+	n.mu.Lock()
+	s := &n.roster.session
+	kept, counter := s.phase == phaseEnded && s.lease.noted.Load(), s.counter
+	n.mu.Unlock()
+	if kept {
+		notePromise(n.store, counter, 0)
+	}
+}
+
 // What a folder says of the promises of its last session, in one transaction with the
 // counter of its Open. A process that takes the folder over ends that session as soon as
 // it opens one, and waits before for as long as the promises last.
@@ -121,7 +136,8 @@ func nextCounter(s *logstore.Store) (uint64, error) {
 	return last + 1, nil
 }
 
-// notePromise writes down that the session with a counter has made a promise.
+// notePromise writes down how long the promises of the session with a counter last; 0: no
+// promise does.
 func notePromise(s *logstore.Store, counter uint64, lasts time.Duration) error {
 	return s.SetUint64s(logstore.Number{Key: promisesOfKey, N: counter}, logstore.Number{Key: promiseKey, N: uint64(lasts)})
 }

@@ -21,7 +21,7 @@ func init() {
 			omitted.open = true
 		case "start":
 			omitted.start = true
-		case "mark":
+		case "note":
 			omitted.note = true
 		default:
 			panic("LEADER_LATCH_WITHOUT: there is no wait " + name)

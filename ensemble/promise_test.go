@@ -1,6 +1,7 @@
 package ensemble
 
 import (
+	"fmt"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
@@ -34,6 +35,48 @@ func wantKept(t *testing.T, since time.Time) {
 	t.Helper()
 	if d := time.Since(since); d < steady.promise() {
 		t.Errorf("the next one leads after %v, the promise lasts %v", d, steady.promise())
+	}
+}
+
+// What a FIN costs does not grow with the promises that there are.
+func TestOneOfManyPromisesIsReleasedAtOnce(t *testing.T) {
+	n := newBookkeeper()
+	var all []*Membership
+	for i := range 100 {
+		m := &Membership{member: deaf{new(atomic.Int64)}, group: "g", client: fmt.Sprint("c", i)}
+		n.roster.join(m)
+		all = append(all, m)
+	}
+	n.run()
+	for i, m := range all {
+		said := n.clock.later(time.Duration(i) * time.Millisecond)
+		m.said.Store(&said)
+		n.roster.closed(m, true)
+	}
+	reads := 0
+	clock := n.roster.now
+	n.roster.now = func() reading { reads++; return clock() }
+	for i, m := range all {
+		if i%3 == 0 {
+			n.roster.stopped(m)
+		}
+	}
+	if reads > 0 {
+		t.Errorf("the clocks were read %d times", reads)
+	}
+	n.clock = n.clock.later(Normal.promise() + 50*time.Millisecond)
+	n.roster.step(n.clock)
+	for i, m := range all {
+		want := memberOver
+		if i%3 != 0 && i > 50 {
+			want = memberBound
+		}
+		if m.state != want {
+			t.Errorf("member %d is in state %d, want %d", i, m.state, want)
+		}
+	}
+	if n.roster.session.bound != len(n.roster.bound) || n.roster.next != 2*time.Millisecond {
+		t.Errorf("bound to %d and %d, the next is released in %v", n.roster.session.bound, len(n.roster.bound), n.roster.next)
 	}
 }
 
@@ -107,6 +150,26 @@ func TestAStartWaitsForPromises(t *testing.T) {
 	n = startNode(t, path, nil)
 	join(t, n, "g", "b").wantTold("b")
 	wantKept(t, since)
+}
+
+// A node that has ended its session in order has waited for promises before, and leaves
+// none to wait for.
+func TestAStopLeavesNoPromises(t *testing.T) {
+	path := t.TempDir()
+	n := startNode(t, path, nil)
+	a := join(t, n, "g", "a")
+	a.wantTold("a")
+	a.promised()
+	stop(t, n)
+	n.dir.Close()
+	store, err := logstore.Open(filepath.Join(path, "raft.db"), logstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	if counter, bound, err := boundBy(store); counter == 0 || bound != 0 || err != nil {
+		t.Errorf("counter %d, bound for %v, error %v", counter, bound, err)
+	}
 }
 
 // What a folder says of promises holds for the session that was opened last.

@@ -21,7 +21,7 @@ type roster struct {
 	held    map[nameKey][]*Membership
 	doomed  []*Membership // joined once, and not in the state any more: to be closed
 	bound   []*Membership // closed, and promised something that lasts
-	next    time.Duration // until release has something to do; 0: it has not
+	next    time.Duration // until a promise to one of them is over; 0: there are none
 	omit    waits
 
 	index    uint64 // of the log entry up to which all this is
@@ -88,11 +88,11 @@ func (r *roster) closed(m *Membership, acknowledged bool) (bound time.Duration) 
 	case memberProposed, memberJoined:
 		r.deliver(delivery{what: deliverGone, member: m})
 		m.counted, m.knows = r.session.phase == phaseClosing, m.knows || acknowledged
-		if bound = r.promised(m); bound == 0 {
+		if bound = r.promised(m, r.now()); bound == 0 {
 			r.gone(m)
 			break
 		}
-		m.state = memberBound
+		m.state, m.inRoster = memberBound, len(r.bound)
 		r.bound = append(r.bound, m)
 		r.session.bound++
 		r.changed = true // there is a time to look at
@@ -119,12 +119,12 @@ func (r *roster) gone(m *Membership) {
 }
 
 // promised gives for how long the node is bound by what it has promised to a client.
-func (r *roster) promised(m *Membership) time.Duration {
+func (r *roster) promised(m *Membership, now reading) time.Duration {
 	said := m.said.Load()
 	if said == nil || m.stopped || m.lease.Load() != r.session.lease || r.omits() {
 		return 0
 	}
-	return max(0, r.session.timing.promise()-r.now().atLeast(*said))
+	return max(0, r.session.timing.promise()-now.atLeast(*said))
 }
 
 // omits reports whether the wait for promises is left out that stands before what the
@@ -142,27 +142,35 @@ func (r *roster) omits() bool {
 // stopped takes note that a client has stopped by itself.
 func (r *roster) stopped(m *Membership) {
 	m.stopped, m.knows = true, true
-	r.release()
+	if m.state == memberBound {
+		r.release(m)
+	}
 }
 
-// release ends the memberships to whose clients the node is not bound any more.
-func (r *roster) release() {
+// release ends a membership to whose client the node is not bound any more; the last one
+// of those to whose it is gets its place.
+func (r *roster) release(m *Membership) {
+	last := len(r.bound) - 1
+	moved := r.bound[last]
+	r.bound[m.inRoster], moved.inRoster = moved, m.inRoster
+	r.bound[last] = nil
+	r.bound = r.bound[:last]
+	r.session.bound--
+	r.changed = true
+	r.gone(m)
+}
+
+// releaseDue releases all that are to be released by now.
+func (r *roster) releaseDue(now reading) {
 	r.next = 0
-	held := r.bound[:0]
-	for _, m := range r.bound {
-		left := r.promised(m)
+	for i := len(r.bound) - 1; i >= 0; i-- { // whoever gets a place has been looked at
+		left := r.promised(r.bound[i], now)
 		if left == 0 {
-			r.gone(m)
-			r.changed = true
-			continue
-		}
-		held = append(held, m)
-		if r.next == 0 || left < r.next {
+			r.release(r.bound[i])
+		} else if r.next == 0 || left < r.next {
 			r.next = left
 		}
 	}
-	clear(r.bound[len(held):])
-	r.bound, r.session.bound = held, len(held)
 }
 
 // unhold takes a membership from those that wait for a name.
@@ -350,7 +358,7 @@ func (r *roster) joined(s *State) (index uint64, all []delivery) {
 // closed for it, in this order.
 func (r *roster) step(now reading) (what need, closing []*Membership) {
 	closing, r.doomed = r.doomed, nil
-	r.release()
+	r.releaseDue(now)
 	if what = r.session.check(now, r.session.timing.early(len(r.members))); what == needClose {
 		closing = r.leadersFirst(func(m *Membership) bool {
 			return m.lease.Load() == r.session.lease && (m.state == memberProposed || m.state == memberJoined)

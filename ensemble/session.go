@@ -84,7 +84,7 @@ func (s *session) check(now reading, early time.Duration) need {
 	s.looked = now
 	switch s.phase {
 	case phaseIdle:
-		if now.atLeast(s.started) >= s.silent {
+		if s.silentFor(now) == 0 {
 			return needOpen
 		}
 	case phaseOpening:
@@ -109,6 +109,11 @@ func (s *session) check(now reading, early time.Duration) need {
 		}
 	}
 	return needNothing
+}
+
+// silentFor is for how long yet the node opens no session.
+func (s *session) silentFor(now reading) time.Duration {
+	return max(0, s.silent-now.atLeast(s.started))
 }
 
 // due reports whether check has something to do before time itself brings something.

@@ -36,6 +36,7 @@ const (
 // still read what is queued, and would take it for news: those bytes die with
 // the descriptor.
 func (c *conn) left(err error) {
+	c.noteEnd(err)
 	if c.state == ended {
 		return
 	}
@@ -149,8 +150,9 @@ func (c *conn) giveBack(acknowledged bool) (bound time.Duration) {
 	return c.membership.Closed(acknowledged)
 }
 
-// noteEnd takes note of how a read or a write ended. Who reads behind an error reads an
-// end too, which is none of the client's. mu is held.
+// noteEnd takes note of how a read or a write ended. The kernel tells an error once: who
+// reads after somebody who was told reads an end, which is none of the client's. mu is
+// held.
 func (c *conn) noteEnd(err error) {
 	switch {
 	case err == nil || isTimeout(err):

@@ -2,6 +2,7 @@ package latch_test
 
 import (
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -67,6 +68,30 @@ func TestOnlyAFINSaysThatTheClientHasStopped(t *testing.T) {
 				t.Errorf("told %d times that the client has stopped, want %d", n, c.stops)
 			}
 		})
+	}
+}
+
+// TestAResetIsNoFINForWhoReadsBehindAWrite: the kernel tells a reset once, and a write that
+// waits for the client may be told before the reader, which then reads an end.
+func TestAResetIsNoFINForWhoReadsBehindAWrite(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		f := serve(t)
+		c := f.dialSmall()
+		c.send("JOIN g a")
+		c.want("LEADER a")
+		lines := strings.Repeat("JOIN g a\n", 100)
+		eventually(t, "a write waits for the client", func() bool {
+			c.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
+			c.Write([]byte(lines))
+			_, draining, _ := f.s.Kept()
+			return draining > 0
+		})
+		c.reset()
+		eventually(t, "the connection is over", func() bool { return f.s.Conns() == 0 })
+		if f.e.Stops() > 0 {
+			t.Fatal("a reset was taken for the client's FIN")
+		}
 	}
 }
 

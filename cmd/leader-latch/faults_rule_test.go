@@ -354,7 +354,7 @@ func TestFaultAWaitOfTheRuleIsMissed(t *testing.T) {
 		"end":   stopped,
 		"leave": resetAtNode,
 		"open":  sessionLost,
-		"mark":  killedFirst,
+		"note":  killedFirst,
 	} {
 		t.Run(without, func(t *testing.T) {
 			t.Setenv("LEADER_LATCH_WITHOUT", without)

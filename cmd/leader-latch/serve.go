@@ -88,7 +88,7 @@ const (
 	lockPatience = 5 * time.Second
 
 	// stopPatience bounds the graceful stop. Connections whose clients do not
-	// answer take as long as S - L; the rest is a commit.
+	// answer, or rely on the client rule, take as long as S - L; the rest is a commit.
 	stopPatience = 15 * time.Second
 )
 
