@@ -20,7 +20,7 @@ import (
 var proofs = map[int][]string{
 	1:  {"joining", "documented-session"},
 	2:  {"leader-changes", "others-come-and-go", "documented-session", "TestStuckReaders", "TestSameLeaderIsNoNews", "TestStuckReaderIsClosed"},
-	3:  {"closing-leaves", "half-close-leaves", "reset-leaves", "leaving-while-waiting", "TestSilentAfterTheEnd", "TestGoneWhileHeldBack"},
+	3:  {"closing-leaves", "half-close-leaves", "reset-leaves", "reset-after-asking", "closing-after-asking", "leaving-while-waiting", "TestSilentAfterTheEnd", "TestGoneWhileHeldBack"},
 	4:  {"succession"},
 	5:  {"no-majority", "consensus-off", "documented-outage", "TestRefusalArrives"},
 	6:  {"joining-twice"},
