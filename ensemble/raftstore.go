@@ -60,11 +60,12 @@ func newRaftStore(log store, snapshots *snapshots) (*raftStore, error) {
 	return s, nil
 }
 
-// agree removes what the log has up to the end of a snapshot, if it ends before that, or
-// the entry there is another than the snapshot's: then those before it may be others too,
-// which never were committed, and nobody may have them from here. What is behind it Raft
-// replaces. Only where the log ended right there would it compare the next entries of the
-// raft leader with what is gone, and refuse them, until it is started again.
+// agree empties the log if it ends before a snapshot does, or has another entry where that
+// ends: then those before it may be others too, and those behind it follow it. None of them
+// was ever committed, and nobody may have them from here: neither from a raft leader nor
+// from a recovery, which takes all that the log has. Where Raft runs it remembers how far
+// the log went, and would refuse the next entries of the raft leader, until it is started
+// again.
 func (s *raftStore) agree(end *raft.SnapshotMeta) error {
 	last, err := s.store.LastIndex()
 	if err != nil {
@@ -79,10 +80,10 @@ func (s *raftStore) agree(end *raft.SnapshotMeta) error {
 			return err
 		}
 	}
-	if err := s.store.DeleteRange(0, end.Index); err != nil {
+	if err := s.store.DeleteRange(0, max(last, end.Index)); err != nil {
 		return err
 	}
-	if last == end.Index && s.running.Load() {
+	if last >= end.Index && s.running.Load() {
 		s.restart(errors.New("this node's log was at odds with the raft leader's; it has that one's state now, and goes on after a restart"))
 	}
 	return nil

@@ -41,8 +41,8 @@ func PlanRecovery(dir *Dir, cfg Config) (*Recovery, error) {
 		return nil, permanent("%s: this node is in no cluster yet, so there is none to recover", dir.path)
 	}
 	r := &Recovery{dir: dir, cfg: cfg}
-	err := r.withState(func(c *raft.Config, store *logstore.Store, snapshots raft.SnapshotStore, t raft.Transport) error {
-		configuration, err := raft.GetConfiguration(c, newFSM(nobody{}), store, store, snapshots, t)
+	err := r.withState(func(c *raft.Config, entries *raftStore, t raft.Transport) error {
+		configuration, err := raft.GetConfiguration(c, newFSM(nobody{}), entries, entries, entries.snapshots, t)
 		if err != nil {
 			return permanent("data folder: %w; %s", err, cureFolder)
 		}
@@ -79,9 +79,9 @@ func (r *Recovery) Do() error {
 		return err
 	}
 	cluster := identity{}
-	err := r.withState(func(c *raft.Config, store *logstore.Store, snapshots raft.SnapshotStore, t raft.Transport) error {
+	err := r.withState(func(c *raft.Config, entries *raftStore, t raft.Transport) error {
 		f := &recoveryFSM{fsm: newFSM(nobody{}), found: &cluster}
-		return raft.RecoverCluster(c, f, store, store, snapshots, t, raft.Configuration{Servers: []raft.Server{
+		return raft.RecoverCluster(c, f, entries, entries, entries.snapshots, t, raft.Configuration{Servers: []raft.Server{
 			{ID: raft.ServerID(r.dir.id().Node), Address: raftAddress(r.cfg.Name, r.cfg.Address)},
 		}})
 	})
@@ -93,8 +93,8 @@ func (r *Recovery) Do() error {
 	})
 }
 
-// withState opens what Raft has in the folder.
-func (r *Recovery) withState(f func(*raft.Config, *logstore.Store, raft.SnapshotStore, raft.Transport) error) error {
+// withState opens what Raft has in the folder, and has it agree, as a start does.
+func (r *Recovery) withState(f func(*raft.Config, *raftStore, raft.Transport) error) error {
 	store, err := logstore.Open(r.dir.raftPath(), logstore.Options{Thread: r.dir.log})
 	if err != nil {
 		return permanent("data folder: %w; %s", err, cureFolder)
@@ -105,11 +105,15 @@ func (r *Recovery) withState(f func(*raft.Config, *logstore.Store, raft.Snapshot
 	if err != nil {
 		return permanent("data folder: %w", err)
 	}
+	entries, err := newRaftStore(store, snapshots)
+	if err != nil {
+		return permanent("data folder: %w; %s", err, cureFolder)
+	}
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(r.dir.id().Node)
 	c.Logger = logger
 	_, t := raft.NewInmemTransport("")
-	return f(c, store, snapshots, t)
+	return f(c, entries, t)
 }
 
 // recoveryFSM is the state machine with a new cluster's identity in its snapshot.

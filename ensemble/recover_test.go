@@ -2,9 +2,14 @@ package ensemble
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/raft"
+
+	"leaderlatch/ensemble/logstore"
 )
 
 // A node that has lost the majority is made a cluster of its own: it knows what
@@ -81,5 +86,112 @@ func TestRecovery(t *testing.T) {
 	_, err = all[0].ask(t.Context(), "leader-latch/admin", m.address, "", askView, nil, nil)
 	if err == nil || !strings.Contains(err.Error(), "cluster") {
 		t.Errorf("the old cluster talks to the new one: %v", err)
+	}
+}
+
+// memberOfThree makes the folder of a member of three nodes, on which no node runs. Its
+// snapshot ends with an entry of a term; its log is of term 2, and each of its entries
+// opens a session of a node of that number.
+func memberOfThree(t *testing.T, end, term, last uint64) *Dir {
+	t.Helper()
+	dir := openDir(t, t.TempDir())
+	log, err := logstore.Open(dir.raftPath(), logstore.Options{Thread: dir.log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	var entries []*raft.Log
+	for i := uint64(1); i <= last; i++ {
+		open := Open{Node: NodeID(fmt.Sprint(i)), Counter: 1, Boot: "b", Lease: time.Second, Expiry: 2 * time.Second}
+		entries = append(entries, &raft.Log{Index: i, Term: 2, Type: raft.LogCommand, Data: encodeEntry(firstLevel, Entry{Ops: []Op{open}})})
+	}
+	if err := errors.Join(log.StoreLogs(entries), log.SetUint64([]byte("CurrentTerm"), 3)); err != nil {
+		t.Fatal(err)
+	}
+	if err := dir.change(dir.begin(), func(id *identity) { id.found(); id.Settled = true }); err != nil {
+		t.Fatal(err)
+	}
+	state := NewState()
+	state.Apply(end, Entry{Ops: []Op{Found{dir.id().Cluster, dir.id().TokenBase}}}, nil)
+	all, err := newSnapshots(dir, raftLogger(testLog(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, transport := raft.NewInmemTransport("")
+	sink, err := all.Create(raft.SnapshotVersionMax, end, term, raft.Configuration{Servers: []raft.Server{
+		{ID: raft.ServerID(dir.id().Node), Address: raftAddress("n1", "127.0.0.1:1")},
+		{ID: "second", Address: raftAddress("n2", "127.0.0.1:2")},
+		{ID: "third", Address: raftAddress("n3", "127.0.0.1:3")},
+	}}, 1, transport)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sink.Write(snapshotOf(state)); err != nil {
+		t.Fatal(err)
+	}
+	if err := sink.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func openDir(t *testing.T, path string) *Dir {
+	t.Helper()
+	dir, err := OpenDir(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dir.Close() })
+	return dir
+}
+
+// theFirst is what a recovery of such a folder needs to know.
+func theFirst(t *testing.T) Config {
+	return Config{Name: "n1", Address: "127.0.0.1:1", Timing: steady, Key: testKey, Logger: testLog(t)}
+}
+
+// recovered gives the state in the folder's newest snapshot, and with which entry that ends.
+func recovered(t *testing.T, dir *Dir) (s *State, end uint64) {
+	t.Helper()
+	all, err := newSnapshots(dir, raftLogger(testLog(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := all.List()
+	if err != nil || len(list) == 0 {
+		t.Fatal(len(list), err)
+	}
+	_, content, err := all.Open(list[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer content.Close()
+	if s, err = restoreState(content); err != nil {
+		t.Fatal(err)
+	}
+	return s, list[0].Index
+}
+
+// A follower that was killed when a snapshot had come may have entries in its log that
+// were never committed, as they follow another entry than the snapshot's last. They do not
+// become part of the recovered state.
+func TestARecoveryTakesNothingThatIsAtOddsWithTheSnapshot(t *testing.T) {
+	for term, want := range map[uint64]bool{1: false, 2: true, 3: false} { // of the snapshot
+		dir := memberOfThree(t, 7, term, 9)
+		was := dir.id()
+		r, err := PlanRecovery(dir, theFirst(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Do(); err != nil {
+			t.Fatal(err)
+		}
+		s, _ := recovered(t, dir)
+		if s.cluster == was.Cluster || s.cluster != dir.id().Cluster {
+			t.Errorf("the snapshot is of term %d, and the newest state is not the recovered one", term)
+		}
+		if (s.nodes["8"] != nil) != want || (s.nodes["9"] != nil) != want || s.nodes["7"] != nil {
+			t.Errorf("the snapshot is of term %d, and the recovered state has %d nodes", term, len(s.nodes))
+		}
 	}
 }
