@@ -89,6 +89,24 @@ func (s *raftStore) agree(end *raft.SnapshotMeta) error {
 	return nil
 }
 
+// lengthen stores an entry that changes nothing, of the last one's term. A snapshot that
+// ends with it is the newest one, whatever the clock shows by which Raft tells apart those
+// with one end.
+func (s *raftStore) lengthen() error {
+	last, err := s.store.LastIndex()
+	if err != nil {
+		return err
+	}
+	if end := s.snapshots.newest.Load(); end != nil {
+		last = max(last, end.Index)
+	}
+	var l raft.Log
+	if err := s.GetLog(last, &l); err != nil {
+		return err
+	}
+	return s.store.StoreLog(&raft.Log{Index: last + 1, Term: l.Term, Type: raft.LogNoop})
+}
+
 // StoreLogs implements [raft.LogStore].
 func (s *raftStore) StoreLogs(logs []*raft.Log) error {
 	if s.append == nil || !s.running.Load() || !s.leads() || slices.ContainsFunc(logs, func(l *raft.Log) bool { return l.Type != raft.LogCommand }) {

@@ -34,7 +34,8 @@ const recoverTokens = 1 << 32
 
 // PlanRecovery looks at a folder, which no node runs on, and finds out what a
 // recovery would do. Of the configuration it needs Name, Address and Logger. The
-// error is a [PermanentError] if there is nothing to recover.
+// error is a [PermanentError] if there is nothing to recover. A recovery that was begun
+// has to be finished, though the node may be the only member already.
 func PlanRecovery(dir *Dir, cfg Config) (*Recovery, error) {
 	id := dir.id()
 	if !id.Settled || id.Join != "" {
@@ -57,13 +58,14 @@ func PlanRecovery(dir *Dir, cfg Config) (*Recovery, error) {
 		return nil
 	})
 	slices.SortFunc(r.lost, func(a, b server) int { return strings.Compare(a.name, b.name) })
-	if err == nil && len(r.lost) == 0 {
+	if err == nil && len(r.lost) == 0 && id.Recovery != recoveryBegun {
 		err = permanent("this node is the only member of its cluster already; there is nothing to recover")
 	}
 	return r, err
 }
 
-// Lost gives the names of the nodes that the new cluster will not have.
+// Lost gives the names of the nodes that the new cluster will not have; none where an
+// interrupted recovery has given them up already.
 func (r *Recovery) Lost() (names []string) {
 	for _, s := range r.lost {
 		names = append(names, s.name)
@@ -72,7 +74,8 @@ func (r *Recovery) Lost() (names []string) {
 }
 
 // Do carries the recovery out. Should it be interrupted, the node does not start
-// before it was done once more.
+// before it was done once more, from the beginning: which cluster Raft's state is of
+// then, nobody looks at, as nobody has seen the one that was begun.
 func (r *Recovery) Do() error {
 	life := r.dir.begin()
 	if err := r.dir.change(life, func(id *identity) { id.Recovery = recoveryBegun }); err != nil {
@@ -80,6 +83,9 @@ func (r *Recovery) Do() error {
 	}
 	cluster := identity{}
 	err := r.withState(func(c *raft.Config, entries *raftStore, t raft.Transport) error {
+		if err := entries.lengthen(); err != nil {
+			return err
+		}
 		f := &recoveryFSM{fsm: newFSM(nobody{}), found: &cluster}
 		return raft.RecoverCluster(c, f, entries, entries, entries.snapshots, t, raft.Configuration{Servers: []raft.Server{
 			{ID: raft.ServerID(r.dir.id().Node), Address: raftAddress(r.cfg.Name, r.cfg.Address)},

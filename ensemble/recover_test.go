@@ -3,6 +3,8 @@ package ensemble
 import (
 	"errors"
 	"fmt"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -193,5 +195,144 @@ func TestARecoveryTakesNothingThatIsAtOddsWithTheSnapshot(t *testing.T) {
 		if (s.nodes["8"] != nil) != want || (s.nodes["9"] != nil) != want || s.nodes["7"] != nil {
 			t.Errorf("the snapshot is of term %d, and the recovered state has %d nodes", term, len(s.nodes))
 		}
+	}
+}
+
+// A recovery that is interrupted at any moment can be finished, also if it is interrupted
+// again in the same way. Until then the node does not start. Its tokens are above all that
+// the cluster before has given.
+func TestAnInterruptedRecoveryIsFinished(t *testing.T) {
+	dir := memberOfThree(t, 7, 2, 9)
+	cfg := theFirst(t)
+	was := dir.id()
+	before := t.TempDir()
+	clone(t, before, dir.path)
+	if err := mustPlan(t, dir, cfg).Do(); err != nil {
+		t.Fatal(err)
+	}
+	dir.Close()
+	done := dir.path
+	snapshots, err := filepath.Glob(filepath.Join(done, "snapshots", "2-10-*"))
+	if err != nil || len(snapshots) != 1 {
+		t.Fatal(snapshots, err)
+	}
+	made := filepath.Base(snapshots[0])
+	given := was.TokenBase + uint64(positionOf(10, 0))
+
+	for _, at := range []struct {
+		name string
+		die  func(t *testing.T, path string) // puts the folder into the state that a death leaves
+	}{
+		{"after it is noted", func(t *testing.T, path string) {
+			clone(t, path, before)
+			note(t, path, was)
+		}},
+		{"after the log is longer", func(t *testing.T, path string) {
+			clone(t, path, before)
+			note(t, path, was)
+			lengthened(t, path)
+		}},
+		{"while the snapshot is written", func(t *testing.T, path string) {
+			clone(t, path, before)
+			note(t, path, was)
+			lengthened(t, path)
+			clone(t, filepath.Join(path, "snapshots", made+".tmp"), filepath.Join(done, "snapshots", made))
+		}},
+		{"before the log is emptied", func(t *testing.T, path string) {
+			clone(t, path, before)
+			note(t, path, was)
+			lengthened(t, path)
+			clone(t, filepath.Join(path, "snapshots", made), filepath.Join(done, "snapshots", made))
+		}},
+		{"after Raft's part", func(t *testing.T, path string) {
+			clone(t, path, done)
+			note(t, path, was)
+		}},
+		{"while the last note is written", func(t *testing.T, path string) {
+			clone(t, path, done)
+			clone(t, filepath.Join(path, "node.json.new"), filepath.Join(done, "node.json"))
+			note(t, path, was)
+		}},
+	} {
+		t.Run(at.name, func(t *testing.T) {
+			path := t.TempDir()
+			at.die(t, path)
+			dir := openDir(t, path)
+			_, err := Start(dir, cfg)
+			if p, ok := errors.AsType[*PermanentError](err); !ok || !strings.Contains(err.Error(), "recover again") {
+				t.Errorf("started with %v", p)
+			}
+			var base, end uint64
+			for range 2 {
+				if err := mustPlan(t, dir, cfg).Do(); err != nil {
+					t.Fatal(err)
+				}
+				s, last := recovered(t, dir)
+				if id := dir.id(); s.cluster == was.Cluster || s.cluster != id.Cluster || s.tokenBase != id.TokenBase || id.Recovery != recoveryWaits {
+					t.Errorf("the state is of cluster %s with tokens from %d, the identity is %+v", s.cluster, s.tokenBase, id)
+				}
+				if s.nodes["8"] == nil || s.nodes["9"] == nil || s.tokenBase <= max(base, given) || last <= end {
+					t.Errorf("%d nodes, tokens from %d after %d and %d, up to entry %d after %d", len(s.nodes), s.tokenBase, base, given, last, end)
+				}
+				base, end = s.tokenBase, last
+				note(t, path, was) // once more, it dies before the last note
+				dir.Close()
+				dir = openDir(t, path)
+			}
+			if err := mustPlan(t, dir, cfg).Do(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := PlanRecovery(dir, cfg); err == nil {
+				t.Error("it can be recovered though it is alone and whole")
+			}
+			n, err := Start(dir, cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer kill(n)
+			poll(t, "the node has the state", func() bool { return n.founded.Load() && n.leads.Load() != 0 })
+			if all := n.servers(); n.Err() != nil || len(all) != 1 || all[0].id != n.self {
+				t.Errorf("members %v, error %v", all, n.Err())
+			}
+		})
+	}
+}
+
+func mustPlan(t *testing.T, dir *Dir, cfg Config) *Recovery {
+	t.Helper()
+	r, err := PlanRecovery(dir, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// note has node.json say what it does from the beginning of a recovery to its end.
+func note(t *testing.T, path string, was identity) {
+	t.Helper()
+	was.Recovery = recoveryBegun
+	if err := (&Dir{path: path}).writeIdentity(was); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// lengthened has the log what a recovery adds to it.
+func lengthened(t *testing.T, path string) {
+	t.Helper()
+	dir := openDir(t, path)
+	defer dir.Close()
+	err := (&Recovery{dir: dir, cfg: theFirst(t)}).withState(func(_ *raft.Config, entries *raftStore, _ raft.Transport) error {
+		return entries.lengthen()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// clone copies a file or a folder.
+func clone(t *testing.T, to, from string) {
+	t.Helper()
+	if out, err := exec.Command("cp", "-rT", from, to).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
 }

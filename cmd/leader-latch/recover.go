@@ -24,7 +24,8 @@ data folder, and join it.
 The lost nodes must stay off, or come back with an empty data folder: as they are,
 they are strangers to the new cluster. After its next start the node waits for as
 long as a lease of theirs could last, at least 7 seconds, before it answers a JOIN.
-Fencing tokens go on rising.
+Fencing tokens go on rising. Should it be interrupted, the node does not start before
+recover was run again.
 
 Says what it will do and asks, unless --yes is given.`,
 	setup: func(e *env, fs *pflag.FlagSet) func(context.Context, string, []string) int {
@@ -56,8 +57,12 @@ func (e *env) recover(ctx context.Context, config string, yes bool) int {
 	if err != nil {
 		return e.fail(exitCode(err), err)
 	}
-	fmt.Fprintf(e.stdout, "%s will be the only member of a new cluster, with what its own log has.\nThese nodes are given up: %s\n",
-		conf.NodeName, strings.Join(r.Lost(), ", "))
+	fmt.Fprintf(e.stdout, "%s will be the only member of a new cluster, with what its own log has.\n", conf.NodeName)
+	if lost := r.Lost(); len(lost) > 0 {
+		fmt.Fprintf(e.stdout, "These nodes are given up: %s\n", strings.Join(lost, ", "))
+	} else {
+		fmt.Fprintln(e.stdout, "A recovery was interrupted; it is done once more. The other nodes are given up already.")
+	}
 	if !yes {
 		fmt.Fprint(e.stdout, "Are they lost for good? Type yes to go on: ")
 		if answer, _ := bufio.NewReader(e.stdin).ReadString('\n'); strings.TrimSpace(answer) != "yes" {
