@@ -67,10 +67,7 @@ func (n *Node) hintFollowers(index, term uint64) {
 func (n *Node) stores(id raft.ServerID, index, term uint64) {
 	v, ok := n.followers.Load(id)
 	if !ok {
-		if !n.leadsIn(term) { // it waits for the start, which Raft does not
-			return
-		}
-		if _, member := n.server(NodeID(id)); !member {
+		if !n.sendsTo(id, term) { // it waits for the start, which Raft does not
 			return
 		}
 		f := &follower{id: NodeID(id), wake: make(chan struct{}, 1), gone: make(chan struct{})}
@@ -130,4 +127,13 @@ func (n *Node) leadsIn(term uint64) bool {
 		return false
 	}
 	return n.raft.CurrentTerm() == term && n.raft.State() == raft.Leader && n.raft.CurrentTerm() == term
+}
+
+// sendsTo reports whether this node is the raft leader of a term, and another one a member.
+func (n *Node) sendsTo(id raft.ServerID, term uint64) bool {
+	if !n.leadsIn(term) {
+		return false
+	}
+	_, member := n.server(NodeID(id))
+	return member
 }

@@ -302,6 +302,7 @@ func (n *Node) dropped(id NodeID) {
 	if f, ok := n.followers.LoadAndDelete(raft.ServerID(id)); ok {
 		close(f.(*follower).gone)
 	}
+	n.transport.answered(raft.ServerID(id))
 	n.port.CloseNode(string(id))
 }
 

@@ -42,7 +42,7 @@ type transport struct {
 
 // leadership is what the node knows of its role in Raft.
 type leadership interface {
-	leadsIn(term uint64) bool
+	sendsTo(id raft.ServerID, term uint64) bool // it is the raft leader of the term, and the other a member
 	follows(term uint64) bool
 	flushed() uint64                             // up to which entry its log is on its disk
 	stores(id raft.ServerID, index, term uint64) // is told that another node has its log up to an entry
@@ -125,7 +125,7 @@ func (t *transport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, arg
 	return err
 }
 
-// answered notes that a node has answered a heartbeat.
+// answered notes that a node has answered a heartbeat, or never will: it was removed.
 func (t *transport) answered(id raft.ServerID) {
 	t.answering.Lock()
 	defer t.answering.Unlock()
@@ -135,19 +135,23 @@ func (t *transport) answered(id raft.ServerID) {
 	}
 }
 
-// awaitAnswer waits for an answer to a heartbeat, sent for as long as this node is the
-// raft leader of the term.
-func (t *transport) awaitAnswer(id raft.ServerID, term uint64) {
+// answer is closed at the next call of answered.
+func (t *transport) answer(id raft.ServerID) <-chan struct{} {
 	t.answering.Lock()
-	answer := t.answers[id]
-	if answer == nil {
-		answer = make(chan struct{})
-		t.answers[id] = answer
+	defer t.answering.Unlock()
+	if t.answers[id] == nil {
+		t.answers[id] = make(chan struct{})
 	}
-	t.answering.Unlock()
-	for t.node.leadsIn(term) {
+	return t.answers[id]
+}
+
+// awaitAnswer waits for an answer to a heartbeat, for as long as this node is the raft
+// leader of the term and the other one a member: Raft's goroutine that sends to a node ends,
+// when that was removed, only on its way round.
+func (t *transport) awaitAnswer(id raft.ServerID, term uint64) {
+	for t.node.sendsTo(id, term) {
 		select {
-		case <-answer:
+		case <-t.answer(id):
 			return
 		case <-t.done:
 			return

@@ -3,6 +3,8 @@ package ensemble
 import (
 	"io"
 	"math"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,10 +17,10 @@ type leads struct {
 	follow bool
 }
 
-func (l leads) leadsIn(term uint64) bool             { return !l.follow && term == 3 }
-func (l leads) follows(term uint64) bool             { return l.follow && term == 3 }
-func (l leads) flushed() uint64                      { return l.onDisk }
-func (l leads) stores(raft.ServerID, uint64, uint64) {}
+func (l leads) sendsTo(_ raft.ServerID, term uint64) bool { return !l.follow && term == 3 }
+func (l leads) follows(term uint64) bool                  { return l.follow && term == 3 }
+func (l leads) flushed() uint64                           { return l.onDisk }
+func (l leads) stores(raft.ServerID, uint64, uint64)      {}
 
 // wire is a transport to a peer on loopback.
 func wire(t *testing.T, l leads) (own *transport, peer *raft.NetworkTransport) {
@@ -124,4 +126,29 @@ func TestHeartbeatsThatWouldChangeSomething(t *testing.T) {
 			t.Errorf("%+v: handled beside the main goroutine", tt)
 		}
 	}
+}
+
+// Raft's goroutine that waits until a node answers again ends when the node is removed.
+func TestNobodyWaitsForARemovedNode(t *testing.T) {
+	all := founders(t, 3)
+	leader, others := raftLeaderOf(t, all)
+	dead := others[0]
+	id := raft.ServerID(dead.self)
+	waits := func() bool {
+		leader.transport.answering.Lock()
+		defer leader.transport.answering.Unlock()
+		return leader.transport.answers[id] != nil
+	}
+	kill(dead.Node)
+	poll(t, "the raft leader waits for the dead node", waits)
+	if err := leader.ForceRemove(t.Context(), dead.name); err != nil {
+		t.Fatal(err)
+	}
+	poll(t, "it waits no more", func() bool { return !waits() && sending() == 1 })
+}
+
+// sending counts the goroutines of Raft that each send to another node.
+func sending() int {
+	stacks := make([]byte, 4<<20)
+	return strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "raft.(*Raft).replicate(")
 }
