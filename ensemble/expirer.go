@@ -16,6 +16,7 @@ type expirer struct {
 	leading bool
 	since   reading // of leading
 	checked reading // last look at the stamps
+	excused bool    // that one was late, and acted on nothing
 }
 
 // stamp is when the node's own state machine last accepted a sign of life.
@@ -28,8 +29,8 @@ type stamp struct {
 	due         bool
 }
 
-// stallLimit is how late the look at the stamps may be before the expirer
-// takes itself for the one that was away: renewals may wait unread.
+// stallLimit is how long after the one before a look at the stamps may come before the
+// expirer takes itself for the one that was away: renewals may wait unread.
 const stallLimit = 100 * time.Millisecond
 
 // askAgain is how long an Expire may be under way before it is proposed anew.
@@ -63,24 +64,22 @@ func (x *expirer) reset(s *State, now reading) {
 
 // lead makes the expirer act from a grace after now, when this node's state
 // machine is known to be up to date as the raft leader's; follow stops it.
-func (x *expirer) lead(now reading) { x.leading, x.since, x.checked = true, now, now }
-func (x *expirer) follow()          { x.leading = false }
+func (x *expirer) lead(now reading) {
+	x.leading, x.since, x.checked, x.excused = true, now, now, false
+}
 
-// due gives the Expires to propose.
+func (x *expirer) follow() { x.leading = false }
+
+// due gives the Expires to propose. A look that is late gives none, for what came in
+// meanwhile to be applied before the next one, and for who leads no more to learn of it. The
+// next one counts, late or not: a raft leader that is always late acts too.
 func (x *expirer) due(now reading) []Op {
 	if !x.leading {
 		return nil
 	}
-	if stall := now.atMost(x.checked); stall > stallLimit {
-		for id, st := range x.stamps {
-			st.at = st.at.later(stall)
-			x.stamps[id] = st
-		}
-		x.checked = now
-		return nil // what came in meanwhile is applied before the next look
-	}
+	x.excused = !x.excused && now.atMost(x.checked) > stallLimit
 	x.checked = now
-	if now.atLeast(x.since) < 2*x.renew {
+	if x.excused || now.atLeast(x.since) < 2*x.renew {
 		return nil
 	}
 	var ops []Op

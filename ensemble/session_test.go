@@ -431,9 +431,17 @@ func TestExpirer(t *testing.T) {
 	x.lead(c.now())
 	ticks(2 * time.Second)
 	c.pass(5 * time.Second) // the loop did not run
+	expect("after its own stall, while renewals may wait unread", x.due(c.now()))
+	x.renewed("n2", 1024, 7, c.now())
+	expect("one has been read since", ticks(Normal.Expiry-tick))
+	expect("and S counts from when it was", ticks(tick), Expire{1024, 7})
+
+	reset()
+	x.lead(c.now())
+	ticks(2 * time.Second)
+	c.pass(5 * time.Second)
 	expect("after its own stall", x.due(c.now()))
-	expect("the stall is added to the stamps", ticks(300*time.Millisecond))
-	expect("and no more than the stall", ticks(200*time.Millisecond), Expire{1024, 0})
+	expect("none has come since", ticks(tick), Expire{1024, 0})
 
 	reset()
 	x.lead(c.now())
@@ -458,6 +466,29 @@ func TestExpirer(t *testing.T) {
 	}
 }
 
+// A raft leader that always looks late, as it gets little time to run, expires a silent
+// node all the same, at most two looks after S.
+func TestARaftLeaderThatIsAlwaysLateExpires(t *testing.T) {
+	for _, timing := range []Timing{Quick, Normal, Calm} {
+		for _, apart := range []time.Duration{101 * time.Millisecond, 110 * time.Millisecond, time.Second} {
+			var c fakeClock
+			x := newExpirer(timing.Renew)
+			x.lead(c.now())
+			c.pass(time.Hour)
+			x.opened("n2", 1024, timing.Expiry, c.now())
+			var ops []Op
+			died := c.now()
+			for len(ops) == 0 && c.now().atMost(died) < time.Minute {
+				c.pass(apart)
+				ops = x.due(c.now())
+			}
+			if after := c.now().atMost(died); len(ops) != 1 || after < timing.Expiry || after > timing.Expiry+2*apart {
+				t.Errorf("%s: looks are %v apart: %v after %v, S is %v", timing.Name, apart, ops, after, timing.Expiry)
+			}
+		}
+	}
+}
+
 func TestTimings(t *testing.T) {
 	for _, timing := range []Timing{Quick, Normal, Calm} {
 		if err := timing.Check(); err != nil {
@@ -469,7 +500,7 @@ func TestTimings(t *testing.T) {
 			t.Errorf("%s with S = L + C passes: unequal clocks need more", timing.Name)
 		}
 		if look := timing.lookEvery(); look > stallLimit/2 {
-			t.Errorf("%s: looks are %v apart, and %v is a stall: nobody would be expired", timing.Name, look, stallLimit)
+			t.Errorf("%s: looks are %v apart, and %v is a stall: each would be one", timing.Name, look, stallLimit)
 		}
 		got, err := TimingNamed(timing.Name)
 		if err != nil || got != timing {

@@ -61,7 +61,7 @@ func (t Timing) killAfter(members int) time.Duration {
 
 // lookEvery is how often a node looks at its clocks that has to close its connections
 // soon, or has no session, or watches the sessions of others as the raft leader: the
-// expirer takes a look later than stallLimit for its own fault, and expires nobody then.
+// expirer takes a look later than stallLimit for its own fault, and acts at the next one.
 // Any other node looks rarelyLook times as rarely. Clients that join between two looks
 // have it begin to close late, by less than the time between them.
 func (t Timing) lookEvery() time.Duration {
