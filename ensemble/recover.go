@@ -24,7 +24,6 @@ import (
 type Recovery struct {
 	dir  *Dir
 	cfg  Config
-	self server
 	lost []server
 }
 
@@ -38,9 +37,11 @@ const recoverTokens = 1 << 32
 // has to be finished, though the node may be the only member already.
 func PlanRecovery(dir *Dir, cfg Config) (*Recovery, error) {
 	id := dir.id()
-	if !id.Settled || id.Join != "" {
-		return nil, permanent("%s: this node is in no cluster yet, so there is none to recover", dir.path)
+	none := permanent("%s: this node is in no cluster yet, so there is none to recover; move the folder away to start as a new node", dir.path)
+	if !id.Settled {
+		return nil, none
 	}
+	member := id.Join == ""
 	r := &Recovery{dir: dir, cfg: cfg}
 	err := r.withState(func(c *raft.Config, entries *raftStore, t raft.Transport) error {
 		configuration, err := raft.GetConfiguration(c, newFSM(nobody{}), entries, entries, entries.snapshots, t)
@@ -49,15 +50,18 @@ func PlanRecovery(dir *Dir, cfg Config) (*Recovery, error) {
 		}
 		for _, s := range configuration.Servers {
 			name, address := splitRaftAddress(s.Address)
-			if NodeID(s.ID) == id.Node {
-				r.self = server{id: id.Node, name: name, address: address}
-			} else {
+			if NodeID(s.ID) != id.Node {
 				r.lost = append(r.lost, server{id: NodeID(s.ID), name: name, address: address})
+			} else if s.Suffrage == raft.Voter {
+				member = true // it had a session before it got its vote, and was ended before it noted that
 			}
 		}
 		return nil
 	})
 	slices.SortFunc(r.lost, func(a, b server) int { return strings.Compare(a.name, b.name) })
+	if err == nil && !member {
+		err = none
+	}
 	if err == nil && len(r.lost) == 0 && id.Recovery != recoveryBegun {
 		err = permanent("this node is the only member of its cluster already; there is nothing to recover")
 	}
@@ -95,7 +99,7 @@ func (r *Recovery) Do() error {
 		return fmt.Errorf("recover: %w", err)
 	}
 	return r.dir.change(life, func(id *identity) {
-		id.Cluster, id.TokenBase, id.Recovery = cluster.Cluster, cluster.TokenBase, recoveryWaits
+		id.Cluster, id.TokenBase, id.Join, id.Recovery = cluster.Cluster, cluster.TokenBase, "", recoveryWaits
 	})
 }
 

@@ -198,6 +198,40 @@ func TestARecoveryTakesNothingThatIsAtOddsWithTheSnapshot(t *testing.T) {
 	}
 }
 
+// A node that had got into the cluster, and was killed before it noted that, may have the
+// last copy of its state. One that only was about to get in has none.
+func TestANodeThatHasJustGotInMayBeRecovered(t *testing.T) {
+	for _, in := range []bool{true, false} {
+		dir := memberOfThree(t, 7, 2, 9)
+		err := dir.change(dir.begin(), func(id *identity) {
+			id.Join = string(raftAddress("n2", "127.0.0.1:2"))
+			if !in {
+				id.Node = "fourth"
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := PlanRecovery(dir, theFirst(t))
+		if !in {
+			if _, ok := errors.AsType[*PermanentError](err); !ok || !strings.Contains(err.Error(), "in no cluster yet") {
+				t.Errorf("one that is not in may be recovered: %v", err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Do(); err != nil {
+			t.Fatal(err)
+		}
+		s, _ := recovered(t, dir)
+		if id := dir.id(); id.Join != "" || s.cluster != id.Cluster || s.nodes["9"] == nil {
+			t.Errorf("the identity is %+v, the state of cluster %s, with %d nodes", id, s.cluster, len(s.nodes))
+		}
+	}
+}
+
 // A recovery that is interrupted at any moment can be finished, also if it is interrupted
 // again in the same way. Until then the node does not start. Its tokens are above all that
 // the cluster before has given.
