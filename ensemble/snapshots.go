@@ -1,9 +1,20 @@
 package ensemble
 
 import (
+	"bytes"
+	"cmp"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"hash"
+	"hash/crc64"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -12,104 +23,328 @@ import (
 )
 
 // snapshots are Raft's, in the folder, on the folder's thread: call by call, so that
-// other files of the folder need not wait for a whole snapshot.
+// other files of the folder need not wait for a whole snapshot. There are the newest and
+// the one before:
+//
+//	snapshots/<term>-<index>-<ms>/
+//	    state.bin  the state
+//	    meta.json  what Raft knows of it
+//
+// While it is written the folder's name ends in .tmp. These are the files of
+// [raft.FileSnapshotStore]. That one leaves what has failed, or a crash has interrupted,
+// on the disk and open: a disk that is full would stay so.
 type snapshots struct {
-	*raft.FileSnapshotStore
+	path   string
 	thread *diskthread.Thread
+	log    hclog.Logger
 	newest atomic.Pointer[raft.SnapshotMeta] // nil: there is none
 
-	completed func(*raft.SnapshotMeta) error // is told of a snapshot that is on disk
+	completed func(*raft.SnapshotMeta) error       // is told of a snapshot that is on disk
+	create    func(name string) (stateFile, error) // a seam of tests of failing disks
 }
 
-func newSnapshots(d *Dir, log hclog.Logger) (s *snapshots, err error) {
-	s = &snapshots{thread: d.files, completed: func(*raft.SnapshotMeta) error { return nil }}
-	return s, s.thread.Do(func() (err error) {
-		if s.FileSnapshotStore, err = raft.NewFileSnapshotStoreWithLogger(d.path, 2, log); err != nil {
+type stateFile interface {
+	io.WriteCloser
+	Sync() error
+}
+
+// snapshotMeta is the content of meta.json.
+type snapshotMeta struct {
+	raft.SnapshotMeta
+	CRC []byte // of the state
+}
+
+var snapshotCRC = crc64.MakeTable(crc64.ECMA)
+
+const unfinished = ".tmp"
+
+// newSnapshots opens the snapshots of a folder, which is locked: whatever is unfinished
+// there is of a process that is gone.
+func newSnapshots(d *Dir, log hclog.Logger) (*snapshots, error) {
+	s := &snapshots{
+		path:      d.Path("snapshots"),
+		thread:    d.files,
+		log:       log,
+		completed: func(*raft.SnapshotMeta) error { return nil },
+		create: func(name string) (stateFile, error) {
+			return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		},
+	}
+	return s, s.thread.Do(func() error {
+		if err := os.MkdirAll(s.path, 0o750); err != nil {
 			return err
 		}
-		all, err := s.FileSnapshotStore.List()
-		if len(all) > 0 {
-			s.newest.Store(all[0])
+		remains, err := filepath.Glob(filepath.Join(s.path, "*"+unfinished))
+		if err != nil {
+			return err
 		}
-		return err
+		for _, r := range remains {
+			if err := os.RemoveAll(r); err != nil {
+				return err
+			}
+		}
+		ids, err := s.ids()
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			if meta, err := s.read(id); err != nil {
+				s.log.Warn("a snapshot cannot be read", "snapshot", id, "error", err)
+			} else {
+				s.newest.Store(&meta.SnapshotMeta)
+				break
+			}
+		}
+		return nil
 	})
+}
+
+// snapshotID is the name of a snapshot.
+type snapshotID struct {
+	term, index uint64
+	ms          int64
+}
+
+func (id snapshotID) String() string { return fmt.Sprintf("%d-%d-%d", id.term, id.index, id.ms) }
+
+func parseSnapshotID(name string) (id snapshotID, ok bool) {
+	_, err := fmt.Sscanf(name, "%d-%d-%d", &id.term, &id.index, &id.ms)
+	return id, err == nil && id.String() == name
+}
+
+// compare says which one Raft takes for the newer.
+func (id snapshotID) compare(other snapshotID) int {
+	return cmp.Or(cmp.Compare(id.term, other.term), cmp.Compare(id.index, other.index), cmp.Compare(id.ms, other.ms))
+}
+
+// ids are the snapshots that are there by name, the newest first. It is called on the
+// thread, as the next ones.
+func (s *snapshots) ids() (ids []snapshotID, err error) {
+	all, err := os.ReadDir(s.path)
+	for _, e := range all {
+		if id, ok := parseSnapshotID(e.Name()); ok {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b snapshotID) int { return b.compare(a) })
+	return ids, err
+}
+
+// read reads what Raft knows of a snapshot.
+func (s *snapshots) read(id snapshotID) (*snapshotMeta, error) {
+	name := filepath.Join(s.path, id.String(), "meta.json")
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	meta := new(snapshotMeta)
+	if err := json.NewDecoder(bytes.NewReader(b)).Decode(meta); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if meta.ID != id.String() || meta.Term != id.term || meta.Index != id.index {
+		return nil, fmt.Errorf("%s is of snapshot %s, of entry %d of term %d", name, meta.ID, meta.Index, meta.Term)
+	}
+	if meta.Version != 1 {
+		return nil, fmt.Errorf("%s has version %d", name, meta.Version)
+	}
+	return meta, nil
+}
+
+// open opens the state of a snapshot when it has found it to be what was written.
+func (s *snapshots) open(id snapshotID) (meta *snapshotMeta, f *os.File, err error) {
+	if meta, err = s.read(id); err != nil {
+		return nil, nil, err
+	}
+	if f, err = os.Open(filepath.Join(s.path, id.String(), "state.bin")); err != nil {
+		return nil, nil, err
+	}
+	sum := crc64.New(snapshotCRC)
+	_, err = io.Copy(sum, f)
+	if err == nil && !bytes.Equal(sum.Sum(nil), meta.CRC) {
+		err = fmt.Errorf("%s is not what was written", f.Name())
+	}
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return meta, f, nil
+}
+
+// reap removes all snapshots but two. One that cannot be removed, it tries again after
+// the next one.
+func (s *snapshots) reap(newest string, before *raft.SnapshotMeta) {
+	ids, err := s.ids()
+	for _, id := range ids {
+		if name := id.String(); name != newest && (before == nil || name != before.ID) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(s.path, name)))
+		}
+	}
+	if err != nil {
+		s.log.Warn("old snapshots cannot be removed", "error", err)
+	}
 }
 
 // Create implements [raft.SnapshotStore].
-func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, c raft.Configuration, at uint64, t raft.Transport) (sink raft.SnapshotSink, err error) {
-	err = s.thread.Do(func() error {
-		sink, err = s.FileSnapshotStore.Create(version, index, term, c, at, t)
+func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, c raft.Configuration, at uint64, _ raft.Transport) (raft.SnapshotSink, error) {
+	sink := &snapshotSink{of: s, sum: crc64.New(snapshotCRC)}
+	sink.meta.SnapshotMeta = raft.SnapshotMeta{
+		Version: version, ID: snapshotID{term, index, time.Now().UnixMilli()}.String(),
+		Index: index, Term: term, Configuration: c, ConfigurationIndex: at,
+	}
+	err := s.thread.Do(func() (err error) {
+		if err = os.Mkdir(sink.unfinished(), 0o750); err != nil {
+			return err
+		}
+		if sink.file, err = s.create(filepath.Join(sink.unfinished(), "state.bin")); err != nil {
+			err = errors.Join(err, os.RemoveAll(sink.unfinished()))
+		}
 		return err
 	})
-	return &snapshotSink{sink, s, raft.SnapshotMeta{Index: index, Term: term}}, err
+	if err != nil {
+		return nil, err
+	}
+	return sink, nil
 }
 
 // List implements [raft.SnapshotStore].
-func (s *snapshots) List() (all []*raft.SnapshotMeta, err error) {
-	err = s.thread.Do(func() error {
-		all, err = s.FileSnapshotStore.List()
-		return err
-	})
-	return all, err
+func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
+	if newest := s.newest.Load(); newest != nil {
+		return []*raft.SnapshotMeta{newest}, nil
+	}
+	return nil, nil
 }
 
 // Open implements [raft.SnapshotStore].
-func (s *snapshots) Open(id string) (meta *raft.SnapshotMeta, r io.ReadCloser, err error) {
-	err = s.thread.Do(func() error {
-		meta, r, err = s.FileSnapshotStore.Open(id)
+func (s *snapshots) Open(name string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	id, ok := parseSnapshotID(name)
+	if !ok {
+		return nil, nil, fmt.Errorf("%q: %w", name, fs.ErrNotExist)
+	}
+	var meta *snapshotMeta
+	var f *os.File
+	err := s.thread.Do(func() (err error) {
+		meta, f, err = s.open(id)
 		return err
 	})
-	return meta, &snapshotReader{r, s.thread}, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return &meta.SnapshotMeta, &snapshotReader{f, s.thread}, nil
 }
 
+// snapshotSink is a snapshot that is being written.
 type snapshotSink struct {
-	raft.SnapshotSink
 	of   *snapshots
-	meta raft.SnapshotMeta
+	meta snapshotMeta
+	file stateFile
+	sum  hash.Hash64
+
+	ended   bool
+	outcome error // of its end
 }
+
+// ID implements [raft.SnapshotSink].
+func (s *snapshotSink) ID() string { return s.meta.ID }
+
+func (s *snapshotSink) finished() string   { return filepath.Join(s.of.path, s.meta.ID) }
+func (s *snapshotSink) unfinished() string { return s.finished() + unfinished }
 
 func (s *snapshotSink) Write(b []byte) (n int, err error) {
-	err = s.of.thread.Do(func() error {
-		n, err = s.SnapshotSink.Write(b)
+	if s.ended {
+		return 0, fs.ErrClosed
+	}
+	err = s.of.thread.Do(func() (err error) {
+		n, err = s.file.Write(b)
 		return err
 	})
+	s.sum.Write(b[:n])
+	s.meta.Size += int64(n)
 	return n, err
 }
 
 // errOvertaken: Raft would take its log to end there.
 var errOvertaken = errors.New("there is a newer snapshot by now")
 
+// Close completes the snapshot. What comes after the first call has its outcome.
 func (s *snapshotSink) Close() error {
-	overtaken := false
+	if s.ended {
+		return s.outcome
+	}
 	err := s.end(func() error { // one at a time, as all on the thread
 		before := s.of.newest.Load()
-		if overtaken = before != nil && before.Index > s.meta.Index; overtaken {
-			return s.SnapshotSink.Cancel()
+		if before != nil && before.Index > s.meta.Index {
+			return errOvertaken
 		}
-		if err := s.SnapshotSink.Close(); err != nil {
+		if err := s.complete(); err != nil {
 			return err
 		}
-		s.of.newest.Store(&s.meta)
+		s.of.newest.Store(&s.meta.SnapshotMeta)
+		s.of.reap(s.meta.ID, before)
 		return nil
 	})
-	switch {
-	case err != nil:
-		return err
-	case overtaken:
-		return errOvertaken
+	if err == nil {
+		err = s.of.completed(&s.meta.SnapshotMeta)
 	}
-	return s.of.completed(&s.meta)
+	s.outcome = err
+	return err
 }
 
-func (s *snapshotSink) Cancel() error { return s.end(s.SnapshotSink.Cancel) }
-
-// end ends the snapshot. If that fails, Raft's sink leaves its file open.
-func (s *snapshotSink) end(f func() error) error {
-	err := s.of.thread.Do(f)
-	if err != nil {
-		diskthread.Keep(s)
+// complete puts the snapshot in its place, on disk before it returns.
+func (s *snapshotSink) complete() error {
+	if err := errors.Join(s.file.Sync(), s.file.Close()); err != nil {
+		return err
 	}
-	return err
+	s.meta.CRC = s.sum.Sum(nil)
+	b, err := json.Marshal(s.meta)
+	if err != nil {
+		return err
+	}
+	if err := writeFile(filepath.Join(s.unfinished(), "meta.json"), append(b, '\n')); err != nil {
+		return err
+	}
+	if err := os.Rename(s.unfinished(), s.finished()); err != nil {
+		return err
+	}
+	if err := syncDir(s.of.path); err != nil {
+		return errors.Join(err, os.RemoveAll(s.finished()))
+	}
+	return nil
+}
+
+var errCancelled = errors.New("the snapshot was cancelled")
+
+// Cancel gives back what the snapshot has taken, unless it has ended.
+func (s *snapshotSink) Cancel() error {
+	if s.ended {
+		return nil
+	}
+	if err := s.end(func() error { return errCancelled }); err != errCancelled {
+		return err
+	}
+	return nil
+}
+
+// end ends the snapshot. If f fails, nothing is left of it, in the folder or open.
+func (s *snapshotSink) end(f func() error) error {
+	s.ended = true
+	s.outcome = s.of.thread.Do(func() error {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		s.file.Close() // fails where f has done it
+		if left := os.RemoveAll(s.unfinished()); left != nil {
+			err = errors.Join(err, left)
+		}
+		return err
+	})
+	if errors.Is(s.outcome, diskthread.ErrClosed) {
+		diskthread.Keep(s.file)
+	}
+	return s.outcome
 }
 
 type snapshotReader struct {

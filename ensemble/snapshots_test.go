@@ -4,7 +4,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -20,26 +23,13 @@ func TestSnapshotsAreFilesOfTheFoldersThread(t *testing.T) {
 	if err := dir.Shared(); err != nil {
 		t.Fatal(err)
 	}
-	// open counts the descriptors that are open below snapshots/.
-	open := func(table string) (n int) {
-		links, err := filepath.Glob(table + "/fd/*")
-		if err != nil || len(links) == 0 {
-			t.Fatal(table, err)
-		}
-		for _, l := range links {
-			if to, _ := os.Readlink(l); strings.HasPrefix(to, dir.Path("snapshots")) {
-				n++
-			}
-		}
-		return n
-	}
 	want := func(when string, there int) {
 		t.Helper()
-		if n := open("/proc/self"); n != 0 {
+		if n := openSnapshots(t, dir, "/proc/self"); n != 0 {
 			t.Errorf("%s: %d files are open beside the sockets", when, n)
 		}
 		dir.files.Do(func() error {
-			if n := open("/proc/thread-self"); n != there {
+			if n := openSnapshots(t, dir, "/proc/thread-self"); n != there {
 				t.Errorf("%s: %d files are open, want %d", when, n, there)
 			}
 			return nil
@@ -90,6 +80,20 @@ func TestSnapshotsAreFilesOfTheFoldersThread(t *testing.T) {
 	want("read", 0)
 }
 
+// openSnapshots counts the descriptors in a table that are open below snapshots/.
+func openSnapshots(t *testing.T, dir *Dir, table string) (n int) {
+	links, err := filepath.Glob(table + "/fd/*")
+	if err != nil || len(links) == 0 {
+		t.Error(table, err)
+	}
+	for _, l := range links {
+		if to, _ := os.Readlink(l); strings.HasPrefix(to, dir.Path("snapshots")) {
+			n++
+		}
+	}
+	return n
+}
+
 // A snapshot that one which ends later has overtaken does not count, also if both were
 // being ended at the same time.
 func TestASnapshotThatWasOvertaken(t *testing.T) {
@@ -136,4 +140,189 @@ func TestASnapshotThatWasOvertaken(t *testing.T) {
 	if err := earlier.Cancel(); err != nil {
 		t.Error(err)
 	}
+}
+
+// fullDisk has room for so many bytes of a snapshot's state.
+type fullDisk struct {
+	*os.File
+	room *atomic.Int64
+}
+
+func (f *fullDisk) Write(b []byte) (int, error) {
+	left := max(0, min(f.room.Load(), int64(len(b))))
+	n, err := f.File.Write(b[:left])
+	f.room.Add(-int64(n))
+	if err == nil && n < len(b) {
+		err = syscall.ENOSPC
+	}
+	return n, err
+}
+
+// A file of which nothing fits is what is flushed too late.
+func (f *fullDisk) Sync() error {
+	if f.room.Load() <= 0 {
+		return syscall.ENOSPC
+	}
+	return f.File.Sync()
+}
+
+// fillDisk has snapshots be written where there is so much room.
+func fillDisk(dir *Dir, s *snapshots, room *atomic.Int64) {
+	dir.files.Do(func() error {
+		s.create = func(name string) (stateFile, error) {
+			f, err := os.Create(name)
+			return &fullDisk{f, room}, err
+		}
+		return nil
+	})
+}
+
+// wantSnapshots checks what lies in snapshots/, and that nothing there is open.
+func wantSnapshots(t *testing.T, dir *Dir, when string, want ...string) {
+	t.Helper()
+	var names []string
+	var open int
+	dir.files.Do(func() error {
+		all, err := os.ReadDir(dir.Path("snapshots"))
+		if err != nil {
+			t.Error(err)
+		}
+		for _, e := range all {
+			names = append(names, e.Name())
+		}
+		open = openSnapshots(t, dir, "/proc/thread-self")
+		return nil
+	})
+	if strings.Join(names, " ") != strings.Join(want, " ") || open != 0 {
+		t.Errorf("%s: there are %q, want %q; %d files are open", when, names, want, open)
+	}
+}
+
+// Of a snapshot that fails nothing stays on the disk or open, wherever it fails.
+func TestAFailedSnapshotLeavesNothing(t *testing.T) {
+	dir, err := OpenDir(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	s, err := newSnapshots(dir, raftLogger(testLog(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var room atomic.Int64
+	fillDisk(dir, s, &room)
+	_, transport := raft.NewInmemTransport("")
+	create := func(space int64) raft.SnapshotSink {
+		t.Helper()
+		room.Store(space)
+		sink, err := s.Create(1, 10, 3, raft.Configuration{}, 2, transport)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sink
+	}
+
+	sink := create(1 << 20)
+	if n, err := sink.Write(make([]byte, 2<<20)); n != 1<<20 || err != syscall.ENOSPC {
+		t.Errorf("written %d, %v", n, err)
+	}
+	if err := sink.Cancel(); err != nil {
+		t.Error(err)
+	}
+	wantSnapshots(t, dir, "cancelled on a full disk")
+	if sink.Close() == nil || sink.Cancel() != nil {
+		t.Error("one that was cancelled can be completed, or cannot be cancelled again")
+	}
+
+	sink = create(5)
+	if _, err := io.WriteString(sink, "state"); err != nil {
+		t.Error(err)
+	}
+	if err := sink.Close(); err == nil {
+		t.Error("it is complete without having been flushed")
+	}
+	wantSnapshots(t, dir, "not flushed")
+
+	sink = create(100)
+	meta := filepath.Join(dir.Path("snapshots"), sink.ID()+".tmp", "meta.json")
+	if err := os.Mkdir(meta, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := sink.Close(); err == nil {
+		t.Error("it is complete without meta.json")
+	}
+	wantSnapshots(t, dir, "without meta.json")
+
+	sink = create(100)
+	if err := os.WriteFile(dir.Path("snapshots/"+sink.ID()), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := sink.Close(); err == nil {
+		t.Error("it is complete though not in its place")
+	}
+	wantSnapshots(t, dir, "without its place", sink.ID()) // the file of that name
+
+	if s.newest.Load() != nil {
+		t.Error("one that failed counts")
+	}
+}
+
+// A node whose snapshot does not fit on its disk goes on, tries again, and takes no more
+// room each time.
+func TestASnapshotThatDoesNotFitGivesItsRoomBack(t *testing.T) {
+	n := startNode(t, t.TempDir(), nil)
+	join(t, n, "g", "a").wantTold("a")
+	var room atomic.Int64
+	fillDisk(n.dir, n.entries.snapshots, &room)
+	for range 3 {
+		room.Store(10)
+		if err := n.raft.Snapshot().Error(); err == nil || !strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
+			t.Errorf("snapshot: %v", err)
+		}
+		wantSnapshots(t, n.dir, "after a snapshot that does not fit")
+	}
+	if err := n.Err(); err != nil {
+		t.Error(err)
+	}
+	room.Store(1 << 20)
+	if err := n.raft.Snapshot().Error(); err != nil {
+		t.Error(err)
+	}
+	wantSnapshots(t, n.dir, "with room again", n.entries.snapshots.newest.Load().ID)
+}
+
+// What crashes have left of snapshots, unfinished or half removed, does not stay: the
+// newest two are there, and no more.
+func TestWhatIsLeftOfSnapshotsIsRemoved(t *testing.T) {
+	path := t.TempDir()
+	n := startNode(t, path, nil)
+	kill(n)
+	leave := func(name string) {
+		t.Helper()
+		name = filepath.Join(path, "snapshots", name)
+		if err := os.Mkdir(name, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(name, "state.bin"), make([]byte, 1<<20), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leave("1-1-1") // without meta.json, which had been removed first
+	leave("2-100-7.tmp")
+	leave("2-101-7.tmp")
+
+	n = startNode(t, path, nil)
+	wantSnapshots(t, n.dir, "after the start", "1-1-1")
+	var taken []string
+	for range 3 {
+		c := join(t, n, "g", "a")
+		c.wantTold("a")
+		c.close(true)
+		if err := n.raft.Snapshot().Error(); err != nil {
+			t.Fatal(err)
+		}
+		taken = append(taken, n.entries.snapshots.newest.Load().ID)
+	}
+	slices.Sort(taken[1:])
+	wantSnapshots(t, n.dir, "after further snapshots", taken[1:]...)
 }
