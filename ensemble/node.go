@@ -66,6 +66,7 @@ type Config struct {
 	dial         func(ctx context.Context, network, address string) (net.Conn, error)
 	beforeCommit func()
 	stallLimit   time.Duration
+	createState  func(name string) (stateFile, error)
 	freeSpace    func(path string) (uint64, error)
 	now          func() reading
 	bootID       string

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/diskthread"
 	"leaderlatch/ensemble/logstore"
 )
 
@@ -131,6 +132,10 @@ func (n *Node) startRaft() error {
 	n.entries.append = store.Append
 	n.entries.leads = func() bool { return n.raft.State() == raft.Leader } // which changes between what Raft stores
 	n.entries.restart = n.failed
+	snapshots.failed = n.snapshotFailed
+	if n.cfg.createState != nil {
+		snapshots.create = n.cfg.createState
+	}
 	n.raft, err = raft.NewRaft(c, n.fsm, n.entries, n.entries, snapshots, n.transport)
 	if err != nil {
 		n.transport.Close()
@@ -237,6 +242,21 @@ func (n *Node) checkState(snapshots raft.SnapshotStore) error {
 		return permanent("the log in %s begins at entry %d and there is no snapshot of what was before; %s", n.dir.raftPath(), first, cureFolder)
 	}
 	return nil
+}
+
+// snapshotFailed ends a node that cannot store, or read again, a snapshot that it was
+// sent. Raft would go on as it is, and be sent it for ever. Nor would the node learn how a
+// session ends, so it does not wait for that. Of its own, it has all in its log, and tries
+// again.
+func (n *Node) snapshotFailed(index uint64, err error) {
+	select {
+	case <-n.started:
+	default:
+		return // NewRaft says itself what it cannot read
+	}
+	if index > n.raft.AppliedIndex() && !errors.Is(err, diskthread.ErrClosed) {
+		n.failed(fmt.Errorf("disk: the snapshot of entry %d, which the raft leader sent, cannot be stored in %s: %w; make room, or replace the disk", index, n.dir.path, err))
+	}
 }
 
 // hello is how the node introduces itself to others.

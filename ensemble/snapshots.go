@@ -40,6 +40,7 @@ type snapshots struct {
 	newest atomic.Pointer[raft.SnapshotMeta] // nil: there is none
 
 	completed func(*raft.SnapshotMeta) error       // is told of a snapshot that is on disk
+	failed    func(index uint64, err error)        // is told of one that cannot be written, or read; it is called by Raft
 	create    func(name string) (stateFile, error) // a seam of tests of failing disks
 }
 
@@ -66,6 +67,7 @@ func newSnapshots(d *Dir, log hclog.Logger) (*snapshots, error) {
 		thread:    d.files,
 		log:       log,
 		completed: func(*raft.SnapshotMeta) error { return nil },
+		failed:    func(uint64, error) {},
 		create: func(name string) (stateFile, error) {
 			return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		},
@@ -204,6 +206,7 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, c r
 		return err
 	})
 	if err != nil {
+		s.failed(index, err)
 		return nil, err
 	}
 	return sink, nil
@@ -230,6 +233,7 @@ func (s *snapshots) Open(name string) (*raft.SnapshotMeta, io.ReadCloser, error)
 		return err
 	})
 	if err != nil {
+		s.failed(id.index, err)
 		return nil, nil, err
 	}
 	return &meta.SnapshotMeta, &snapshotReader{f, s.thread}, nil
@@ -262,22 +266,34 @@ func (s *snapshotSink) Write(b []byte) (n int, err error) {
 	})
 	s.sum.Write(b[:n])
 	s.meta.Size += int64(n)
+	if err != nil {
+		s.of.failed(s.meta.Index, err)
+	}
 	return n, err
 }
 
 // errOvertaken: Raft would take its log to end there.
 var errOvertaken = errors.New("there is a newer snapshot by now")
 
-// Close completes the snapshot. What comes after the first call has its outcome.
+func (s *snapshotSink) overtaken() bool {
+	newest := s.of.newest.Load()
+	return newest != nil && newest.Index > s.meta.Index
+}
+
+// Close completes the snapshot. A further call has the outcome of the first, unless the
+// snapshot was overtaken since.
 func (s *snapshotSink) Close() error {
-	if s.ended {
+	switch {
+	case s.ended && s.outcome == nil && s.overtaken():
+		return errOvertaken
+	case s.ended:
 		return s.outcome
 	}
 	err := s.end(func() error { // one at a time, as all on the thread
-		before := s.of.newest.Load()
-		if before != nil && before.Index > s.meta.Index {
+		if s.overtaken() {
 			return errOvertaken
 		}
+		before := s.of.newest.Load()
 		if err := s.complete(); err != nil {
 			return err
 		}
@@ -285,11 +301,13 @@ func (s *snapshotSink) Close() error {
 		s.of.reap(s.meta.ID, before)
 		return nil
 	})
-	if err == nil {
-		err = s.of.completed(&s.meta.SnapshotMeta)
+	switch {
+	case err == nil:
+		s.outcome = s.of.completed(&s.meta.SnapshotMeta)
+	case err != errOvertaken:
+		s.of.failed(s.meta.Index, err)
 	}
-	s.outcome = err
-	return err
+	return s.outcome
 }
 
 // complete puts the snapshot in its place, on disk before it returns.

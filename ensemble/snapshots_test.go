@@ -1,6 +1,8 @@
 package ensemble
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -9,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -166,15 +169,12 @@ func (f *fullDisk) Sync() error {
 	return f.File.Sync()
 }
 
-// fillDisk has snapshots be written where there is so much room.
-func fillDisk(dir *Dir, s *snapshots, room *atomic.Int64) {
-	dir.files.Do(func() error {
-		s.create = func(name string) (stateFile, error) {
-			f, err := os.Create(name)
-			return &fullDisk{f, room}, err
-		}
-		return nil
-	})
+// on makes files where there is so much room.
+func on(room *atomic.Int64) func(string) (stateFile, error) {
+	return func(name string) (stateFile, error) {
+		f, err := os.Create(name)
+		return &fullDisk{f, room}, err
+	}
 }
 
 // wantSnapshots checks what lies in snapshots/, and that nothing there is open.
@@ -210,7 +210,7 @@ func TestAFailedSnapshotLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	var room atomic.Int64
-	fillDisk(dir, s, &room)
+	s.create = on(&room)
 	_, transport := raft.NewInmemTransport("")
 	create := func(space int64) raft.SnapshotSink {
 		t.Helper()
@@ -270,10 +270,9 @@ func TestAFailedSnapshotLeavesNothing(t *testing.T) {
 // A node whose snapshot does not fit on its disk goes on, tries again, and takes no more
 // room each time.
 func TestASnapshotThatDoesNotFitGivesItsRoomBack(t *testing.T) {
-	n := startNode(t, t.TempDir(), nil)
-	join(t, n, "g", "a").wantTold("a")
 	var room atomic.Int64
-	fillDisk(n.dir, n.entries.snapshots, &room)
+	n := startNode(t, t.TempDir(), func(c *Config) { c.createState = on(&room) })
+	join(t, n, "g", "a").wantTold("a")
 	for range 3 {
 		room.Store(10)
 		if err := n.raft.Snapshot().Error(); err == nil || !strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
@@ -325,4 +324,53 @@ func TestWhatIsLeftOfSnapshotsIsRemoved(t *testing.T) {
 	}
 	slices.Sort(taken[1:])
 	wantSnapshots(t, n.dir, "after further snapshots", taken[1:]...)
+}
+
+// A follower that has no room for the snapshot it is sent ends and says so; with room again
+// it is brought up to date.
+func TestAFollowerWithoutRoomForASnapshotEnds(t *testing.T) {
+	all := founders(t, 3)
+	leader, others := raftLeaderOf(t, all)
+	f := others[0]
+	kill(f.Node)
+	for i := range 20 {
+		join(t, leader.Node, "g", fmt.Sprint(i)).wantTold("0")
+	}
+	for _, m := range []*machine{leader, others[1]} { // either may become the raft leader
+		poll(t, "all have joined", func() bool { return hasJoined(m.Node, "g", 20) })
+		m.reloadRaft(func(c *raft.ReloadableConfig) { c.TrailingLogs = 1 })
+		if err := m.raft.Snapshot().Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	var room atomic.Int64
+	f.change = func(c *Config) { c.createState = on(&room) }
+	f.start()
+	select {
+	case <-f.Failed():
+	case <-time.After(20 * time.Second):
+		t.Fatal("it goes on")
+	}
+	if err := f.Err(); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "make room") {
+		t.Errorf("failed with %v", err)
+	}
+	poll(t, "the attempt is over", func() bool { // Raft ends it a moment later
+		names, _ := filepath.Glob(filepath.Join(f.path, "snapshots", "*"))
+		return len(names) == 0
+	})
+	wantSnapshots(t, f.dir, "without room")
+	stop(t, f.Node)
+	f.dir.Close()
+
+	room.Store(1 << 20)
+	f.start()
+	poll(t, "it has the snapshot", func() bool { return f.entries.snapshots.newest.Load() != nil })
+	poll(t, "it has the state", func() bool { return hasJoined(f.Node, "g", 20) })
+}
+
+// hasJoined reports whether a node knows so many members of a group.
+func hasJoined(n *Node, name string, members int) (ok bool) {
+	n.fsm.read(func(s *State) { ok = s.groups[name] != nil && s.groups[name].size == members })
+	return ok
 }
