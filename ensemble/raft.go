@@ -56,7 +56,7 @@ func (n *Node) startRaft() error {
 		n.roster.session.silent = bound
 	}
 	logger := raftLogger(n.log)
-	snapshots, err := newSnapshots(n.dir, logger)
+	snapshots, err := newSnapshots(n.dir, store, logger)
 	if err != nil {
 		return permanent("data folder: %w", err)
 	}
@@ -218,28 +218,18 @@ func (n *Node) reloadRaft(change func(*raft.ReloadableConfig)) {
 	}
 }
 
-// checkState makes sure that Raft's state is what the folder says: there, and
-// whole. While a node waits to be added it may be there or not.
-func (n *Node) checkState(snapshots raft.SnapshotStore) error {
+// checkState makes sure that Raft's state is there if the folder says so. While a node
+// waits to be added it may be there or not.
+func (n *Node) checkState(snapshots *snapshots) error {
 	if id := n.dir.id(); !id.Settled || id.Join != "" {
 		return nil
 	}
-	exists, err := raft.HasExistingState(n.store, n.store, snapshots)
-	if err != nil {
-		return permanent("data folder: %w; %s", err, cureFolder)
-	}
-	first, err := n.store.FirstIndex()
-	if err != nil {
-		return permanent("data folder: %w; %s", err, cureFolder)
-	}
-	kept, err := snapshots.List()
+	last, err := n.store.LastIndex()
 	switch {
 	case err != nil:
 		return permanent("data folder: %w; %s", err, cureFolder)
-	case !exists:
+	case last == 0 && snapshots.newest.Load() == nil:
 		return permanent("%s is empty though this node has had state; %s", n.dir.raftPath(), cureFolder)
-	case first > 1 && len(kept) == 0:
-		return permanent("the log in %s begins at entry %d and there is no snapshot of what was before; %s", n.dir.raftPath(), first, cureFolder)
 	}
 	return nil
 }

@@ -111,7 +111,7 @@ func (r *Recovery) withState(f func(*raft.Config, *raftStore, raft.Transport) er
 	}
 	defer store.Close()
 	logger := raftLogger(r.cfg.Logger)
-	snapshots, err := newSnapshots(r.dir, logger)
+	snapshots, err := newSnapshots(r.dir, store, logger)
 	if err != nil {
 		return permanent("data folder: %w", err)
 	}

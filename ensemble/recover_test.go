@@ -115,7 +115,7 @@ func memberOfThree(t *testing.T, end, term, last uint64) *Dir {
 	}
 	state := NewState()
 	state.Apply(end, Entry{Ops: []Op{Found{dir.id().Cluster, dir.id().TokenBase}}}, nil)
-	all, err := newSnapshots(dir, raftLogger(testLog(t)))
+	all, err := newSnapshots(dir, log, raftLogger(testLog(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +155,12 @@ func theFirst(t *testing.T) Config {
 // recovered gives the state in the folder's newest snapshot, and with which entry that ends.
 func recovered(t *testing.T, dir *Dir) (s *State, end uint64) {
 	t.Helper()
-	all, err := newSnapshots(dir, raftLogger(testLog(t)))
+	log, err := logstore.Open(dir.raftPath(), logstore.Options{Thread: dir.log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	all, err := newSnapshots(dir, log, raftLogger(testLog(t)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,12 +32,17 @@ import (
 //
 // While it is written the folder's name ends in .tmp. These are the files of
 // [raft.FileSnapshotStore]. That one leaves what has failed, or a crash has interrupted,
-// on the disk and open: a disk that is full would stay so.
+// on the disk and open: a disk that is full would stay so. And it passes over a snapshot
+// that it cannot read, and Raft takes the one before, though the log may not have what came
+// between: a node would forget what it has acknowledged. So the stable store notes the name
+// of the newest snapshot, and Raft learns of one alone: see choose.
 type snapshots struct {
 	path   string
 	thread *diskthread.Thread
+	store  store
 	log    hclog.Logger
 	newest atomic.Pointer[raft.SnapshotMeta] // nil: there is none
+	sound  string                            // the snapshot that was verified when it was chosen, until it is opened; used on the thread
 
 	completed func(*raft.SnapshotMeta) error       // is told of a snapshot that is on disk
 	failed    func(index uint64, err error)        // is told of one that cannot be written, or read; it is called by Raft
@@ -59,20 +64,25 @@ var snapshotCRC = crc64.MakeTable(crc64.ECMA)
 
 const unfinished = ".tmp"
 
-// newSnapshots opens the snapshots of a folder, which is locked: whatever is unfinished
-// there is of a process that is gone.
-func newSnapshots(d *Dir, log hclog.Logger) (*snapshots, error) {
+// newestKey is the stable store's for the name of the newest snapshot.
+var newestKey = []byte("NewestSnapshot")
+
+// newSnapshots opens the snapshots that go with a log. The folder is locked: whatever is
+// unfinished there is of a process that is gone.
+func newSnapshots(d *Dir, log store, logger hclog.Logger) (*snapshots, error) {
 	s := &snapshots{
 		path:      d.Path("snapshots"),
 		thread:    d.files,
-		log:       log,
+		store:     log,
+		log:       logger,
 		completed: func(*raft.SnapshotMeta) error { return nil },
 		failed:    func(uint64, error) {},
 		create: func(name string) (stateFile, error) {
 			return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		},
 	}
-	return s, s.thread.Do(func() error {
+	var ids []snapshotID
+	err := s.thread.Do(func() (err error) {
 		if err := os.MkdirAll(s.path, 0o750); err != nil {
 			return err
 		}
@@ -85,20 +95,68 @@ func newSnapshots(d *Dir, log hclog.Logger) (*snapshots, error) {
 				return err
 			}
 		}
-		ids, err := s.ids()
-		if err != nil {
-			return err
-		}
-		for _, id := range ids {
-			if meta, err := s.read(id); err != nil {
-				s.log.Warn("a snapshot cannot be read", "snapshot", id, "error", err)
-			} else {
-				s.newest.Store(&meta.SnapshotMeta)
-				break
-			}
-		}
-		return nil
+		ids, err = s.ids()
+		return err
 	})
+	if err != nil {
+		return nil, err
+	}
+	switch noted, err := log.Get(newestKey); {
+	case err == nil:
+		if id, ok := parseSnapshotID(string(noted)); ok && !slices.Contains(ids, id) {
+			ids = append(ids, id) // which is lost
+		}
+	case err.Error() != "not found":
+		return nil, err
+	}
+	slices.SortFunc(ids, func(a, b snapshotID) int { return b.compare(a) })
+	return s, s.choose(ids)
+}
+
+// choose finds the snapshot from which Raft goes on: the newest. If that cannot be read, an
+// older one will do, or none, where the log has all that came since, up to where the newest
+// ended.
+func (s *snapshots) choose(ids []snapshotID) error {
+	var newest *raft.SnapshotMeta
+	var unread error
+	for _, id := range ids {
+		var meta *snapshotMeta
+		err := s.thread.Do(func() (err error) {
+			meta, err = s.verify(id)
+			return err
+		})
+		if err == nil {
+			newest = &meta.SnapshotMeta
+			break
+		}
+		if unread == nil {
+			unread = err
+		}
+	}
+	first, err := s.store.FirstIndex()
+	if err != nil {
+		return err
+	}
+	from := uint64(1)
+	if newest != nil {
+		from = newest.Index + 1
+	}
+	switch {
+	case unread != nil && (first > from || !s.logHas(ids[0])):
+		return fmt.Errorf("the newest snapshot, of entry %d, cannot be read, and the log does not have all that is in it: %w; %s", ids[0].index, unread, cureFolder)
+	case first > from:
+		return fmt.Errorf("the log begins at entry %d and there is no snapshot of what was before; %s", first, cureFolder)
+	case unread != nil:
+		s.log.Warn("the newest snapshot cannot be read; the node goes on from what was before, and its log", "entry", from, "error", unread)
+	}
+	s.newest.Store(newest)
+	return nil
+}
+
+// logHas reports whether the last entry of a snapshot is in the log.
+func (s *snapshots) logHas(id snapshotID) bool {
+	var l raft.Log
+	return s.store.GetLog(id.index, &l) == nil && l.Term == id.term
 }
 
 // snapshotID is the name of a snapshot.
@@ -119,8 +177,8 @@ func (id snapshotID) compare(other snapshotID) int {
 	return cmp.Or(cmp.Compare(id.term, other.term), cmp.Compare(id.index, other.index), cmp.Compare(id.ms, other.ms))
 }
 
-// ids are the snapshots that are there by name, the newest first. It is called on the
-// thread, as the next ones.
+// ids are the snapshots that are there by name. It is called on the thread, as the next
+// ones.
 func (s *snapshots) ids() (ids []snapshotID, err error) {
 	all, err := os.ReadDir(s.path)
 	for _, e := range all {
@@ -128,7 +186,6 @@ func (s *snapshots) ids() (ids []snapshotID, err error) {
 			ids = append(ids, id)
 		}
 	}
-	slices.SortFunc(ids, func(a, b snapshotID) int { return b.compare(a) })
 	return ids, err
 }
 
@@ -152,13 +209,28 @@ func (s *snapshots) read(id snapshotID) (*snapshotMeta, error) {
 	return meta, nil
 }
 
-// open opens the state of a snapshot when it has found it to be what was written.
+// verify reads a snapshot to see whether it is what was written. Who opens it next need
+// not do so again: at the start a large state is read twice, not three times.
+func (s *snapshots) verify(id snapshotID) (*snapshotMeta, error) {
+	meta, f, err := s.open(id)
+	if err != nil {
+		return nil, err
+	}
+	s.sound = meta.ID
+	return meta, f.Close()
+}
+
+// open opens the state of a snapshot, which is what was written.
 func (s *snapshots) open(id snapshotID) (meta *snapshotMeta, f *os.File, err error) {
 	if meta, err = s.read(id); err != nil {
 		return nil, nil, err
 	}
 	if f, err = os.Open(filepath.Join(s.path, id.String(), "state.bin")); err != nil {
 		return nil, nil, err
+	}
+	if s.sound == meta.ID {
+		s.sound = ""
+		return meta, f, nil
 	}
 	sum := crc64.New(snapshotCRC)
 	_, err = io.Copy(sum, f)
@@ -212,7 +284,7 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, c r
 	return sink, nil
 }
 
-// List implements [raft.SnapshotStore].
+// List implements [raft.SnapshotStore]. It gives no second one for Raft to fall back to.
 func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
 	if newest := s.newest.Load(); newest != nil {
 		return []*raft.SnapshotMeta{newest}, nil
@@ -303,7 +375,9 @@ func (s *snapshotSink) Close() error {
 	})
 	switch {
 	case err == nil:
-		s.outcome = s.of.completed(&s.meta.SnapshotMeta)
+		if s.outcome = s.of.store.Set(newestKey, []byte(s.meta.ID)); s.outcome == nil {
+			s.outcome = s.of.completed(&s.meta.SnapshotMeta)
+		}
 	case err != errOvertaken:
 		s.of.failed(s.meta.Index, err)
 	}

@@ -38,7 +38,7 @@ func TestSnapshotsAreFilesOfTheFoldersThread(t *testing.T) {
 			return nil
 		})
 	}
-	s, err := newSnapshots(dir, raftLogger(testLog(t)))
+	s, err := newSnapshots(dir, raft.NewInmemStore(), raftLogger(testLog(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestASnapshotThatWasOvertaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dir.Close()
-	s, err := newSnapshots(dir, raftLogger(testLog(t)))
+	s, err := newSnapshots(dir, raft.NewInmemStore(), raftLogger(testLog(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +205,7 @@ func TestAFailedSnapshotLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dir.Close()
-	s, err := newSnapshots(dir, raftLogger(testLog(t)))
+	s, err := newSnapshots(dir, raft.NewInmemStore(), raftLogger(testLog(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -373,4 +373,182 @@ func TestAFollowerWithoutRoomForASnapshotEnds(t *testing.T) {
 func hasJoined(n *Node, name string, members int) (ok bool) {
 	n.fsm.read(func(s *State) { ok = s.groups[name] != nil && s.groups[name].size == members })
 	return ok
+}
+
+// Raft goes on from an older snapshot than the newest, or from none, only where the log
+// has all that came since, up to the end of the newest.
+func TestWhichSnapshotTheNodeGoesOnFrom(t *testing.T) {
+	const refused = -1
+	state := func(path string) error { return os.WriteFile(filepath.Join(path, "state.bin"), []byte("stat?"), 0o600) }
+	meta := func(path string) error {
+		return os.WriteFile(filepath.Join(path, "meta.json"), []byte(`{"Version":1}`), 0o600)
+	}
+	for _, tt := range []struct {
+		what        string
+		first, last uint64                    // of the log
+		term        uint64                    // of its entries
+		damage      []func(path string) error // to the newest snapshot, of entry 48 of term 2, and to that of entry 28
+		want        int
+	}{
+		{"all there, no log", 0, 0, 0, nil, 48},
+		{"all there, log behind the newest", 49, 60, 2, nil, 48},
+		{"all there, and a gap", 50, 60, 2, nil, refused},
+		{"no log", 0, 0, 0, []func(string) error{state}, refused},
+		{"no log, folder lost", 0, 0, 0, []func(string) error{os.RemoveAll}, refused},
+		{"no log, all folders lost", 0, 0, 0, []func(string) error{os.RemoveAll, os.RemoveAll}, refused},
+		{"log behind the newest", 49, 60, 2, []func(string) error{state}, refused},
+		{"log behind the newest, folder lost", 49, 60, 2, []func(string) error{os.RemoveAll}, refused},
+		{"log with a gap", 30, 60, 2, []func(string) error{state}, refused},
+		{"log that ends too early", 29, 47, 2, []func(string) error{state}, refused},
+		{"log of another term", 29, 60, 1, []func(string) error{state}, refused},
+		{"log that suffices", 29, 48, 2, []func(string) error{state}, 28},
+		{"log that suffices, meta.json damaged", 29, 60, 2, []func(string) error{meta}, 28},
+		{"log that suffices, folder lost", 29, 60, 2, []func(string) error{os.RemoveAll}, 28},
+		{"whole log", 1, 60, 2, []func(string) error{state, meta}, 0},
+		{"not the whole log", 2, 60, 2, []func(string) error{state, meta}, refused},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			dir, err := OpenDir(t.Context(), t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer dir.Close()
+			log := raft.NewInmemStore()
+			open := func() (*snapshots, error) { return newSnapshots(dir, log, raftLogger(testLog(t))) }
+			s, err := open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var folders []string // the newest first
+			for _, index := range []uint64{28, 48} {
+				sink, err := s.Create(1, index, 2, raft.Configuration{}, 2, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.WriteString(sink, "state"); err != nil {
+					t.Fatal(err)
+				}
+				if err := sink.Close(); err != nil {
+					t.Fatal(err)
+				}
+				folders = append([]string{dir.Path("snapshots/" + sink.ID())}, folders...)
+			}
+			for i := tt.first; i <= tt.last && i > 0; i++ {
+				if err := log.StoreLog(&raft.Log{Index: i, Term: tt.term}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i, damage := range tt.damage {
+				if err := damage(folders[i]); err != nil {
+					t.Fatal(err)
+				}
+			}
+
+			s, err = open()
+			if tt.want == refused {
+				if err == nil || !strings.Contains(err.Error(), cureFolder) {
+					t.Errorf("opened with %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			all, err := s.List()
+			if tt.want == 0 {
+				if len(all) != 0 || err != nil {
+					t.Errorf("Raft is given %v, %v", all, err)
+				}
+				return
+			}
+			if err != nil || len(all) != 1 || all[0].Index != uint64(tt.want) {
+				t.Fatalf("Raft is given %v, %v", all, err)
+			}
+			_, r, err := s.Open(all[0].ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b, err := io.ReadAll(r); string(b) != "state" || err != nil {
+				t.Errorf("read %q, %v", b, err)
+			}
+			r.Close()
+		})
+	}
+}
+
+// wantRefused checks that neither a node starts on a folder nor a recovery begins, and that
+// it is said what helps.
+func wantRefused(t *testing.T, path, why string) {
+	t.Helper()
+	dir, err := OpenDir(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	cfg := Config{Name: "riak@127.0.0.1", Address: "127.0.0.1:5324", Timing: steady, MinimumNodes: 1, Key: testKey, Logger: testLog(t)}
+	_, recovery := PlanRecovery(dir, cfg)
+	_, start := Start(dir, cfg)
+	for _, err := range []error{start, recovery} {
+		if p, ok := errors.AsType[*PermanentError](err); !ok || !strings.Contains(p.Error(), why) || !strings.Contains(p.Error(), cureFolder) {
+			t.Errorf("refused with %v", err)
+		}
+	}
+}
+
+// A node whose newest snapshot is damaged or lost does not start with what was before, nor
+// is it recovered to that, unless its log has the rest.
+func TestANodeWithoutItsNewestSnapshot(t *testing.T) {
+	for _, whole := range []bool{false, true} { // the log
+		path := t.TempDir()
+		n := startNode(t, path, nil)
+		join(t, n, "g", "a").wantTold("a")
+		if err := n.raft.Snapshot().Error(); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 20 {
+			join(t, n, "g", fmt.Sprint(i)).wantTold("a")
+		}
+		if !whole {
+			n.reloadRaft(func(c *raft.ReloadableConfig) { c.TrailingLogs = 1 })
+		}
+		if err := n.raft.Snapshot().Error(); err != nil {
+			t.Fatal(err)
+		}
+		newest := n.entries.snapshots.newest.Load()
+		kill(n)
+		for what, damage := range map[string]func(folder string) error{
+			"bit": func(folder string) error {
+				name := filepath.Join(folder, "state.bin")
+				b, err := os.ReadFile(name)
+				if err != nil {
+					return err
+				}
+				b[len(b)/2] ^= 1
+				return os.WriteFile(name, b, 0o600)
+			},
+			"state.bin": func(folder string) error { return os.Remove(filepath.Join(folder, "state.bin")) },
+			"meta.json": func(folder string) error { return os.Truncate(filepath.Join(folder, "meta.json"), 20) },
+			"folder":    os.RemoveAll,
+		} {
+			t.Run(fmt.Sprintf("%s, whole log %t", what, whole), func(t *testing.T) {
+				copied := filepath.Join(t.TempDir(), "data")
+				if err := os.CopyFS(copied, os.DirFS(path)); err != nil {
+					t.Fatal(err)
+				}
+				if err := damage(filepath.Join(copied, "snapshots", newest.ID)); err != nil {
+					t.Fatal(err)
+				}
+				if !whole {
+					wantRefused(t, copied, "the newest snapshot")
+					return
+				}
+				n := startNode(t, copied, nil)
+				n.fsm.read(func(s *State) {
+					if s.index < newest.Index {
+						t.Errorf("its state is of entry %d, and was of %d", s.index, newest.Index)
+					}
+				})
+			})
+		}
+	}
 }
