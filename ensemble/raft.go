@@ -136,7 +136,9 @@ func (n *Node) startRaft() error {
 	if n.cfg.createState != nil {
 		snapshots.create = n.cfg.createState
 	}
-	n.raft, err = raft.NewRaft(c, n.fsm, n.entries, n.entries, snapshots, n.transport)
+	n.raft, err = withoutPanic(func() (*raft.Raft, error) {
+		return raft.NewRaft(c, n.fsm, n.entries, n.entries, snapshots, n.transport)
+	})
 	if err != nil {
 		n.transport.Close()
 		return permanent("data folder: raft does not start on it: %w; %s", err, cureFolder)
@@ -195,6 +197,17 @@ func (n *Node) startRaft() error {
 		n.running.Go(n.stay)
 	}
 	return nil
+}
+
+// withoutPanic makes an error of what Raft, at its start, panics about: entries that it
+// cannot read or decode, a term that it cannot save.
+func withoutPanic[T any](f func() (T, error)) (v T, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%v", p)
+		}
+	}()
+	return f()
 }
 
 // endRaft ends Raft and the cluster port, and returns when the store is used no

@@ -44,7 +44,9 @@ func PlanRecovery(dir *Dir, cfg Config) (*Recovery, error) {
 	member := id.Join == ""
 	r := &Recovery{dir: dir, cfg: cfg}
 	err := r.withState(func(c *raft.Config, entries *raftStore, t raft.Transport) error {
-		configuration, err := raft.GetConfiguration(c, newFSM(nobody{}), entries, entries, entries.snapshots, t)
+		configuration, err := withoutPanic(func() (raft.Configuration, error) {
+			return raft.GetConfiguration(c, newFSM(nobody{}), entries, entries, entries.snapshots, t)
+		})
 		if err != nil {
 			return permanent("data folder: %w; %s", err, cureFolder)
 		}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"leaderlatch/ensemble/logstore"
 )
 
 // A snapshot is written and read where no socket is, and leaves no file open there.
@@ -551,4 +553,26 @@ func TestANodeWithoutItsNewestSnapshot(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Where Raft panics at its start, the node says what helps.
+func TestALogThatRaftPanicsAbout(t *testing.T) {
+	path := t.TempDir()
+	n := startNode(t, path, nil)
+	kill(n)
+	log, err := logstore.Open(filepath.Join(path, "raft.db"), logstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, err := log.LastIndex()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := log.StoreLog(&raft.Log{Index: last + 1, Term: 100, Type: raft.LogConfiguration, Data: []byte("none")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	wantRefused(t, path, "failed to decode")
 }
