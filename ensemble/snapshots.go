@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"hash/crc32"
 	"hash/crc64"
 	"io"
 	"io/fs"
@@ -54,13 +55,17 @@ type stateFile interface {
 	Sync() error
 }
 
-// snapshotMeta is the content of meta.json.
+// snapshotMeta is the first line of meta.json. The second is metaSum of it.
 type snapshotMeta struct {
 	raft.SnapshotMeta
 	CRC []byte // of the state
 }
 
 var snapshotCRC = crc64.MakeTable(crc64.ECMA)
+
+func metaSum(line []byte) []byte {
+	return fmt.Appendf(nil, "%08x\n", crc32.Checksum(line, crc32.MakeTable(crc32.Castagnoli)))
+}
 
 const unfinished = ".tmp"
 
@@ -197,7 +202,11 @@ func (s *snapshots) read(id snapshotID) (*snapshotMeta, error) {
 		return nil, err
 	}
 	meta := new(snapshotMeta)
-	if err := json.NewDecoder(bytes.NewReader(b)).Decode(meta); err != nil {
+	b, sum, _ := bytes.Cut(b, []byte("\n"))
+	if len(sum) > 0 && !bytes.Equal(sum, metaSum(b)) { // older programs write none
+		return nil, fmt.Errorf("%s is not what was written", name)
+	}
+	if err := json.Unmarshal(b, meta); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	if meta.ID != id.String() || meta.Term != id.term || meta.Index != id.index {
@@ -394,7 +403,7 @@ func (s *snapshotSink) complete() error {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(s.unfinished(), "meta.json"), append(b, '\n')); err != nil {
+	if err := writeFile(filepath.Join(s.unfinished(), "meta.json"), slices.Concat(b, []byte("\n"), metaSum(b))); err != nil {
 		return err
 	}
 	if err := os.Rename(s.unfinished(), s.finished()); err != nil {

@@ -478,6 +478,86 @@ func TestWhichSnapshotTheNodeGoesOnFrom(t *testing.T) {
 	}
 }
 
+// Raft's own store, with which older programs read and write the same files, reads a
+// snapshot, and what it writes is read. What is wrong in meta.json is noticed.
+func TestTheFilesOfASnapshot(t *testing.T) {
+	dir, err := OpenDir(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	logger := raftLogger(testLog(t))
+	servers := raft.Configuration{Servers: []raft.Server{{ID: "a", Address: "riak@127.0.0.1:1"}}}
+	_, transport := raft.NewInmemTransport("")
+	older, err := raft.NewFileSnapshotStoreWithLogger(dir.Path(""), 2, logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer, err := newSnapshots(dir, raft.NewInmemStore(), logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(s raft.SnapshotStore, index uint64) {
+		t.Helper()
+		sink, err := s.Create(1, index, 3, servers, 2, transport)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(sink, "state"); err != nil {
+			t.Fatal(err)
+		}
+		if err := sink.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func(s raft.SnapshotStore, index uint64) {
+		t.Helper()
+		all, err := s.List()
+		if err != nil || len(all) == 0 {
+			t.Fatal(all, err)
+		}
+		meta, r, err := s.Open(all[0].ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if b, err := io.ReadAll(r); string(b) != "state" || err != nil {
+			t.Errorf("read %q, %v", b, err)
+		}
+		if meta.Index != index || meta.Term != 3 || meta.Size != 5 || meta.ConfigurationIndex != 2 || !slices.Equal(meta.Configuration.Servers, servers.Servers) {
+			t.Errorf("read %+v", meta)
+		}
+	}
+	write(newer, 10)
+	read(newer, 10)
+	read(older, 10)
+	write(older, 20)
+	read(older, 20)
+	if newer, err = newSnapshots(dir, raft.NewInmemStore(), logger); err != nil {
+		t.Fatal(err)
+	}
+	read(newer, 20)
+
+	write(newer, 30)
+	id, _ := parseSnapshotID(newer.newest.Load().ID)
+	name := dir.Path("snapshots/" + id.String() + "/meta.json")
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range b {
+		bit := byte(1) << (i % 8)
+		b[i] ^= bit
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := newer.read(id); err == nil {
+			t.Errorf("byte %d, wrong by %#x, goes unnoticed", i, bit)
+		}
+		b[i] ^= bit
+	}
+}
+
 // wantRefused checks that neither a node starts on a folder nor a recovery begins, and that
 // it is said what helps.
 func wantRefused(t *testing.T, path, why string) {
