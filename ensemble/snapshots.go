@@ -272,9 +272,14 @@ func (s *snapshots) reap(newest string, before *raft.SnapshotMeta) {
 
 // Create implements [raft.SnapshotStore].
 func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, c raft.Configuration, at uint64, _ raft.Transport) (raft.SnapshotSink, error) {
+	id := snapshotID{term, index, time.Now().UnixMilli()}
+	if newest := s.newest.Load(); newest != nil && newest.Term == term && newest.Index == index {
+		before, _ := parseSnapshotID(newest.ID)
+		id.ms = max(id.ms, before.ms+1) // what recover has made counts, whatever the wall clock did
+	}
 	sink := &snapshotSink{of: s, sum: crc64.New(snapshotCRC)}
 	sink.meta.SnapshotMeta = raft.SnapshotMeta{
-		Version: version, ID: snapshotID{term, index, time.Now().UnixMilli()}.String(),
+		Version: version, ID: id.String(),
 		Index: index, Term: term, Configuration: c, ConfigurationIndex: at,
 	}
 	err := s.thread.Do(func() (err error) {

@@ -147,6 +147,46 @@ func TestASnapshotThatWasOvertaken(t *testing.T) {
 	}
 }
 
+// The later one of two snapshots of an entry counts, as recover makes it, also if the wall
+// clock was set back between them.
+func TestTheLaterSnapshotOfAnEntryCounts(t *testing.T) {
+	dir, err := OpenDir(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	log := raft.NewInmemStore()
+	open := func() *snapshots {
+		t.Helper()
+		s, err := newSnapshots(dir, log, raftLogger(testLog(t)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	s := open()
+	for _, at := range []uint64{1, 2, 3} {
+		sink, err := s.Create(1, 10, 3, raft.Configuration{}, at, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at == 1 { // an hour ahead
+			now := sink.(*snapshotSink).unfinished()
+			sink.(*snapshotSink).meta.ID = snapshotID{3, 10, time.Now().Add(time.Hour).UnixMilli()}.String()
+			if err := os.Rename(now, sink.(*snapshotSink).unfinished()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := sink.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = open()
+		if newest := s.newest.Load(); newest.ConfigurationIndex != at {
+			t.Errorf("the newest is %+v, want that of %d", newest, at)
+		}
+	}
+}
+
 // fullDisk has room for so many bytes of a snapshot's state.
 type fullDisk struct {
 	*os.File
