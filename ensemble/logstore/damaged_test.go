@@ -40,6 +40,25 @@ func TestOpenRefuses(t *testing.T) {
 		{"an extent of another length", changeDB(func(tx *bolt.Tx) error {
 			return tx.Bucket(logBucket).Put(extentKey, []byte("12345678"))
 		}), ErrDamaged, "the extent of the log has 8 bytes"},
+		{"no extent", changeDB(func(tx *bolt.Tx) error {
+			return tx.Bucket(logBucket).Delete(extentKey)
+		}), ErrDamaged, "has a log, and where that begins and ends is lost"},
+		{"no extent, and one file is left", func(t *testing.T, f folder) {
+			for i := range len(f.files) - 1 {
+				check(t, os.Remove(f.segment(i)))
+			}
+			changeDB(func(tx *bolt.Tx) error { return tx.Bucket(logBucket).Delete(extentKey) })(t, f)
+		}, ErrDamaged, "has a log, and where that begins and ends is lost"},
+		{"no extent, and files without entries", func(t *testing.T, f folder) {
+			for i := range f.files {
+				check(t, os.WriteFile(f.segment(i), f.read(t, i)[:segmentHeader], 0o600))
+			}
+			changeDB(func(tx *bolt.Tx) error { return tx.Bucket(logBucket).Delete(extentKey) })(t, f)
+		}, ErrDamaged, "has a log, and where that begins and ends is lost"},
+		{"a bit of the extent's key", changeDB(func(tx *bolt.Tx) error {
+			b := tx.Bucket(logBucket)
+			return errors.Join(b.Put([]byte("extenu"), b.Get(extentKey)), b.Delete(extentKey))
+		}), ErrDamaged, "has a log, and where that begins and ends is lost"},
 		{"no folder of the log", func(t *testing.T, f folder) { check(t, os.RemoveAll(LogDir(f.path))) },
 			ErrDamaged, "log is missing"},
 		{"the first file missing", func(t *testing.T, f folder) { check(t, os.Remove(f.segment(0))) },
@@ -188,6 +207,30 @@ func TestFilesThatDoNotCountAreDeleted(t *testing.T) {
 			}
 			mustStore(t, s, 1, 300)
 			wantLog(t, s, 1, 300)
+		})
+	}
+}
+
+// The first file of a log is made before its extent is noted, and no entry is written
+// before that.
+func TestAFirstFileThatACrashLeftIsDeleted(t *testing.T) {
+	g := newSegment("", 1)
+	for name, b := range map[string][]byte{
+		"nothing of it":      {},
+		"its space":          make([]byte, smallSegment),
+		"its header":         g.header(),
+		"part of its header": g.header()[:20],
+		"all of it":          append(g.header(), make([]byte, smallSegment)...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "raft.db")
+			mustOpen(t, path, Options{}).Close()
+			check(t, os.WriteFile(segmentPath(LogDir(path), 1), b, 0o600))
+			s := mustOpen(t, path, Options{})
+			defer s.Close()
+			wantBounds(t, s, 0, 0)
+			mustStore(t, s, 1, 3)
+			wantLog(t, s, 1, 3)
 		})
 	}
 }

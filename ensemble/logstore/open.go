@@ -1,6 +1,7 @@
 package logstore
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -113,24 +114,26 @@ type extent struct {
 
 func (e extent) encode() []byte { return append(number(e.first), number(e.newest)...) }
 
-func (s *Store) extent() (e extent, err error) {
+// extent gives what is noted in the bbolt file. Nothing is before the log has had a file.
+func (s *Store) extent() (e extent, noted bool, err error) {
 	err = s.db.View(func(tx *bolt.Tx) error {
-		switch v := tx.Bucket(logBucket).Get(extentKey); len(v) {
-		case 0:
-		case 16:
-			e = extent{binary.BigEndian.Uint64(v), binary.BigEndian.Uint64(v[8:])}
+		v := tx.Bucket(logBucket).Get(extentKey)
+		switch {
+		case v == nil:
+		case len(v) == 16:
+			e, noted = extent{binary.BigEndian.Uint64(v), binary.BigEndian.Uint64(v[8:])}, true
 		default:
 			return fmt.Errorf("the extent of the log has %d bytes instead of 16: %w", len(v), ErrDamaged)
 		}
 		return nil
 	})
-	return e, err
+	return e, noted, err
 }
 
 // load reads the segments. When all is found well it deletes the files that count
 // no more, and what a crash has left unfinished at the end.
 func (s *Store) load() error {
-	e, err := s.extent()
+	e, noted, err := s.extent()
 	if err != nil {
 		return err
 	}
@@ -155,6 +158,11 @@ func (s *Store) load() error {
 		}
 	}
 	slices.Sort(bases)
+	if !noted {
+		if err := s.checkFirst(bases); err != nil {
+			return err
+		}
+	}
 	var stale []uint64
 	counts := bases[:0:0]
 	for i, base := range bases {
@@ -178,6 +186,24 @@ func (s *Store) load() error {
 		}
 		return syncDir(s.dir)
 	})
+}
+
+// checkFirst looks at the files of a log of which no extent is noted. A crash leaves one,
+// to which no entry was written: the extent is on disk before that. Whatever else is there
+// is a log whose extent is lost.
+func (s *Store) checkFirst(bases []uint64) error {
+	lost := len(bases) > 1
+	if len(bases) == 1 {
+		b, err := os.ReadFile(segmentPath(s.dir, bases[0]))
+		if err != nil {
+			return err
+		}
+		lost = len(bytes.TrimLeft(b[min(segmentHeader, len(b)):], "\x00")) > 0
+	}
+	if lost {
+		return fmt.Errorf("%s has a log, and where that begins and ends is lost: %w", s.dir, ErrDamaged)
+	}
+	return nil
 }
 
 func (s *Store) loadSegments(e extent, bases []uint64) error {

@@ -21,7 +21,8 @@
 //     read is given up only if nothing that was written later is there.
 //
 // Which of the files count, and from which entry on, stands in the bbolt file; see
-// [extent]. It changes when a file is full, and when entries are deleted.
+// [extent]. It changes when a file is full, and when entries are deleted. Where it is lost
+// no file is deleted: see [Store.checkFirst].
 //
 // Raft offers to stores without gaps to be a raft.MonotonicLogStore. This one
 // is not: raft 1.8.0 then empties the store after each installed snapshot, with
