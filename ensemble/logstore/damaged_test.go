@@ -27,6 +27,7 @@ func TestOpenRefuses(t *testing.T) {
 		want   string
 	}{
 		{"an empty file", writeDB(nil), ErrDamaged, "empty: damaged"},
+		{"a bit of the meta page of the last transaction", flipNewestMeta, ErrDamaged, "is not what was written"},
 		{"a text", writeDB([]byte("hello\n")), ErrDamaged, ""},
 		{"a long text", writeDB(bytes.Repeat([]byte("hello\n"), 10_000)), ErrDamaged, ""},
 		{"zeros", writeDB(make([]byte, 32<<10)), ErrDamaged, ""},
@@ -404,6 +405,19 @@ func changeDB(change func(tx *bolt.Tx) error) func(*testing.T, folder) {
 		check(t, err)
 		check(t, errors.Join(db.Update(change), db.Close()))
 	}
+}
+
+// flipNewestMeta changes a bit of the meta page that bbolt wrote last.
+func flipNewestMeta(t *testing.T, f folder) {
+	b, err := os.ReadFile(f.path)
+	check(t, err)
+	const transaction = 16 + 48 // its number in a page
+	newest := b
+	if second := b[os.Getpagesize():]; binary.NativeEndian.Uint64(second[transaction:]) > binary.NativeEndian.Uint64(b[transaction:]) {
+		newest = second
+	}
+	newest[transaction+1] ^= 1
+	check(t, os.WriteFile(f.path, b, 0o600))
 }
 
 // f300 changes a file of the log.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io/fs"
 	"math"
 	"os"
@@ -366,6 +367,9 @@ func examine(path string, openFile func(string, int, os.FileMode) (*os.File, err
 		return err
 	}
 	defer db.Close()
+	if err := checkMetas(path); err != nil {
+		return err
+	}
 	return db.View(func(tx *bolt.Tx) error {
 		logs, stable := tx.Bucket(logBucket), tx.Bucket(stableBucket)
 		switch {
@@ -377,6 +381,34 @@ func examine(path string, openFile func(string, int, os.FileMode) (*os.File, err
 		see := func(k, v []byte) error { return nil }
 		return errors.Join(logs.ForEach(see), stable.ForEach(see))
 	})
+}
+
+// checkMetas looks at bbolt's two meta pages, of the last transaction and of the one
+// before. Where one is damaged bbolt goes by the other: were it the older one, what was
+// stored last would be gone without a word. A crash damages none: what bbolt writes there
+// is in one sector.
+func checkMetas(path string) error {
+	file, err := openNoTime(os.OpenFile, path, os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	const header, size = 16, 64 // of the page; of the meta, with its checksum at the end
+	second := int64(0)
+	for i := range int64(2) {
+		b := make([]byte, header+size)
+		if _, err := file.ReadAt(b, i*second); err != nil {
+			return err
+		}
+		meta := b[header:]
+		sum := fnv.New64a()
+		sum.Write(meta[:size-8])
+		if sum.Sum64() != binary.NativeEndian.Uint64(meta[size-8:]) {
+			return fmt.Errorf("meta page %d is not what was written: %w", i, ErrDamaged)
+		}
+		second = int64(binary.NativeEndian.Uint32(meta[8:])) // behind a page
+	}
+	return nil
 }
 
 // guard turns into errors what bbolt does on a damaged file: panics, and faults
