@@ -26,7 +26,7 @@ type versions struct {
 // as the level may be met.
 var levels = [...]versions{
 	1: {entry: 1, snapshot: 1, logstore: 1},
-	2: {entry: 2, snapshot: 2, logstore: 1}, // the operation Raise; the level in snapshots
+	2: {entry: 2, snapshot: 2, logstore: 2}, // the operation Raise; the level in snapshots; a checksum in raft.db
 }
 
 // nextLevel is the level that a cluster should have: one more than it has, if each of
@@ -61,6 +61,10 @@ func (c *Config) reads() uint64 {
 // started. The folder says so from then on, so that an older program refuses it as a
 // whole. Until it does, and should the node crash before, such a program stops at the first
 // entry or snapshot that it cannot read.
+//
+// The log store follows, and not before: an older program would take a raft.db that it
+// cannot read for a damaged one. Should the node crash in between, the next start has
+// the store written as the folder says.
 func (n *Node) raised(level uint64) {
 	if n.cfg.reads() < level {
 		n.log.Warn("leader_latch.format_level has no effect: the cluster writes a higher level already, and that never falls", "format_level", n.cfg.FormatLevel, "level", level)
@@ -72,7 +76,9 @@ func (n *Node) raised(level uint64) {
 		if id.Node == n.self { // else the folder is a new node's already
 			id.Format = max(id.Format, int(level))
 		}
-	}) == nil && n.dir.id().Node == n.self {
-		n.log.Info("the formats of what nodes write have a new level: older versions of this program cannot go on from here", "level", level)
+	}) != nil || n.dir.id().Node != n.self || n.dir.id().Format < int(level) {
+		return
 	}
+	n.log.Info("the formats of what nodes write have a new level: older versions of this program cannot go on from here", "level", level)
+	n.store.Raise(levels[level].logstore) // should it fail, so does the node
 }

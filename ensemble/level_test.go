@@ -30,12 +30,22 @@ func TestLevels(t *testing.T) {
 	}
 }
 
-// levelIs waits until a node's state and folder have a level.
+// levelIs waits until a node's state, folder and log store have a level.
 func levelIs(t *testing.T, n *Node, level uint64) {
 	t.Helper()
 	poll(t, fmt.Sprintf("%s has level %d", n.cfg.Name, level), func() bool {
-		return n.level.Load() == level && n.dir.id().Format == int(level)
+		return n.level.Load() == level && n.dir.id().Format == int(level) && storeFormat(t, n) == levels[level].logstore
 	})
+}
+
+// storeFormat is the version that a node's log store writes.
+func storeFormat(t *testing.T, n *Node) int {
+	t.Helper()
+	format, err := n.store.Format()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return format
 }
 
 // entriesOf gives the entries in a node's log, as bytes.
@@ -198,6 +208,35 @@ func TestTheFolderTakesOverTheLevelOfTheState(t *testing.T) {
 			t.Errorf("with the level in %s, node.json is %s", c.in, b)
 		}
 		kill(n)
+	}
+}
+
+// A crash between the folder's note of a level and the store's is made good by the next
+// start, and nothing that is in the store is lost.
+func TestTheStoreTakesOverTheLevelOfTheFolder(t *testing.T) {
+	path := t.TempDir()
+	held := func(c *Config) { c.FormatLevel = 1 }
+	n := startNode(t, path, held)
+	levelIs(t, n, 1)
+	poll(t, "a session", func() bool { return n.counter.Load() > 0 })
+	id, counter, entries := n.dir.id(), n.counter.Load(), entriesOf(t, n)
+	kill(n)
+	id.Format = 2
+	if err := (&Dir{path: path}).writeIdentity(id); err != nil {
+		t.Fatal(err)
+	}
+	n = startNode(t, path, held)
+	if is := storeFormat(t, n); is != 2 {
+		t.Errorf("the store writes version %d", is)
+	}
+	poll(t, "the next session", func() bool { return n.counter.Load() > counter })
+	if is := n.counter.Load(); is != counter+1 {
+		t.Errorf("open counter %d after %d", is, counter)
+	}
+	for i, e := range entriesOf(t, n)[:len(entries)] {
+		if !slices.Equal(e, entries[i]) {
+			t.Errorf("entry %d is another", i)
+		}
 	}
 }
 

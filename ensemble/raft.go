@@ -35,6 +35,7 @@ func (n *Node) startRaft() error {
 		return err
 	}
 	store, err := logstore.Open(n.dir.raftPath(), logstore.Options{
+		Format:       levels[n.dir.id().Format].logstore,
 		Thread:       n.dir.log,
 		OnError:      func(err error) { n.failed(fmt.Errorf("disk: %w", err)) },
 		BeforeCommit: n.cfg.beforeCommit,

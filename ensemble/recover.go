@@ -107,7 +107,7 @@ func (r *Recovery) Do() error {
 
 // withState opens what Raft has in the folder, and has it agree, as a start does.
 func (r *Recovery) withState(f func(*raft.Config, *raftStore, raft.Transport) error) error {
-	store, err := logstore.Open(r.dir.raftPath(), logstore.Options{Thread: r.dir.log})
+	store, err := logstore.Open(r.dir.raftPath(), logstore.Options{Format: levels[r.dir.id().Format].logstore, Thread: r.dir.log})
 	if err != nil {
 		return permanent("data folder: %w; %s", err, cureFolder)
 	}

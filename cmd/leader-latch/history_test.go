@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -18,9 +19,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"golang.org/x/sys/unix"
 
 	"leaderlatch/ensemble"
+	"leaderlatch/ensemble/logstore"
 	"leaderlatch/latch/latchtest"
 )
 
@@ -128,8 +131,54 @@ func (m *member) identity() []byte {
 	return b
 }
 
-// forget has the folder look as if the node had crashed before it wrote the level down.
+// forget has the folder look as if the node had crashed before it wrote the level down:
+// in node.json first, then in raft.db. What is in that, and in the log, stays.
 func (m *member) forget() {
+	m.t.Helper()
+	m.forgetIdentity()
+	folder := filepath.Dir(m.identityFile())
+	now, err := logstore.Open(filepath.Join(folder, "raft.db"), logstore.Options{})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	before := m.t.TempDir()
+	then, err := logstore.Open(filepath.Join(before, "raft.db"), logstore.Options{Format: 1})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	last, err := now.LastIndex()
+	first, err1 := now.FirstIndex()
+	for err = errors.Join(err, err1); err == nil && last > 0 && first <= last; first++ {
+		var l raft.Log
+		if err = now.GetLog(first, &l); err == nil {
+			err = then.StoreLog(&l)
+		}
+	}
+	for _, k := range []string{"CurrentTerm", "LastVoteTerm", "LastVoteCand", "leader_latch.open_counter", "leader_latch.promises_of", "leader_latch.promise"} {
+		v, err1 := now.Get([]byte(k))
+		if err1 == nil {
+			err1 = then.Set([]byte(k), v)
+		} else if err1.Error() == "not found" {
+			err1 = nil
+		}
+		err = errors.Join(err, err1)
+	}
+	if err := errors.Join(err, now.Close(), then.Close()); err != nil {
+		m.t.Fatal(err)
+	}
+	for _, name := range []string{"raft.db", "log"} {
+		err := os.RemoveAll(filepath.Join(folder, name))
+		if err == nil {
+			err = os.Rename(filepath.Join(before, name), filepath.Join(folder, name))
+		}
+		if err != nil {
+			m.t.Fatal(err)
+		}
+	}
+}
+
+// forgetIdentity has node.json look so, which no crash leaves.
+func (m *member) forgetIdentity() {
 	m.t.Helper()
 	if err := os.WriteFile(m.identityFile(), formatInFile.ReplaceAll(m.identity(), []byte(`"format": 1`)), 0o600); err != nil {
 		m.t.Fatal(err)
@@ -140,6 +189,12 @@ func (m *member) forget() {
 // ends by itself, for a person to do what the words say.
 func (m *member) wantTooOld(older string, words ...string) {
 	m.t.Helper()
+	m.wantGivesUp(older, append(words, "install that version again")...)
+}
+
+// wantGivesUp is wantTooOld where the older program does not know what it is that it finds.
+func (m *member) wantGivesUp(older string, words ...string) {
+	m.t.Helper()
 	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, older, "serve")
@@ -148,7 +203,7 @@ func (m *member) wantTooOld(older string, words ...string) {
 	if code := cmd.ProcessState.ExitCode(); code != exitPermanent {
 		m.t.Fatalf("the older program ended with exit code %d, want %d\n%s", code, exitPermanent, out)
 	}
-	for _, w := range append(words, "install that version again") {
+	for _, w := range words {
 		wantContains(m.t, string(out), w)
 	}
 }
@@ -292,6 +347,9 @@ func TestTheOlderProgramStopsAtANewerEntry(t *testing.T) {
 	m.until("the level has risen", func() bool { return m.format() == ensemble.NewestLevel })
 	m.join("g", "a", "a")
 	m.end(syscall.SIGTERM)
+	m.wantTooOld(older, "data format 2")
+	m.forgetIdentity()
+	m.wantGivesUp(older, "raft.db", "not a log store") // and leaves it as it is
 	m.forget()
 	m.wantTooOld(older, "log entry of version 2")
 	m.run().ready()

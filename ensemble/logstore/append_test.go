@@ -142,6 +142,7 @@ func TestWhatFollowsIsOnDiskAfterWhatWasAppended(t *testing.T) {
 		"DeleteRange back":  func(s *Store) error { return s.DeleteRange(11, 12) },
 		"DeleteRange all":   func(s *Store) error { return s.DeleteRange(1, 12) },
 		"SetUint64":         func(s *Store) error { return s.SetUint64([]byte("term"), 7) },
+		"Raise":             func(s *Store) error { return s.Raise(Format) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -26,6 +26,16 @@ var stores = map[string]func(*testing.T) store{
 	"Store":         func(t *testing.T) store { return openTemp(t) },
 	"Append":        func(t *testing.T) store { return appending{openTemp(t)} },
 	"StoreReopened": func(t *testing.T) store { return reopened{t, filepath.Join(t.TempDir(), "raft.db")} },
+	"Raised": func(t *testing.T) store {
+		s := openTemp(t)
+		check(t, s.Raise(Format))
+		return s
+	},
+	"RaisedReopened": func(t *testing.T) store {
+		path := filepath.Join(t.TempDir(), "raft.db")
+		check(t, mustOpen(t, path, Options{Format: Format}).Close())
+		return reopened{t, path}
+	},
 }
 
 var contract = []struct {

@@ -77,6 +77,11 @@ func appendForever(path string) error {
 			return err
 		}
 		fmt.Println(last)
+		if n == 20 { // the first process, and what it leaves is gone on with
+			if err := s.Raise(Format); err != nil {
+				return err
+			}
+		}
 		if n%5 == 0 { // entries nobody was told of
 			if err := s.StoreLogs(entries(last+1, last+5)); err != nil {
 				return err

@@ -87,20 +87,26 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			f := newFolder(t)
+			f := newFolder(t, 1)
 			tt.change(t, f)
-			before := f.contents(t)
-			_, err := Open(f.path, Options{OnError: func(error) { t.Error("OnError was called") }})
-			if !errors.Is(err, tt.is) || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), "open log store "+f.path+": ") {
-				t.Errorf("error %v, want %v with %q", err, tt.is, tt.want)
-			}
-			if strings.Contains(err.Error(), "\n") {
-				t.Errorf("more than a line: %v", err)
-			}
-			if after := f.contents(t); !slices.Equal(before, after) {
-				t.Error("the files were changed")
-			}
+			f.wantRefused(t, tt.is, tt.want)
 		})
+	}
+}
+
+// wantRefused expects an error of Open, which leaves the files as they are.
+func (f folder) wantRefused(t *testing.T, is error, want string) {
+	t.Helper()
+	before := f.contents(t)
+	_, err := Open(f.path, Options{OnError: func(error) { t.Error("OnError was called") }})
+	if !errors.Is(err, is) || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "open log store "+f.path+": ") {
+		t.Fatalf("error %v, want %v with %q", err, is, want)
+	}
+	if strings.Contains(err.Error(), "\n") {
+		t.Errorf("more than a line: %v", err)
+	}
+	if after := f.contents(t); !slices.Equal(before, after) {
+		t.Error("the files were changed")
 	}
 }
 
@@ -180,35 +186,35 @@ func TestFilesThatDoNotCountAreDeleted(t *testing.T) {
 			check(t, os.WriteFile(f.segment(0), old, 0o600))
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			f := newFolder(t)
-			s := mustOpen(t, f.path, Options{})
-			first, last := s.bounds()
-			s.Close()
-			change(t, f)
-			s = mustOpen(t, f.path, Options{})
-			defer s.Close()
-			switch name {
-			case "the front was deleted":
-				first = 151
-			case "the end was deleted":
-				last = 150
-			case "all was deleted":
-				first, last = 0, 0
-			}
-			wantBounds(t, s, first, last)
-			files, err := os.ReadDir(LogDir(f.path))
-			check(t, err)
-			if len(files) != len(s.segments) {
-				t.Errorf("%d files of %d segments are left", len(files), len(s.segments))
-			}
-			if last > 0 {
-				wantLog(t, s, first, last)
-				return
-			}
-			mustStore(t, s, 1, 300)
-			wantLog(t, s, 1, 300)
-		})
+		for format := 1; format <= Format; format++ {
+			t.Run(fmt.Sprintf("%s, format %d", name, format), func(t *testing.T) {
+				f := newFolder(t, format)
+				change(t, f)
+				s := mustOpen(t, f.path, Options{})
+				defer s.Close()
+				first, last := uint64(1), uint64(300)
+				switch name {
+				case "the front was deleted":
+					first = 151
+				case "the end was deleted":
+					last = 150
+				case "all was deleted":
+					first, last = 0, 0
+				}
+				wantBounds(t, s, first, last)
+				files, err := os.ReadDir(LogDir(f.path))
+				check(t, err)
+				if len(files) != len(s.segments) {
+					t.Errorf("%d files of %d segments are left", len(files), len(s.segments))
+				}
+				if last > 0 {
+					wantLog(t, s, first, last)
+					return
+				}
+				mustStore(t, s, 1, 300)
+				wantLog(t, s, 1, 300)
+			})
+		}
 	}
 }
 
@@ -240,8 +246,13 @@ func TestAFirstFileThatACrashLeftIsDeleted(t *testing.T) {
 // when it comes to the damage; it never takes the process down, as bbolt alone
 // would, and never gives another log than was written.
 func TestNoDamageMakesItPanic(t *testing.T) {
+	for format := 1; format <= Format; format++ {
+		t.Run(fmt.Sprint("format ", format), func(t *testing.T) { noDamageMakesItPanic(t, newFolder(t, format)) })
+	}
+}
+
+func noDamageMakesItPanic(t *testing.T, f folder) {
 	const page = 4096
-	f := newFolder(t)
 	refused, cut, all := 0, 0, 0
 	for _, name := range append(f.files, f.path) {
 		good, err := os.ReadFile(name)
@@ -348,10 +359,10 @@ type folder struct {
 	files []string // of the log
 }
 
-func newFolder(t *testing.T) folder {
+func newFolder(t *testing.T, format int) folder {
 	t.Helper()
 	f := folder{path: filepath.Join(t.TempDir(), "raft.db")}
-	s := mustOpen(t, f.path, Options{})
+	s := mustOpen(t, f.path, Options{Format: format})
 	for i := uint64(1); i <= 300; i += 3 {
 		mustStore(t, s, i, i+2)
 	}
@@ -438,7 +449,7 @@ func check(t *testing.T, err error) {
 // What a process that was killed has written and not flushed is flushed before it
 // counts: Raft would acknowledge it without another write.
 func TestOpenFlushesWhatItFinds(t *testing.T) {
-	f := newFolder(t)
+	f := newFolder(t, Format)
 	dirty := func(name string) uint64 {
 		t.Helper()
 		file, err := os.Open(name)

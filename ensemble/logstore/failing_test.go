@@ -90,6 +90,7 @@ func TestTheFirstFailedWriteIsFinal(t *testing.T) {
 		"DeleteRange all":   func(s *Store) error { return s.DeleteRange(1, 2000) },
 		"Set":               func(s *Store) error { return s.Set([]byte("vote"), []byte("other")) },
 		"SetUint64":         func(s *Store) error { return s.SetUint64([]byte("term"), 8) },
+		"Raise":             func(s *Store) error { return s.Raise(Format) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, d, failures := openOnDisk(t)

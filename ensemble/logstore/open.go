@@ -22,17 +22,15 @@ import (
 	"leaderlatch/ensemble/diskthread"
 )
 
-var (
-	logBucket    = []byte("segments") // extentKey -> extent
-	stableBucket = []byte("stable")   // Raft's key -> value; numbers are 8 bytes big endian
-	extentKey    = []byte("extent")
-)
-
 // lockTimeout is how long Open waits for another process to let go of the file.
 const lockTimeout = time.Second
 
 // Options are the settings of a Store. The zero Options are good.
 type Options struct {
+	// Format is the version that is to be written, see [Store.Raise]; 0: that of what is
+	// there. A new store begins with 1.
+	Format int
+
 	// SegmentSize is at how many bytes a file of the log is full. Default 8 MiB,
 	// which are set aside when it is made.
 	SegmentSize int64
@@ -95,7 +93,11 @@ func Open(path string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open log store %s: %w", path, explain(err))
 	}
-	if err := s.load(); err != nil {
+	err = s.load()
+	if err == nil {
+		err = s.raise(opts.Format)
+	}
+	if err != nil {
 		s.Close()
 		return nil, fmt.Errorf("open log store %s: %w", path, err)
 	}
@@ -107,34 +109,15 @@ func Open(path string, opts Options) (*Store, error) {
 // LogDir is the folder of the log that belongs to the bbolt file at path.
 func LogDir(path string) string { return filepath.Join(filepath.Dir(path), "log") }
 
-// extent says which part of the files is the log.
-type extent struct {
-	first  uint64 // entry of the log
-	newest uint64 // first entry of the last segment; 0: there is no segment, and the log is empty
-}
-
-func (e extent) encode() []byte { return append(number(e.first), number(e.newest)...) }
-
-// extent gives what is noted in the bbolt file. Nothing is before the log has had a file.
-func (s *Store) extent() (e extent, noted bool, err error) {
-	err = s.db.View(func(tx *bolt.Tx) error {
-		v := tx.Bucket(logBucket).Get(extentKey)
-		switch {
-		case v == nil:
-		case len(v) == 16:
-			e, noted = extent{binary.BigEndian.Uint64(v), binary.BigEndian.Uint64(v[8:])}, true
-		default:
-			return fmt.Errorf("the extent of the log has %d bytes instead of 16: %w", len(v), ErrDamaged)
-		}
-		return nil
-	})
-	return e, noted, err
-}
-
 // load reads the segments. When all is found well it deletes the files that count
 // no more, and what a crash has left unfinished at the end.
 func (s *Store) load() error {
-	e, noted, err := s.extent()
+	var e extent
+	noted := false
+	err := s.db.View(func(tx *bolt.Tx) (err error) {
+		e, noted, err = readExtent(tx)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -235,7 +218,7 @@ func (s *Store) loadSegments(e extent, bases []uint64) error {
 	if err := s.openTail(); err != nil || !torn {
 		return err
 	}
-	return s.onDisk(func() error { return cut(s.tail, s.segments[len(s.segments)-1].end, s.size) })
+	return s.cutTail()
 }
 
 func openDB(path string, opts Options) (db *bolt.DB, err error) {
@@ -333,7 +316,7 @@ func (f *files) close() {
 	}
 }
 
-// create makes a file with empty buckets. It appears under its name when it is
+// create makes a file of format 1, with empty buckets. It appears under its name when it is
 // complete and on disk: a crash leaves either no file or a good one.
 func create(path string) error {
 	unfinished := path + ".new"
@@ -367,48 +350,97 @@ func examine(path string, openFile func(string, int, os.FileMode) (*os.File, err
 		return err
 	}
 	defer db.Close()
-	if err := checkMetas(path); err != nil {
+	if err := checkPages(path); err != nil {
 		return err
 	}
 	return db.View(func(tx *bolt.Tx) error {
-		logs, stable := tx.Bucket(logBucket), tx.Bucket(stableBucket)
-		switch {
-		case logs == nil && tx.Bucket([]byte("log")) != nil:
-			return errors.New("made by a version before the first release, which is not read any more")
-		case logs == nil || stable == nil:
-			return errors.New("not a log store")
+		format, err := formatOf(tx)
+		if err != nil {
+			return err
+		}
+		if format > 1 {
+			_, err := parseNotes(tx.Bucket(notesBucket).Get(notesKey))
+			return err
 		}
 		see := func(k, v []byte) error { return nil }
-		return errors.Join(logs.ForEach(see), stable.ForEach(see))
+		return errors.Join(tx.Bucket(logBucket).ForEach(see), tx.Bucket(stableBucket).ForEach(see))
 	})
 }
 
-// checkMetas looks at bbolt's two meta pages, of the last transaction and of the one
-// before. Where one is damaged bbolt goes by the other: were it the older one, what was
-// stored last would be gone without a word. A crash damages none: what bbolt writes there
-// is in one sector.
-func checkMetas(path string) error {
+// checkPages looks at what bbolt takes on trust.
+//
+// Of the two meta pages, of the last transaction and of the one before, one may be
+// damaged: then bbolt goes by the other, and were that the older one, what was stored
+// last would be gone without a word. A crash damages none: what bbolt writes there is in
+// one sector.
+//
+// Of the pages that are in use it notes all when it opens a file for writing, as many as
+// their headers say, in a goroutine of its own.
+func checkPages(path string) error {
 	file, err := openNoTime(os.OpenFile, path, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	const header, size = 16, 64 // of the page; of the meta, with its checksum at the end
-	second := int64(0)
-	for i := range int64(2) {
-		b := make([]byte, header+size)
-		if _, err := file.ReadAt(b, i*second); err != nil {
+	// A page begins with its number (8 bytes), kind (2), how many elements it has (2), and
+	// how many pages follow that belong to it (4).
+	const header, metaSize = 16, 64
+	var size, last, root, pages, transaction uint64
+	for i := range uint64(2) {
+		b := make([]byte, header+metaSize)
+		if _, err := file.ReadAt(b, int64(i*size)); err != nil {
 			return err
 		}
 		meta := b[header:]
 		sum := fnv.New64a()
-		sum.Write(meta[:size-8])
-		if sum.Sum64() != binary.NativeEndian.Uint64(meta[size-8:]) {
+		sum.Write(meta[:metaSize-8])
+		if sum.Sum64() != binary.NativeEndian.Uint64(meta[metaSize-8:]) {
 			return fmt.Errorf("meta page %d is not what was written: %w", i, ErrDamaged)
 		}
-		second = int64(binary.NativeEndian.Uint32(meta[8:])) // behind a page
+		size = uint64(binary.NativeEndian.Uint32(meta[8:]))
+		if transaction = binary.NativeEndian.Uint64(meta[48:]); transaction >= last {
+			last, root, pages = transaction, binary.NativeEndian.Uint64(meta[16:]), binary.NativeEndian.Uint64(meta[40:])
+		}
 	}
-	return nil
+	const branch, leaf, bucket = 1, 2, 1 // kinds of pages; of what is in a leaf
+	seen := map[uint64]bool{}
+	var check func(id uint64) error
+	check = func(id uint64) error {
+		b := make([]byte, size)
+		if id >= pages || seen[id] {
+			return fmt.Errorf("page %d is not in its place: %w", id, ErrDamaged)
+		}
+		seen[id] = true
+		if _, err := file.ReadAt(b, int64(id*size)); err != nil {
+			return err
+		}
+		kind, n, more := binary.NativeEndian.Uint16(b[8:]), binary.NativeEndian.Uint16(b[10:]), uint64(binary.NativeEndian.Uint32(b[12:]))
+		if binary.NativeEndian.Uint64(b) != id || id+more >= pages {
+			return fmt.Errorf("page %d is not what was written: %w", id, ErrDamaged)
+		}
+		b = append(b, make([]byte, more*size)...)
+		if _, err := file.ReadAt(b[size:], int64((id+1)*size)); err != nil {
+			return err
+		}
+		for i := range int(n) {
+			element := b[header+16*i:]
+			var child uint64
+			switch {
+			case kind == branch:
+				child = binary.NativeEndian.Uint64(element[8:])
+			case kind == leaf && binary.NativeEndian.Uint32(element)&bucket != 0:
+				at, key := binary.NativeEndian.Uint32(element[4:]), binary.NativeEndian.Uint32(element[8:])
+				child = binary.NativeEndian.Uint64(element[at+key:]) // 0: it is within the leaf
+			}
+			if child != 0 {
+				if err := check(child); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	return check(root)
 }
 
 // guard turns into errors what bbolt does on a damaged file: panics, and faults

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,11 +14,11 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// sample is a store that the first version of this package wrote. It is never
-// written again: what is on disks out there does not change either.
-const sample = "../../testdata/disk/logstore-v1"
+// samples has for each format a store as it was written. They are never written again:
+// what is on disks out there does not change either.
+const samples = "../../testdata/disk"
 
-var writeSample = flag.Bool("write-sample", false, "write "+sample+" if it is missing")
+var writeSample = flag.Bool("write-sample", false, "write a sample of a format to "+samples+" if it is missing")
 
 var sampleLog = []*raft.Log{
 	{Index: 41, Term: 2, Type: raft.LogNoop, AppendedAt: time.Unix(1_790_000_000, 123_456_789)},
@@ -27,10 +28,17 @@ var sampleLog = []*raft.Log{
 	{Index: 45, Term: 1 << 40, Type: raft.LogCommand, Data: bytes.Repeat([]byte("large "), 1500), AppendedAt: time.Unix(-1, 1)},
 }
 
-func TestFormat1IsRead(t *testing.T) {
+func TestEveryFormatIsRead(t *testing.T) {
+	for format := 1; format <= Format; format++ {
+		t.Run(fmt.Sprint(format), func(t *testing.T) { sampleIsRead(t, format) })
+	}
+}
+
+func sampleIsRead(t *testing.T, format int) {
+	sample := filepath.Join(samples, fmt.Sprint("logstore-v", format))
 	if _, err := os.Stat(sample); *writeSample && errors.Is(err, fs.ErrNotExist) {
 		check(t, os.Mkdir(sample, 0o755))
-		s := mustOpen(t, filepath.Join(sample, "raft.db"), Options{SegmentSize: 2048})
+		s := mustOpen(t, filepath.Join(sample, "raft.db"), Options{Format: format, SegmentSize: 2048})
 		err := errors.Join(
 			s.StoreLogs(sampleLog),
 			s.SetUint64([]byte("CurrentTerm"), 1<<40),
@@ -46,6 +54,7 @@ func TestFormat1IsRead(t *testing.T) {
 	s := mustOpen(t, filepath.Join(dir, "raft.db"), Options{})
 	defer s.Close()
 
+	wantFormat(t, s, format)
 	wantBounds(t, s, 41, 45)
 	for _, want := range sampleLog {
 		var l raft.Log

@@ -18,8 +18,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Format is the version of what a store writes: the segments of its log, and its raft.db.
-const Format = 1
+// Format is the newest version that a store reads and writes, of its raft.db and the
+// segments of its log. The segments are the same in all; see [notes].
+const Format = 2
+
+const segmentFormat = 1
 
 // The log is a row of files, segments, named by the index of their first entry.
 // A file has a header, then records; the disk space of all is set aside when the
@@ -46,6 +49,7 @@ type segment struct {
 	file    *os.File // for reading
 	offsets []uint32 // of the records
 	end     int64    // of the last one
+	length  int64    // that the file has at least; changes while disk is held
 }
 
 // newSegment is one that is in no file yet.
@@ -120,6 +124,7 @@ func (g *segment) create(size int64) (fd int, err error) {
 		unix.Close(fd)
 		return noTail, fmt.Errorf("%s: %w", g.path, err)
 	}
+	g.length = size
 	return fd, nil
 }
 
@@ -151,7 +156,7 @@ func (g *segment) close() error {
 func (g *segment) header() []byte {
 	b := make([]byte, 0, segmentHeader)
 	b = append(b, segmentMagic...)
-	b = binary.BigEndian.AppendUint32(b, Format)
+	b = binary.BigEndian.AppendUint32(b, segmentFormat)
 	b = binary.BigEndian.AppendUint32(b, 0)
 	b = binary.BigEndian.AppendUint32(b, g.salt)
 	b = binary.BigEndian.AppendUint64(b, g.base)
@@ -183,10 +188,11 @@ func (g *segment) scan() (torn bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	g.length = int64(len(b))
 	switch {
 	case len(b) < segmentHeader || string(b[:16]) != segmentMagic:
 		return false, fmt.Errorf("not a part of a log: %w", ErrDamaged)
-	case binary.BigEndian.Uint32(b[16:]) > Format:
+	case binary.BigEndian.Uint32(b[16:]) > segmentFormat:
 		return false, fmt.Errorf("log format %d: %w", binary.BigEndian.Uint32(b[16:]), ErrVersion)
 	case binary.BigEndian.Uint32(b[20:]) != headerSum(b) || binary.BigEndian.Uint64(b[28:]) != g.base:
 		return false, fmt.Errorf("the header is not what was written: %w", ErrDamaged)
@@ -217,11 +223,12 @@ func (g *segment) scan() (torn bool, err error) {
 	return true, nil
 }
 
-// cut makes a segment's file end at an offset, on disk too.
-func cut(fd int, end, size int64) error {
+// cut has zeros in a segment's file from an offset on, up to a length, on disk too. A
+// crash leaves the file as it was, or one that ends there, or this one.
+func cut(fd int, end, length int64) error {
 	err := unix.Ftruncate(fd, end)
 	if err == nil {
-		err = allocate(fd, size)
+		err = allocate(fd, length)
 	}
 	if err == nil {
 		err = unix.Fsync(fd)
@@ -229,9 +236,19 @@ func cut(fd int, end, size int64) error {
 	return err
 }
 
-// allocate sets disk space aside, up to size; the file then has that size. Where
-// the file system cannot do that, the file grows with what is written.
+// allocate gives a file the length of size, if it is shorter, and sets disk space aside
+// for that. Where the file system cannot do that, space is taken when something is written.
+// A crash leaves the length that the file had, or this one.
 func allocate(fd int, size int64) error {
+	var is unix.Stat_t
+	if err := unix.Fstat(fd, &is); err != nil {
+		return err
+	}
+	if is.Size < size {
+		if err := unix.Ftruncate(fd, size); err != nil {
+			return err
+		}
+	}
 	for {
 		switch err := unix.Fallocate(fd, 0, 0, size); err {
 		case unix.EINTR:

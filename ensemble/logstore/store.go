@@ -19,6 +19,13 @@
 //     handed to another node later.
 //   - What was interrupted is told from what was damaged: an entry that cannot be
 //     read is given up only if nothing that was written later is there.
+//   - A term, a vote or a number that was stored is there as it was stored, or
+//     there is an error. So it is from format 2 on: one checksum is over all that
+//     the bbolt file has, and is looked at whenever something of it is read.
+//
+// There are two formats, and both are read. A store writes the first until it is told
+// to write the other ([Options].Format, [Store.Raise]); from then on it does for good.
+// Which one it is, stands in the bbolt file; the log's files are the same in both.
 //
 // Which of the files count, and from which entry on, stands in the bbolt file; see
 // [extent]. It changes when a file is full, and when entries are deleted. Where it is lost
@@ -421,7 +428,7 @@ func (s *Store) provide(next uint64) error {
 		err = g.open()
 	}
 	if err == nil {
-		err = s.setExtent(extent{first, next})
+		err = s.setExtent(extent{first, next, uint64(g.length)})
 	}
 	if err != nil {
 		return err
@@ -468,7 +475,8 @@ func (s *Store) deleteFront(first uint64) error {
 		n++
 	}
 	gone := s.take(0, n, first)
-	if err := s.setExtent(extent{first, s.segments[len(s.segments)-1].base}); err != nil || n == 0 {
+	last := s.segments[len(s.segments)-1]
+	if err := s.setExtent(extent{first, last.base, uint64(last.length)}); err != nil || n == 0 {
 		return err
 	}
 	return s.remove(gone)
@@ -482,7 +490,8 @@ func (s *Store) deleteBack(next uint64) error {
 	}
 	if n < len(s.segments) {
 		gone := s.take(n, len(s.segments), s.first)
-		if err := s.setExtent(extent{s.first, s.segments[n-1].base}); err != nil {
+		last := s.segments[n-1]
+		if err := s.setExtent(extent{s.first, last.base, uint64(last.length)}); err != nil {
 			return err
 		}
 		if err := errors.Join(s.closeTail(), s.remove(gone)); err != nil {
@@ -500,7 +509,14 @@ func (s *Store) deleteBack(next uint64) error {
 	g.end = int64(g.offsets[next-g.base])
 	g.offsets = g.offsets[:next-g.base]
 	s.mu.Unlock()
-	return s.onDisk(func() error { return cut(s.tail, g.end, s.size) })
+	return s.cutTail()
+}
+
+// cutTail makes the last segment's file end where its last record does. s.disk is held.
+func (s *Store) cutTail() error {
+	g := s.segments[len(s.segments)-1]
+	g.length = max(g.length, s.size)
+	return s.onDisk(func() error { return cut(s.tail, g.end, g.length) })
 }
 
 // take takes the segments from i to j out of the log, for those who read it, and
@@ -548,17 +564,17 @@ func (s *Store) closeTail() error {
 
 // Set stores a value of Raft's.
 func (s *Store) Set(k, v []byte) error {
-	return s.write(func() error { return s.put(stableBucket, pair{k, v}) })
+	return s.write(func() error { return s.put(pair{k, v}) })
 }
 
 // Get returns the value of k, or an error with the text "not found".
 func (s *Store) Get(k []byte) (v []byte, err error) {
 	err = s.run(func() error {
 		return s.db.View(func(tx *bolt.Tx) error {
-			if v = bytes.Clone(tx.Bucket(stableBucket).Get(k)); v == nil {
-				return errNotFound
+			if v, err = readValue(tx, k); err == nil && v == nil {
+				err = errNotFound
 			}
-			return nil
+			return err
 		})
 	})
 	return v, err
@@ -579,7 +595,7 @@ func (s *Store) SetUint64s(numbers ...Number) error {
 	for _, n := range numbers {
 		pairs = append(pairs, pair{n.Key, number(n.N)})
 	}
-	return s.write(func() error { return s.put(stableBucket, pairs...) })
+	return s.write(func() error { return s.put(pairs...) })
 }
 
 // GetUint64 returns the number at k, 0 if there is none.
@@ -598,24 +614,27 @@ func (s *Store) GetUint64(k []byte) (n uint64, err error) {
 	return n, err
 }
 
-func (s *Store) setExtent(e extent) error { return s.put(logBucket, pair{extentKey, e.encode()}) }
-
-// pair is a key of the bbolt file with its value.
+// pair is a key of Raft's with its value.
 type pair struct{ k, v []byte }
 
-// put stores values in the bbolt file, in one transaction. s.disk is held.
-func (s *Store) put(bucket []byte, pairs ...pair) error {
+// put stores values of Raft's. s.disk is held, as in the next two.
+func (s *Store) put(values ...pair) error {
+	return s.update(func(tx *bolt.Tx) error { return writeNotes(tx, nil, values) })
+}
+
+func (s *Store) setExtent(e extent) error {
+	return s.update(func(tx *bolt.Tx) error { return writeNotes(tx, &e, nil) })
+}
+
+// update changes the bbolt file, in one transaction.
+func (s *Store) update(f func(*bolt.Tx) error) error {
 	return s.onDisk(func() error {
 		return s.db.Update(func(tx *bolt.Tx) error {
-			for _, p := range pairs {
-				if err := tx.Bucket(bucket).Put(p.k, p.v); err != nil {
-					return err
-				}
-			}
-			if s.beforeCommit != nil {
+			err := f(tx)
+			if err == nil && s.beforeCommit != nil {
 				s.beforeCommit()
 			}
-			return nil
+			return err
 		})
 	})
 }

@@ -129,8 +129,9 @@ func everyCall(s *Store) map[string]error {
 	_, last := s.LastIndex()
 	_, get := s.Get([]byte("k"))
 	_, getUint64 := s.GetUint64([]byte("k"))
+	_, format := s.Format()
 	return map[string]error{
-		"FirstIndex": first, "LastIndex": last, "Get": get, "GetUint64": getUint64,
+		"FirstIndex": first, "LastIndex": last, "Get": get, "GetUint64": getUint64, "Format": format,
 		"GetLog":      s.GetLog(1, new(raft.Log)),
 		"StoreLog":    s.StoreLog(entry(1 << 40)),
 		"StoreLogs":   s.StoreLogs(entries(1<<41, 1<<41+1)),
@@ -138,6 +139,7 @@ func everyCall(s *Store) map[string]error {
 		"DeleteRange": s.DeleteRange(1, 1<<50),
 		"Set":         s.Set([]byte("k"), []byte("v")),
 		"SetUint64":   s.SetUint64([]byte("k"), 1),
+		"Raise":       s.Raise(Format),
 	}
 }
 
