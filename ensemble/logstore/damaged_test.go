@@ -114,7 +114,7 @@ func (f folder) wantRefused(t *testing.T, is error, want string) {
 // of its pages came to the disk, is no damage: nobody was told that it is there.
 func TestWhatACrashLeavesIsCutOff(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "raft.db")
-	s := mustOpen(t, path, Options{SegmentSize: 1 << 20})
+	s := mustOpen(t, path, Options{SegmentSize: 1 << 20, Format: 2})
 	mustStore(t, s, 1, 40)
 	end := s.segments[0].end
 	mustStore(t, s, 41, 60)
@@ -151,6 +151,61 @@ func whatSectorsLeave(t *testing.T, path, name string, good []byte, from, to int
 		wantLog(t, s, 1, last+1)
 		mustDelete(t, s, 41, last+1)
 		s.Close()
+	}
+}
+
+// A file has the length that was set aside for it, or it was cut off by something else.
+func TestAShorterLastFileIsRefused(t *testing.T) {
+	f := newFolder(t, 2)
+	s := mustOpen(t, f.path, Options{})
+	last := s.segments[len(s.segments)-1]
+	check(t, s.Close())
+	good := f.read(t, -1)
+	at := func(i int) int64 { return int64(last.offsets[i]) }
+	for _, size := range []int64{0, segmentHeader - 1, segmentHeader + 1, at(1) - 8, at(1) + 8, at(len(last.offsets)-1) + 8, last.end - 1, last.end + 1, last.end + 8, int64(len(good)) - 1} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			f300(-1, func([]byte) []byte { return good[:size] })(t, f)
+			f.wantRefused(t, ErrDamaged, "")
+		})
+	}
+	f300(-1, func([]byte) []byte { return good })(t, f)
+	s = mustOpen(t, f.path, Options{})
+	defer s.Close()
+	wantLog(t, s, 1, 300)
+}
+
+// Where entries were deleted, or a batch was given up, the file ends with the last one for a
+// moment. If that is how a crash leaves it, it gets its length again, and is held against it.
+func TestACrashAmidACutLeavesAGoodFile(t *testing.T) {
+	for name, raise := range map[string]func(s *Store) error{
+		"made in format 2": func(*Store) error { return nil },
+		"raised":           func(s *Store) error { return s.Raise(2) },
+	} {
+		for _, deleted := range []uint64{0, 1, 150, 299} {
+			t.Run(fmt.Sprintf("%s, the last %d of 300 deleted", name, deleted), func(t *testing.T) {
+				f := newFolder(t, map[string]int{"made in format 2": 2, "raised": 1}[name])
+				s := mustOpen(t, f.path, Options{})
+				check(t, raise(s))
+				mustDelete(t, s, 301-deleted, 300)
+				last := s.segments[len(s.segments)-1]
+				check(t, s.Close())
+				info, err := os.Stat(last.path)
+				check(t, err)
+				check(t, os.Truncate(last.path, last.end))
+
+				s = mustOpen(t, f.path, Options{SegmentSize: 1024}) // whatever is set aside for others
+				wantLog(t, s, 1, 300-deleted)
+				check(t, s.Close())
+				again, err := os.Stat(last.path)
+				check(t, err)
+				if again.Size() < smallSegment || again.Size() > info.Size() {
+					t.Errorf("the file has %d bytes, had %d", again.Size(), info.Size())
+				}
+				f.files = []string{last.path}
+				check(t, os.Truncate(last.path, again.Size()-1))
+				f.wantRefused(t, ErrDamaged, "bytes of")
+			})
+		}
 	}
 }
 

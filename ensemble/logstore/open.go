@@ -215,9 +215,15 @@ func (s *Store) loadSegments(e extent, bases []uint64) error {
 	case bases[0] > e.first || next < e.first:
 		return fmt.Errorf("%s: entry %d is missing: %w", s.dir, e.first, ErrDamaged)
 	}
-	if err := s.openTail(); err != nil || !torn {
+	last := s.segments[len(s.segments)-1]
+	short := last.length < int64(e.length)
+	if short && last.length != last.end { // else a crash amid cut has left it so
+		return fmt.Errorf("%s has %d bytes of %d: %w", last.path, last.length, e.length, ErrDamaged)
+	}
+	if err := s.openTail(); err != nil || !torn && !short {
 		return err
 	}
+	last.length = max(last.length, int64(e.length))
 	return s.cutTail()
 }
 

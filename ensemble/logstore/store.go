@@ -21,7 +21,9 @@
 //     read is given up only if nothing that was written later is there.
 //   - A term, a vote or a number that was stored is there as it was stored, or
 //     there is an error. So it is from format 2 on: one checksum is over all that
-//     the bbolt file has, and is looked at whenever something of it is read.
+//     the bbolt file has, and is looked at whenever something of it is read. From
+//     then on it also says how long the last of the log's files is: one that is shorter is
+//     damaged, unless it ends with an entry, as a crash leaves it where one is cut off.
 //
 // There are two formats, and both are read. A store writes the first until it is told
 // to write the other ([Options].Format, [Store.Raise]); from then on it does for good.
