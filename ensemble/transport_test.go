@@ -3,6 +3,7 @@ package ensemble
 import (
 	"io"
 	"math"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -152,3 +153,51 @@ func sending() int {
 	stacks := make([]byte, 4<<20)
 	return strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "raft.(*Raft).replicate(")
 }
+
+// A raft leader that hangs in the middle of a snapshot, with a kernel that goes on to
+// answer, makes the node to which it sends that deaf for no longer than a request may
+// pause: of the two that are left, one becomes the raft leader.
+func TestASnapshotThatStopsDoesNotHoldUpAnElection(t *testing.T) {
+	all := founders(t, 3)
+	leader, others := raftLeaderOf(t, all)
+	deaf, third := others[0], others[1]
+	goOn := make(chan struct{})
+	sent := make(chan error, 1)
+	t.Cleanup(func() { // before its port is closed
+		close(goOn)
+		if err := <-sent; err == nil {
+			t.Error("the snapshot was sent whole")
+		}
+	})
+	go func() {
+		self := []byte(raftAddress(leader.name, leader.address))
+		term := leader.raft.CurrentTerm()
+		sent <- leader.transport.NetworkTransport.InstallSnapshot(raft.ServerID(deaf.self), "", &raft.InstallSnapshotRequest{
+			RPCHeader:       raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader.self), Addr: self},
+			SnapshotVersion: 1,
+			Term:            term,
+			Leader:          self,
+			LastLogIndex:    leader.raft.LastIndex(),
+			LastLogTerm:     term,
+			Size:            1 << 20,
+			Configuration:   raft.EncodeConfiguration(leader.raft.GetConfiguration().Configuration()),
+		}, new(raft.InstallSnapshotResponse), stuck(goOn))
+	}()
+	poll(t, "the snapshot has begun", func() bool {
+		begun, err := filepath.Glob(deaf.dir.Path("snapshots") + "/*.tmp")
+		return err == nil && len(begun) > 0
+	})
+	leader.raft.Shutdown() // it says nothing any more, and its connections stay
+	poll(t, "another raft leader", func() bool { return deaf.serving() || third.serving() })
+	select {
+	case err := <-sent:
+		sent <- err
+		t.Fatalf("the snapshot ended too early: %v", err)
+	default:
+	}
+}
+
+// stuck is a file on a disk that hangs.
+type stuck chan struct{}
+
+func (s stuck) Read([]byte) (int, error) { <-s; return 0, io.ErrUnexpectedEOF }

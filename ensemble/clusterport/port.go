@@ -59,6 +59,10 @@ type Config struct {
 	// admission. Default 5 s.
 	HandshakeTimeout time.Duration
 
+	// RequestPause bounds for how long nothing may come in the middle of a request to
+	// Raft, such as a snapshot. Default 5 s.
+	RequestPause time.Duration
+
 	// MaxHandshakes bounds how many handshakes of accepted connections are
 	// under way at once; further ones wait, and slow ones are cut for them.
 	// Default 64.
@@ -104,6 +108,9 @@ func New(cfg Config) (*Port, error) {
 	}
 	if cfg.HandshakeTimeout <= 0 {
 		cfg.HandshakeTimeout = 5 * time.Second
+	}
+	if cfg.RequestPause <= 0 {
+		cfg.RequestPause = 5 * time.Second
 	}
 	if cfg.MaxHandshakes <= 0 {
 		cfg.MaxHandshakes = 64

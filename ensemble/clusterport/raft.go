@@ -2,8 +2,10 @@ package clusterport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"time"
 
@@ -70,12 +72,46 @@ func (l *RaftLayer) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.conns:
 		if l.ctx.Err() == nil {
-			return c, nil
+			return &requests{Conn: c, pause: l.port.cfg.RequestPause}, nil
 		}
 		c.Close()
 	case <-l.ctx.Done():
 	}
 	return nil, ErrClosed
+}
+
+// requests is a connection on which another node's requests come in, each of which is
+// answered before the next one is read. Between two of them it may be silent for ever, but
+// not within one: Raft reads a snapshot on its main goroutine, and neither votes nor
+// stands for election nor follows anybody before that has ended. The other node may hang
+// in its disk, or be frozen, while its kernel goes on to answer. So who stops in the middle
+// of a request, for as long as the pause, is hung up on.
+type requests struct {
+	net.Conn
+	pause  time.Duration
+	within bool // a request has begun, and is not answered. One goroutine at a time reads or writes
+}
+
+func (r *requests) Read(b []byte) (int, error) {
+	var until time.Time
+	if r.within {
+		until = time.Now().Add(r.pause)
+	}
+	if err := r.Conn.SetReadDeadline(until); err != nil {
+		return 0, err
+	}
+	n, err := r.Conn.Read(b)
+	r.within = r.within || n > 0
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		r.Conn.Close() // Raft would go on to read what is left of the snapshot
+		err = fmt.Errorf("a request stopped in its middle, and nothing came for %v: %w", r.pause, err)
+	}
+	return n, err
+}
+
+func (r *requests) Write(b []byte) (int, error) {
+	r.within = false
+	return r.Conn.Write(b)
 }
 
 // Close implements [net.Listener]. It closes all of Raft's connections, which

@@ -4,9 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -315,3 +318,93 @@ func TestRaftThatDoesNotAccept(t *testing.T) {
 	b.Raft(nil)
 	wantEnd(t, a.to(b, Raft))
 }
+
+// A connection may be silent for ever between two requests, and a request may take as
+// long as it likes while something comes of it. Who stops in the middle of one is hung up
+// on, also if nothing of it is asked for any more.
+func TestWhoStopsWithinARequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const pause = 5 * time.Second
+		other, own := net.Pipe()
+		defer other.Close()
+		r := &requests{Conn: own, pause: pause}
+		buf := make([]byte, 1)
+		go func() {
+			for range 2 {
+				time.Sleep(time.Hour)
+				for range 10 {
+					other.Write([]byte("x"))
+					time.Sleep(pause - time.Millisecond)
+				}
+				other.Read(make([]byte, 1)) // the answer
+			}
+			time.Sleep(time.Hour)
+			other.Write([]byte("x"))
+		}()
+		for request := range 2 {
+			for b := range 10 {
+				if _, err := r.Read(buf); err != nil {
+					t.Fatalf("byte %d of request %d: %v", b, request, err)
+				}
+			}
+			r.Write([]byte("y"))
+		}
+		if _, err := r.Read(buf); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if _, err := r.Read(buf); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != pause {
+			t.Errorf("stopped: %v after %v", err, time.Since(began))
+		}
+		if _, err := r.Read(buf); err == nil || time.Since(began) != pause {
+			t.Errorf("asked for the rest: %v after %v", err, time.Since(began))
+		}
+		if _, err := other.Write([]byte("x")); err == nil {
+			t.Error("the connection is open still")
+		}
+	})
+}
+
+// Raft gets an error for a snapshot that stops in its middle, and no connection is left.
+// Who sends it learns of that, however often it tries.
+func TestASnapshotThatStops(t *testing.T) {
+	a, b := start(t, "a"), start(t, "b", func(cfg *Config) { cfg.RequestPause = 100 * time.Millisecond })
+	book := new(addressBook)
+	book.set("b", b.addr)
+	la, lb := a.Raft(book.lookup), b.Raft(book.lookup)
+	config := func(l *RaftLayer) *raft.NetworkTransportConfig {
+		return &raft.NetworkTransportConfig{Stream: l, ServerAddressProvider: l, MaxPool: 3, Timeout: patience, Logger: hclog.NewNullLogger()}
+	}
+	ta, tb := raft.NewNetworkTransportWithConfig(config(la)), raft.NewNetworkTransportWithConfig(config(lb))
+	defer ta.Close()
+	defer tb.Close()
+	open := func(n *node) int {
+		n.Port.mu.Lock()
+		defer n.Port.mu.Unlock()
+		return len(n.conns)
+	}
+	for range 5 {
+		goOn := make(chan struct{})
+		sent := make(chan error, 1)
+		go func() {
+			data := io.MultiReader(strings.NewReader(strings.Repeat("x", 1<<20)), readerFunc(func([]byte) (int, error) { <-goOn; return 0, io.EOF }))
+			sent <- ta.InstallSnapshot("b", "", &raft.InstallSnapshotRequest{Size: 2 << 20}, new(raft.InstallSnapshotResponse), data)
+		}()
+		rpc := <-tb.Consumer()
+		if _, err := io.Copy(io.Discard, rpc.Reader); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the snapshot ended with %v", err)
+		}
+		io.Copy(io.Discard, rpc.Reader) // as Raft does
+		rpc.Respond(&raft.InstallSnapshotResponse{}, errors.New("half a snapshot"))
+		eventually(t, "no connection is left at the receiver", func() bool { return open(b) == 0 })
+		close(goOn)
+		if err := <-sent; err == nil {
+			t.Error("it was sent whole")
+		}
+	}
+	eventually(t, "nor at the sender", func() bool { return open(a) == 0 })
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
