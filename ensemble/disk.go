@@ -82,6 +82,20 @@ func (n *Node) watchSpace() {
 	}
 }
 
+// hangLimit is how long anything but the log may take in the folder. That is longer than
+// for the log: a whole snapshot may be flushed, or read to see whether it is sound, in one
+// call, and no client waits for it.
+const hangLimit = 30 * time.Second
+
+// watchFiles ends the node when its disk hangs while it has to do with other files than the
+// log's. Without it nothing would tell: no snapshot would be taken any more, the free space
+// not be looked at, and Raft wait for a snapshot that it installs, deaf to all others.
+func (n *Node) watchFiles() {
+	if err := n.dir.files.Watch(n.cfg.hangLimit, n.done); err != nil {
+		n.failed(fmt.Errorf("disk: something in %s has taken over %v: %w", n.dir.path, n.cfg.hangLimit, err))
+	}
+}
+
 // orderlyError is a failure after which the node can still end in order: it goes
 // on until it is stopped.
 type orderlyError struct{ error }

@@ -1,11 +1,15 @@
 package ensemble
 
 import (
+	"context"
 	"errors"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"leaderlatch/ensemble/diskthread"
 )
 
 func TestNetworkFileSystemsAreRefused(t *testing.T) {
@@ -76,4 +80,34 @@ func TestANodeEndsInOrderBeforeItsDiskIsFull(t *testing.T) {
 	if free, err := freeSpace(path); err != nil || free == 0 {
 		t.Errorf("free space %d, %v", free, err)
 	}
+}
+
+// A node whose disk hangs with other files than the log's ends, as with the log's: nobody
+// waits for a snapshot, but none would ever be taken again.
+func TestANodeEndsWhenASnapshotHangs(t *testing.T) {
+	n := startNode(t, t.TempDir(), func(c *Config) { c.hangLimit = 2 * time.Second })
+	a := join(t, n, "g", "a")
+	a.wantTold("a")
+	goOn := make(chan struct{})
+	comesBack := sync.OnceFunc(func() { close(goOn) })
+	t.Cleanup(comesBack) // before the folder is closed
+	go n.dir.files.Do(func() error { <-goOn; return nil })
+	taken := make(chan error, 1)
+	go func() { taken <- n.raft.Snapshot().Error() }()
+	select {
+	case <-n.Failed():
+	case <-time.After(20 * time.Second):
+		t.Fatal("it goes on")
+	}
+	if err := n.Err(); !errors.Is(err, diskthread.ErrHangs) || !strings.Contains(err.Error(), n.dir.path) {
+		t.Errorf("failed with %v", err)
+	}
+	a.wantClosed()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := n.Stop(ctx); err == nil {
+		t.Error("stopped without an error")
+	}
+	comesBack()
+	<-taken // whatever has become of it
 }

@@ -65,8 +65,9 @@ type Config struct {
 	// Seams of tests.
 	dial         func(ctx context.Context, network, address string) (net.Conn, error)
 	beforeCommit func()
-	stallLimit   time.Duration
 	createState  func(name string) (stateFile, error)
+	stallLimit   time.Duration // of the log
+	hangLimit    time.Duration // of all else in the folder
 	freeSpace    func(path string) (uint64, error)
 	now          func() reading
 	bootID       string
@@ -161,6 +162,9 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 	}
 	if cfg.freeSpace == nil {
 		cfg.freeSpace = freeSpace
+	}
+	if cfg.hangLimit == 0 {
+		cfg.hangLimit = hangLimit
 	}
 	if cfg.bootID == "" {
 		id, err := bootID()

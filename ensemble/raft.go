@@ -187,6 +187,7 @@ func (n *Node) startRaft() error {
 	n.running.Go(n.watchSilence)
 	n.running.Go(n.seekRaftLeader)
 	n.running.Go(n.watchSpace)
+	n.running.Go(n.watchFiles)
 	n.running.Go(n.watchLog)
 	n.running.Go(n.run)
 	n.running.Go(n.runProposer)

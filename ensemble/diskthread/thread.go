@@ -32,6 +32,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,6 +43,7 @@ type Thread struct {
 	id     int // the kernel's
 	shared error
 	calls  chan call
+	doing  atomic.Uint64 // odd while a function is being called, and another number for each
 	close  func()
 	closed chan struct{}
 	ended  chan struct{}
@@ -88,7 +90,10 @@ func (t *Thread) run(keep []int, started chan<- struct{}) {
 	for {
 		select {
 		case c := <-t.calls:
-			c.done <- c.f()
+			t.doing.Add(1)
+			err := c.f()
+			t.doing.Add(1)
+			c.done <- err
 		case <-t.closed:
 			return
 		}
@@ -126,6 +131,30 @@ func (t *Thread) DoWithin(limit time.Duration, f func() error) error {
 	case <-time.After(limit):
 		return ErrHangs
 	}
+}
+
+// Watch returns [ErrHangs] when one function has been under way on the thread for longer
+// than limit, and nil when done is closed. It counts moments at which it looks, not the
+// time: after the whole process has stood still, a function gets its time all the same.
+func (t *Thread) Watch(limit time.Duration, done <-chan struct{}) error {
+	const looks = 10
+	tick := time.NewTicker(limit / looks)
+	defer tick.Stop()
+	var seen uint64
+	times := 0
+	for times <= looks {
+		select {
+		case <-done:
+			return nil
+		case <-tick.C:
+		}
+		doing := t.doing.Load()
+		if doing != seen || doing%2 == 0 {
+			seen, times = doing, 0
+		}
+		times++
+	}
+	return ErrHangs
 }
 
 // Close ends the thread when it has done what it is doing, and returns then.

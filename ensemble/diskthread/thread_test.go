@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -296,4 +297,40 @@ func BenchmarkDo(b *testing.B) {
 	for b.Loop() {
 		th.Do(func() error { return nil })
 	}
+}
+
+// One function that takes too long is a hang; many that take long together are none, and
+// neither is a thread that has nothing to do.
+func TestAThreadThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 30 * time.Second
+		th := mustStart(t)
+		done, hangs := make(chan struct{}), make(chan error, 1)
+		go func() { hangs <- th.Watch(limit, done) }()
+		for range 100 {
+			th.Do(func() error { time.Sleep(limit * 9 / 10); return nil })
+		}
+		time.Sleep(time.Hour)
+		select {
+		case err := <-hangs:
+			t.Fatalf("%v, while there is progress", err)
+		default:
+		}
+
+		goOn, began := make(chan struct{}), time.Now()
+		go th.Do(func() error { <-goOn; return nil })
+		if err := <-hangs; err != ErrHangs {
+			t.Errorf("it hangs: %v", err)
+		}
+		if after := time.Since(began); after < limit || after > limit*6/5 {
+			t.Errorf("noticed after %v", after)
+		}
+		close(goOn)
+
+		go func() { hangs <- th.Watch(limit, done) }()
+		close(done)
+		if err := <-hangs; err != nil {
+			t.Errorf("nobody wants to know: %v", err)
+		}
+	})
 }
