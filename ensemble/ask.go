@@ -31,7 +31,7 @@ const (
 	askAdd     = "add"     // of any node of a cluster: let an applicant in
 	askRemove  = "remove"  // of a member: a removal
 	askLeave   = "leave"   // of a member: that it leaves
-	askCounter = "counter" // of the raft leader: the asking node's last open counter
+	askCounter = "counter" // of the raft leader: the asking node's last open counter; refused if its folder has gone back
 	askCluster = "cluster" // of any node: what cluster it has; an inquiry, an invitation
 	askOrder   = "order"   // of any node: what its cluster's raft leader answers; see Order
 )

@@ -85,6 +85,11 @@ func (n *Node) answerCounter(_ context.Context, peer clusterport.Hello, _ json.R
 	if !n.serving() {
 		return nil, later("%s is not the raft leader", n.cfg.Name)
 	}
+	if f, ok := n.followers.Load(raft.ServerID(peer.Node)); ok {
+		if l := f.(*follower).lost.Load(); l != nil {
+			return nil, fmt.Errorf("this node had stored the log up to entry %d, and then had it up to %d", l.stored.index, l.end)
+		}
+	}
 	var counter uint64
 	n.fsm.read(func(s *State) {
 		if node := s.nodes[NodeID(peer.Node)]; node != nil {

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/ensemble/logstore"
 )
@@ -586,6 +588,57 @@ func TestARestoredCopyIsRefused(t *testing.T) {
 	}
 	var p *PermanentError
 	if err := m.Err(); !errors.As(err, &p) || !strings.Contains(err.Error(), "restored from a copy") {
+		t.Errorf("failed with %v", err)
+	}
+}
+
+// So has one that was copied while its node ran, the way machines are, and put back: its
+// session is the last that the cluster has seen, but the log ends too early.
+func TestACopyOfARunningNodeIsRefused(t *testing.T) {
+	var copying sync.RWMutex
+	all := foundersWith(t, 3, func(_ int, c *Config) {
+		c.Timing.Heartbeat = time.Second // one raft leader for the whole test, as it alone knows
+		c.stallLimit = time.Minute
+		c.beforeCommit = func() {
+			copying.RLock()
+			defer copying.RUnlock()
+		}
+	})
+	leader, others := raftLeaderOf(t, all)
+	m := others[0]
+	poll(t, "it has a session", func() bool { return m.vetted.Load() })
+	copied := filepath.Join(t.TempDir(), "copy")
+	cp := func(from, to string) {
+		t.Helper()
+		if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	copying.Lock() // what is on disk stays as it is
+	end := m.raft.LastIndex()
+	cp(m.path, copied)
+	copying.Unlock()
+	for i := range 10 {
+		name := fmt.Sprint(i)
+		join(t, leader.Node, name, name).wantTold(name)
+	}
+	poll(t, "it has said that it has more", func() bool {
+		f, ok := leader.followers.Load(raft.ServerID(m.self))
+		return ok && f.(*follower).stored.Load().index > end+5
+	})
+	kill(m.Node)
+	if err := os.RemoveAll(m.path); err != nil {
+		t.Fatal(err)
+	}
+	cp(copied, m.path)
+	m.start()
+	select {
+	case <-m.Failed():
+	case <-time.After(20 * time.Second):
+		t.Fatal("it goes on")
+	}
+	var p *PermanentError
+	if err := m.Err(); !errors.As(err, &p) || !strings.Contains(err.Error(), "had stored the log up to") || !strings.Contains(err.Error(), "restored from a copy") {
 		t.Errorf("failed with %v", err)
 	}
 }

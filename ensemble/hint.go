@@ -30,6 +30,14 @@ type follower struct {
 	gone   chan struct{}           // closed: it is no member any more
 	stored atomic.Pointer[entryID] // it has the log of that term up to there; nil: not known
 	told   atomic.Pointer[entryID] // the newest hint sent
+	lost   atomic.Pointer[loss]    // what it had stored and has no more; nil: nothing that is known
+}
+
+// loss is that the log of a node ended before an entry that it had stored. By itself a node
+// cuts off only what a newer raft leader has otherwise.
+type loss struct {
+	stored entryID
+	end    uint64
 }
 
 // stores notes how far the follower has the log, unless more is known already.
@@ -39,6 +47,13 @@ func (f *follower) stores(upTo entryID) {
 		if before != nil && (before.term > upTo.term || before.covers(&upTo)) || f.stored.CompareAndSwap(before, &upTo) {
 			return
 		}
+	}
+}
+
+// ends notes where the log of the follower has ended in a term.
+func (f *follower) ends(at, term uint64) {
+	if stored := f.stored.Load(); stored != nil && stored.term == term && at < stored.index {
+		f.lost.Store(&loss{*stored, at})
 	}
 }
 
@@ -79,6 +94,13 @@ func (n *Node) stores(id raft.ServerID, index, term uint64) {
 	f.stores(entryID{index, term})
 	if f.needs(n.newest.Load()) { // else hintFollowers sees what it has stored
 		signal(f.wake)
+	}
+}
+
+// ends notes where the log of a node ended that knew of no later term than this.
+func (n *Node) ends(id raft.ServerID, at, term uint64) {
+	if f, ok := n.followers.Load(id); ok {
+		f.(*follower).ends(at, term)
 	}
 }
 

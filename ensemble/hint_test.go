@@ -69,3 +69,29 @@ func TestAFollowerMayAnswerBeforeTheStartIsOver(t *testing.T) {
 		t.Error("a node that has not started sends hints")
 	}
 }
+
+// A follower has lost something when its log ends before what it has stored, in the same
+// term: in a later one it may have had to cut off what is not in that one's log.
+func TestWhatAFollowerHasLost(t *testing.T) {
+	for _, tt := range []struct {
+		stored *entryID
+		at     uint64
+		lost   bool
+	}{
+		{nil, 0, false},
+		{&entryID{10, 3}, 9, true},
+		{&entryID{10, 3}, 0, true},
+		{&entryID{10, 3}, 10, false},
+		{&entryID{10, 3}, 12, false},
+		{&entryID{10, 2}, 9, false},
+	} {
+		f := &follower{}
+		f.stored.Store(tt.stored)
+		f.ends(tt.at, 3)
+		f.stores(entryID{20, 3}) // it gets the rest
+		f.ends(20, 3)
+		if l := f.lost.Load(); (l != nil) != tt.lost || l != nil && (l.stored != *tt.stored || l.end != tt.at) {
+			t.Errorf("stored %v, its log ended at %d in term 3: lost %v", tt.stored, tt.at, l)
+		}
+	}
+}

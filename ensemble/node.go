@@ -502,8 +502,9 @@ func (n *Node) open() {
 }
 
 // vet has the raft leader say whether it knows a later session of this node than
-// the node itself does, before the first one is opened: what its own log says is
-// older where the folder was restored from a copy.
+// the node itself does, or has seen a longer log of it, before the first one is opened:
+// what its own folder says is older where that was restored from a copy. It asks when its
+// log has met the raft leader's: if that began with a refusal, the raft leader knows why.
 func (n *Node) vet() {
 	switch leader := n.raftLeader(); leader {
 	case "":
@@ -514,8 +515,16 @@ func (n *Node) vet() {
 		if !ok {
 			return
 		}
+		if n.raft.CommitIndex() == 0 {
+			return // it has heard of none since its start
+		}
 		var counter uint64
-		if _, err := n.ask(n.life, clusterport.Admin, n.addressOf(s), leader, askCounter, nil, &counter); err != nil {
+		_, err := n.ask(n.life, clusterport.Admin, n.addressOf(s), leader, askCounter, nil, &counter)
+		if refused, ok := errors.AsType[*refusal](err); ok {
+			n.failed(n.goneBack(refused.text))
+			return
+		}
+		if err != nil {
 			return // asked again at the next look
 		}
 		n.checkCounter(counter)
@@ -529,9 +538,14 @@ func (n *Node) vet() {
 // Raft's votes and log have gone back.
 func (n *Node) checkCounter(inState uint64) {
 	if known := n.counter.Load(); inState > known {
-		n.failed(permanent("the cluster has seen session %d of this node, %s only knows %d: the folder was restored from a copy, and has forgotten what the node promised since; "+
-			"move it away and let the node join as a new one", inState, n.dir.path, known))
+		n.failed(n.goneBack(fmt.Sprintf("the cluster has seen session %d of this node, its folder only knows %d", inState, known)))
 	}
+}
+
+// goneBack is that the folder is an older one than the node has had.
+func (n *Node) goneBack(seen string) error {
+	return permanent("%s: the folder %s was restored from a copy, and has forgotten what the node promised since; "+
+		"move it away and let the node join as a new one", seen, n.dir.path)
 }
 
 // WaitReady returns nil as soon as a JOIN at this node would succeed, or an

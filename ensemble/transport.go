@@ -46,6 +46,7 @@ type leadership interface {
 	follows(term uint64) bool
 	flushed() uint64                             // up to which entry its log is on its disk
 	stores(id raft.ServerID, index, term uint64) // is told that another node has its log up to an entry
+	ends(id raft.ServerID, at, term uint64)      // is told that the log of another node ended at an entry
 }
 
 func newTransport(node leadership, done <-chan struct{}, c *raft.NetworkTransportConfig) *transport {
@@ -110,6 +111,8 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args 
 		t.answered(id)
 	case err == nil && answer.Success:
 		t.node.stores(id, args.PrevLogEntry+uint64(len(args.Entries)), args.Term)
+	case err == nil && answer.Term == args.Term:
+		t.node.ends(id, answer.LastLog, args.Term)
 	case err != nil && !heartbeat:
 		t.awaitAnswer(id, args.Term)
 	}

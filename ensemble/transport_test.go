@@ -22,6 +22,7 @@ func (l leads) sendsTo(_ raft.ServerID, term uint64) bool { return !l.follow && 
 func (l leads) follows(term uint64) bool                  { return l.follow && term == 3 }
 func (l leads) flushed() uint64                           { return l.onDisk }
 func (l leads) stores(raft.ServerID, uint64, uint64)      {}
+func (l leads) ends(raft.ServerID, uint64, uint64)        {}
 
 // wire is a transport to a peer on loopback.
 func wire(t *testing.T, l leads) (own *transport, peer *raft.NetworkTransport) {
