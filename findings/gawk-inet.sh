@@ -7,7 +7,8 @@
 # connection is open and the rest of the line and another one come. With
 # PROCINFO[..., "RETRY"] as well, it returns -2, and gives the whole line later.
 #
-# Expected: -1 at the end of the time, as the manual says, and the line when it is there.
+# Expected: -1, which the manual has for a read that fails, at any time limit; that the end
+# of the file follows without RETRY, it says, too.
 #
 # For a user of leader election: a client by gawk that wakes up each second
 # takes such a moment for a line, as 15 > 0, and then for the end of its connection,

@@ -9,7 +9,7 @@
 # pipe is what a program writes, and fflush() cures it.
 #
 # For a user of leader election: behind `nc ... | awk '/^LEADER/ { ... }'` a member
-# does not hear that it leads until some two hundred changes of leader later, on Debian
+# does not hear that it leads until some hundreds of changes of leader later, on Debian
 # only: a distribution with another awk shows nothing of it.
 set -euo pipefail
 
