@@ -22,6 +22,7 @@ type question struct {
 type answer struct {
 	Error string          `json:"error,omitempty"` // why there is no other answer; one line
 	Later bool            `json:"later,omitempty"` // with Error: it may be different soon
+	Loss  bool            `json:"loss,omitempty"`  // with Error: the asking node has lost what it had
 	Is    json.RawMessage `json:"is,omitempty"`
 }
 
@@ -45,6 +46,11 @@ const questionTime = 10 * time.Second
 type laterError struct{ error }
 
 func later(format string, args ...any) error { return laterError{fmt.Errorf(format, args...)} }
+
+// lossError is that the raft leader knows what the asking node has forgotten.
+type lossError struct{ error }
+
+func lossf(format string, args ...any) error { return lossError{fmt.Errorf(format, args...)} }
 
 // refusal is another node's answer that it will not.
 type refusal struct{ text string }
@@ -87,6 +93,8 @@ func (n *Node) ask(ctx context.Context, p clusterport.Purpose, address string, n
 		return peer, fmt.Errorf("ask %v: %w", peer, err)
 	case a.Later:
 		return peer, laterError{errors.New(a.Error)}
+	case a.Loss:
+		return peer, lossError{errors.New(a.Error)}
 	case a.Error != "":
 		return peer, &refusal{a.Error}
 	case is == nil:
@@ -124,6 +132,7 @@ func (n *Node) answers(known map[string]answerer) func(net.Conn, clusterport.Hel
 		}
 		if err != nil {
 			_, a.Later = errors.AsType[laterError](err)
+			_, a.Loss = errors.AsType[lossError](err)
 			a.Error = err.Error()
 		}
 		if b, err = json.Marshal(a); err == nil {

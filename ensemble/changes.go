@@ -86,8 +86,8 @@ func (n *Node) answerCounter(_ context.Context, peer clusterport.Hello, _ json.R
 		return nil, later("%s is not the raft leader", n.cfg.Name)
 	}
 	if f, ok := n.followers.Load(raft.ServerID(peer.Node)); ok {
-		if l := f.(*follower).lost.Load(); l != nil {
-			return nil, fmt.Errorf("this node had stored the log up to entry %d, and then had it up to %d", l.stored.index, l.end)
+		if l := f.(*follower).lost.Load(); l != nil && l.stored.term == n.leads.Load() {
+			return nil, lossf("this node had stored the log up to entry %d, and then had it up to %d", l.stored.index, l.end)
 		}
 	}
 	var counter uint64

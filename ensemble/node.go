@@ -520,8 +520,8 @@ func (n *Node) vet() {
 		}
 		var counter uint64
 		_, err := n.ask(n.life, clusterport.Admin, n.addressOf(s), leader, askCounter, nil, &counter)
-		if refused, ok := errors.AsType[*refusal](err); ok {
-			n.failed(n.goneBack(refused.text))
+		if lost, ok := errors.AsType[lossError](err); ok {
+			n.failed(n.goneBack(lost.Error()))
 			return
 		}
 		if err != nil {

@@ -72,11 +72,7 @@ func (s *raftStore) agree(end *raft.SnapshotMeta) error {
 		return err
 	}
 	if last >= end.Index {
-		var l raft.Log
-		switch err := s.store.GetLog(end.Index, &l); {
-		case err == raft.ErrLogNotFound, err == nil && l.Term == end.Term:
-			return nil
-		case err != nil:
+		if agrees, err := s.agrees(end); agrees || err != nil {
 			return err
 		}
 	}
@@ -89,7 +85,24 @@ func (s *raftStore) agree(end *raft.SnapshotMeta) error {
 	return nil
 }
 
-// lengthen stores an entry that changes nothing, of the last one's term. A snapshot that
+// agrees reports whether a log that goes on behind a snapshot has the entry with which
+// that ends, as far as one can tell.
+func (s *raftStore) agrees(end *raft.SnapshotMeta) (bool, error) {
+	var l raft.Log
+	err := s.store.GetLog(end.Index, &l)
+	if err != raft.ErrLogNotFound {
+		return l.Term == end.Term, err
+	}
+	// The log begins behind it. Terms do not fall in a log, so that what is of an earlier
+	// one does not follow the snapshot. (Older programs left that.)
+	first, err := s.store.FirstIndex()
+	if err == nil {
+		err = s.store.GetLog(first, &l)
+	}
+	return l.Term >= end.Term, err
+}
+
+// lengthen stores an entry that changes nothing, of the newest term that there is. A snapshot that
 // ends with it is the newest one, whatever the clock shows by which Raft tells apart those
 // with one end.
 func (s *raftStore) lengthen() error {
@@ -103,6 +116,9 @@ func (s *raftStore) lengthen() error {
 	var l raft.Log
 	if err := s.GetLog(last, &l); err != nil {
 		return err
+	}
+	if end := s.snapshots.newest.Load(); end != nil {
+		l.Term = max(l.Term, end.Term)
 	}
 	return s.store.StoreLog(&raft.Log{Index: last + 1, Term: l.Term, Type: raft.LogNoop})
 }

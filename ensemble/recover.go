@@ -93,9 +93,18 @@ func (r *Recovery) Do() error {
 			return err
 		}
 		f := &recoveryFSM{fsm: newFSM(nobody{}), found: &cluster}
-		return raft.RecoverCluster(c, f, entries, entries, entries.snapshots, t, raft.Configuration{Servers: []raft.Server{
+		err := raft.RecoverCluster(c, f, entries, entries, entries.snapshots, t, raft.Configuration{Servers: []raft.Server{
 			{ID: raft.ServerID(r.dir.id().Node), Address: raftAddress(r.cfg.Name, r.cfg.Address)},
 		}})
+		if err != nil {
+			return err
+		}
+		// The next start goes by the newest snapshot, and must not find another cluster's.
+		newest, err := entries.snapshots.List()
+		if err == nil && (len(newest) == 0 || len(newest[0].Configuration.Servers) != 1) {
+			err = permanent("%s: the snapshot of the new cluster is not the newest there; keep a copy of the folder, and run leader-latch recover again", r.dir.path)
+		}
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("recover: %w", err)

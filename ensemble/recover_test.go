@@ -375,3 +375,29 @@ func clone(t *testing.T, to, from string) {
 		t.Fatalf("%v: %s", err, out)
 	}
 }
+
+// Older programs left in the log what stood behind the end of a snapshot that it was at odds
+// with. It is of an earlier term than the snapshot, and no recovery takes it, nor is the
+// new cluster's snapshot hidden by the old one's.
+func TestARecoveryTakesNothingThatAnOlderProgramLeft(t *testing.T) {
+	dir := memberOfThree(t, 7, 3, 9)
+	log, err := logstore.Open(dir.raftPath(), logstore.Options{Thread: dir.log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(log.DeleteRange(1, 7), log.Close()); err != nil {
+		t.Fatal(err)
+	}
+	r, err := PlanRecovery(dir, theFirst(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Do(); err != nil {
+		t.Fatal(err)
+	}
+	s, end := recovered(t, dir)
+	if s.cluster != dir.id().Cluster || s.nodes["8"] != nil || end <= 7 {
+		t.Errorf("the newest snapshot ends with entry %d and is of cluster %s, node.json says %s; what was left is in it: %v",
+			end, s.cluster, dir.id().Cluster, s.nodes["8"] != nil)
+	}
+}

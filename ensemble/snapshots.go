@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -91,12 +92,15 @@ func newSnapshots(d *Dir, log store, logger hclog.Logger) (*snapshots, error) {
 		if err := os.MkdirAll(s.path, 0o750); err != nil {
 			return err
 		}
-		remains, err := filepath.Glob(filepath.Join(s.path, "*"+unfinished))
+		all, err := os.ReadDir(s.path)
 		if err != nil {
 			return err
 		}
-		for _, r := range remains {
-			if err := os.RemoveAll(r); err != nil {
+		for _, e := range all {
+			if !strings.HasSuffix(e.Name(), unfinished) {
+				continue
+			}
+			if err := os.RemoveAll(filepath.Join(s.path, e.Name())); err != nil {
 				return err
 			}
 		}
@@ -334,7 +338,12 @@ type snapshotSink struct {
 
 	ended   bool
 	outcome error // of its end
+
+	unflushed int // bytes that were written since the last flush
 }
+
+// flushSnapshotAt is after how many bytes of a snapshot they are flushed.
+const flushSnapshotAt = 4 << 20
 
 // ID implements [raft.SnapshotSink].
 func (s *snapshotSink) ID() string { return s.meta.ID }
@@ -347,7 +356,14 @@ func (s *snapshotSink) Write(b []byte) (n int, err error) {
 		return 0, fs.ErrClosed
 	}
 	err = s.of.thread.Do(func() (err error) {
-		n, err = s.file.Write(b)
+		if n, err = s.file.Write(b); err != nil {
+			return err
+		}
+		// Now and then, so that no flush takes long: others wait for the thread.
+		if s.unflushed += n; s.unflushed >= flushSnapshotAt {
+			s.unflushed = 0
+			err = s.file.Sync()
+		}
 		return err
 	})
 	s.sum.Write(b[:n])

@@ -696,3 +696,22 @@ func TestALogThatRaftPanicsAbout(t *testing.T) {
 	}
 	wantRefused(t, path, "failed to decode")
 }
+
+// The remains of snapshots are found by their names, whatever the folder's path is.
+func TestRemainsGoFromAnyPath(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a[b *?")
+	if err := os.Mkdir(path, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	dir := openDir(t, path)
+	left := filepath.Join(path, "snapshots", "1-2-3"+unfinished)
+	if err := os.MkdirAll(left, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := newSnapshots(dir, raft.NewInmemStore(), raftLogger(testLog(t))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what an interrupted snapshot has left: %v", err)
+	}
+}
