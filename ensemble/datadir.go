@@ -55,6 +55,7 @@ var ErrLocked = errors.New("another leader-latch runs on this data folder")
 // for no other files than those of the log store, so these have one for themselves.
 type Dir struct {
 	path  string
+	held  fs.FileInfo        // of lock
 	lock  *os.File           // in the table of all other threads: closed last when the process dies, as opened before their sockets
 	log   *diskthread.Thread // for raft.db and log/
 	files *diskthread.Thread // for all else
@@ -126,7 +127,12 @@ func OpenDir(ctx context.Context, path string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dir{path: path, lock: lock, log: diskthread.Start(int(lock.Fd())), files: diskthread.Start(int(lock.Fd()))}
+	held, err := lock.Stat()
+	if err != nil {
+		lock.Close()
+		return nil, permanent("data folder: %w", err)
+	}
+	d := &Dir{path: path, held: held, lock: lock, log: diskthread.Start(int(lock.Fd())), files: diskthread.Start(int(lock.Fd()))}
 	if err := d.files.Do(d.readIdentity); err != nil {
 		d.Close()
 		return nil, err
@@ -284,7 +290,7 @@ func (d *Dir) change(life int, f func(*identity)) error {
 	}
 	id := d.id()
 	f(&id)
-	if err := d.files.Do(func() error { return d.writeIdentity(id) }); err != nil {
+	if err := d.Do(func() error { return d.writeIdentity(id) }); err != nil {
 		return err
 	}
 	d.identity.Store(&id)
@@ -363,9 +369,44 @@ func (d *Dir) hasRaft() (bool, error) {
 // Path is where a file of that name lies in the folder.
 func (d *Dir) Path(name string) string { return filepath.Join(d.path, name) }
 
+// Do calls f on the folder's thread, if the folder at its path is still the one that is
+// locked; else it gives a [PermanentError]. What f does by a path it does in this folder,
+// and not in one that took its place.
+func (d *Dir) Do(f func() error) error {
+	return d.files.Do(func() error { return d.ifThere(f) })
+}
+
+func (d *Dir) ifThere(f func() error) error {
+	if err := d.there(); err != nil {
+		return err
+	}
+	return f()
+}
+
+// there reports an error if the folder at the path is another one, or none. Only the file
+// of the lock tells: who removes the folder removes it, and who starts on another one
+// locks that one's.
+func (d *Dir) there() error {
+	name := d.Path("lock")
+	info, err := os.Stat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+	case err != nil, os.SameFile(info, d.held):
+		return nil // what cannot be looked at may still be there
+	}
+	return permanent("the data folder %s was removed, moved away or replaced while this node ran (%s is not the file that it has locked); "+
+		"put that folder back in its place, or mount its file system again, and start the node; if it is lost, "+
+		"move away what is in its place: the node then starts as a new one, which joins by leader-latch cluster join", d.path, name)
+}
+
+// DoWithin is Do, but waits only so long, as a disk may hang.
+func (d *Dir) DoWithin(limit time.Duration, f func() error) error {
+	return d.files.DoWithin(limit, func() error { return d.ifThere(f) })
+}
+
 // Remove removes a file of the folder. It does not wait for a disk that hangs.
 func (d *Dir) Remove(name string) error {
-	return d.files.DoWithin(time.Second, func() error { return os.Remove(d.Path(name)) })
+	return d.DoWithin(time.Second, func() error { return os.Remove(d.Path(name)) })
 }
 
 // Shared is why a kill of this process would close its connections only when the disk

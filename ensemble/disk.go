@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"leaderlatch/ensemble/diskthread"
 )
 
 // networkFileSystems are those on which neither the lock on the folder nor a
@@ -93,6 +95,32 @@ const hangLimit = 30 * time.Second
 func (n *Node) watchFiles() {
 	if err := n.dir.files.Watch(n.cfg.hangLimit, n.done); err != nil {
 		n.failed(fmt.Errorf("disk: something in %s has taken over %v: %w", n.dir.path, n.cfg.hangLimit, err))
+	}
+}
+
+// folderEvery is how often the node looks whether its folder is still there.
+const folderEvery = time.Second
+
+// watchFolder ends the node when its folder is not at its path any more: what it writes
+// then no restart finds. From then on it stores nothing, so that it confirms nothing,
+// neither to clients nor to other nodes; its connections are closed, leaders first.
+func (n *Node) watchFolder() {
+	tick := time.NewTicker(folderEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-n.done:
+			return
+		case <-tick.C:
+		}
+		if err := n.dir.Do(func() error { return nil }); err != nil {
+			if errors.Is(err, diskthread.ErrClosed) {
+				return
+			}
+			n.failed(err)
+			n.store.Fail(err)
+			return
+		}
 	}
 }
 

@@ -188,6 +188,7 @@ func (n *Node) startRaft() error {
 	n.running.Go(n.seekRaftLeader)
 	n.running.Go(n.watchSpace)
 	n.running.Go(n.watchFiles)
+	n.running.Go(n.watchFolder)
 	n.running.Go(n.watchLog)
 	n.running.Go(n.run)
 	n.running.Go(n.runProposer)

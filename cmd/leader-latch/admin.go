@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -17,7 +18,10 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"leaderlatch/ensemble"
+	"leaderlatch/ensemble/diskthread"
 	"leaderlatch/ensemble/status"
 	"leaderlatch/riakconf"
 )
@@ -177,37 +181,138 @@ func writeJSON(w http.ResponseWriter, v any) {
 	enc.Encode(v) // fails only with the connection
 }
 
-// listenAdmin opens the socket. The lock on the folder is held, so that a
-// socket which lies there is a dead process's.
-func listenAdmin(dir string) (net.Listener, error) {
-	short, done, err := shortPath(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	if err := os.Remove(filepath.Join(dir, adminSocket)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.Listen("unix", short)
-	if err != nil {
-		return nil, err
-	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false) // by the short path it could not
-	if err := os.Chmod(filepath.Join(dir, adminSocket), 0o660); err != nil {
-		l.Close()
-		return nil, err
-	}
-	return l, nil
+// socketFile is the admin socket as it lies in the data folder.
+type socketFile struct {
+	dir      *ensemble.Dir
+	listener net.Listener
+	made     fs.FileInfo
 }
 
-// shortPath gives a path to the socket in dir that fits a socket's address,
-// which holds 107 bytes: the folder goes by its descriptor, until done.
+// socketEvery is how often the node looks whether its admin socket is still there.
+const socketEvery = time.Second
+
+// listenAdmin makes the socket. The lock on the folder is held, so that one which lies
+// there is a dead process's.
+func listenAdmin(dir *ensemble.Dir) (*socketFile, error) {
+	s := &socketFile{dir: dir}
+	return s, s.listen()
+}
+
+// listen makes the socket, in the place of whatever is there. What may hang in the disk is
+// done on threads that hold no other socket.
+func (s *socketFile) listen() error {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), adminSocket)
+	defer f.Close()
+	if err := s.dir.Do(func() error {
+		if err := os.Remove(s.dir.Path(adminSocket)); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	binder := diskthread.Start(fd)
+	defer binder.Close()
+	err = binder.Do(func() error { return bindIn(s.dir.Path(""), fd) })
+	if err == nil {
+		err = unix.Listen(fd, unix.SOMAXCONN)
+	}
+	if err == nil {
+		s.listener, err = net.FileListener(f)
+	}
+	if err != nil {
+		return err
+	}
+	return s.dir.Do(func() (err error) {
+		if err = os.Chmod(s.dir.Path(adminSocket), 0o660); err == nil {
+			s.made, err = os.Lstat(s.dir.Path(adminSocket))
+		}
+		return err
+	})
+}
+
+// there reports whether the socket is still the one in the folder.
+func (s *socketFile) there() (there bool, err error) {
+	err = s.dir.Do(func() error {
+		info, err := os.Lstat(s.dir.Path(adminSocket))
+		there = err == nil && os.SameFile(info, s.made)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	})
+	return there, err
+}
+
+// keep makes the socket again when somebody has removed it, until stop is called. Where the
+// whole folder is gone it does not: that ends the node.
+func (s *socketFile) keep(log *slog.Logger, serve func(net.Listener)) (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(socketEvery)
+		defer tick.Stop()
+		for told := false; ; {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+			if there, err := s.there(); there || err != nil {
+				continue
+			}
+			old := s.listener
+			err := s.listen()
+			switch {
+			case err == nil:
+				old.Close()
+				serve(s.listener)
+				log.Warn("the admin socket was removed, and has been made again", "path", s.dir.Path(adminSocket))
+			case !told:
+				log.Warn("the admin socket was removed, and cannot be made again yet", "path", s.dir.Path(adminSocket), "error", err)
+			}
+			told = err != nil
+		}
+	}()
+	return func() {
+		close(done)
+		select {
+		case <-ended: // it makes none any more
+		case <-time.After(time.Second): // nor will it before the disk answers
+		}
+	}
+}
+
+// serveAdmin serves the socket until it is closed.
+func serveAdmin(admin *http.Server, l net.Listener, ended chan<- error) {
+	if err := admin.Serve(l); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+		ended <- fmt.Errorf("admin socket: %w", err)
+	}
+}
+
+// bindIn binds a socket to its name in the folder, whose path may be too long for a
+// socket's address, which holds 107 bytes: the folder goes by its descriptor.
+func bindIn(dir string, fd int) error {
+	short, done, err := shortPath(dir)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrUnix{Name: short}))
+}
+
+// shortPath gives a path to the socket in dir that fits a socket's address, until done. It
+// holds in the calling thread.
 func shortPath(dir string) (path string, done func(), err error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return "", nil, err
 	}
-	return filepath.Join("/proc/self/fd", strconv.Itoa(int(f.Fd())), adminSocket), func() { f.Close() }, nil
+	return filepath.Join("/proc/thread-self/fd", strconv.Itoa(int(f.Fd())), adminSocket), func() { f.Close() }, nil
 }
 
 // errNodeDown is that no node runs on the data folder.

@@ -150,12 +150,12 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 		return fail(code, err)
 	}
 	defer closeAll(listeners)
-	adminListener, err := listenAdmin(conf.DataDir())
+	socket, err := listenAdmin(dir)
 	if err != nil {
-		return fail(exitFailed, fmt.Errorf("admin socket: %w", err))
+		return fail(exitCode(err), fmt.Errorf("admin socket: %w", err))
 	}
 	defer dir.Remove(adminSocket)
-	defer adminListener.Close()
+	defer socket.listener.Close()
 
 	node := &lives{conf: conf, dir: dir, timing: timing, log: log, key: sync.OnceValues(func() (*clusterport.Key, error) {
 		return clusterport.DeriveKey(conf.Cookie)
@@ -169,7 +169,8 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 	ended := make(chan error, len(listeners)+1)
 	servers := serveLatch(conf, node, timing, listeners, log, ended)
 	admin := &http.Server{Handler: commands.handler(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
-	go func() { ended <- fmt.Errorf("admin socket: %w", admin.Serve(adminListener)) }()
+	go serveAdmin(admin, socket.listener, ended)
+	defer socket.keep(log, func(l net.Listener) { go serveAdmin(admin, l, ended) })()
 
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
@@ -197,6 +198,9 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 				err = node.anew(ctx)
 			}
 			if again = err == nil; !again {
+				if gone := dir.DoWithin(time.Second, func() error { return nil }); exitCode(gone) == exitPermanent {
+					err = gone // whatever else the node found of that first
+				}
 				code = fail(exitCode(err), err)
 			}
 		case err := <-ended:

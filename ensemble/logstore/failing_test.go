@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"golang.org/x/sys/unix"
 )
 
@@ -204,4 +205,47 @@ func TestOnErrorMayBeNil(t *testing.T) {
 	}
 	d.repair()
 	s.Close()
+}
+
+// What is on the way to the disk when the store is told to fail is not confirmed, though
+// the disk takes it.
+func TestNothingIsConfirmedAfterFail(t *testing.T) {
+	writing, goOn := make(chan struct{}), make(chan struct{})
+	once := sync.OnceFunc(func() {
+		close(writing)
+		<-goOn
+	})
+	armed := new(atomic.Bool)
+	var told error
+	s := mustOpen(t, filepath.Join(t.TempDir(), "raft.db"), Options{
+		OnError: func(err error) { told = err },
+		BeforeCommit: func() {
+			if armed.Load() {
+				once()
+			}
+		},
+	})
+	if err := s.StoreLog(&raft.Log{Index: 1}); err != nil {
+		t.Fatal(err)
+	}
+	armed.Store(true)
+	if err := s.Append([]*raft.Log{{Index: 2}}); err != nil {
+		t.Fatal(err)
+	}
+	<-writing
+	gone := errors.New("the folder is gone")
+	s.Fail(gone)
+	close(goOn)
+	if err := s.AwaitFlushed(2); !errors.Is(err, gone) {
+		t.Errorf("waiting for what was on the way: %v", err)
+	}
+	if err := s.StoreLog(&raft.Log{Index: 3}); !errors.Is(err, gone) {
+		t.Errorf("a later write: %v", err)
+	}
+	if s.Flushed() >= 2 {
+		t.Errorf("entry %d is said to be on disk", s.Flushed())
+	}
+	if !errors.Is(told, gone) {
+		t.Errorf("OnError was told %v", told)
+	}
 }

@@ -162,6 +162,10 @@ func (s *Store) watch(limit time.Duration) {
 	}
 }
 
+// Fail has all later calls fail with an error, as if the disk had: what is on the way to
+// it is not confirmed any more.
+func (s *Store) Fail(err error) { s.fail(err) }
+
 // fail makes an error the last word, unless there is one.
 func (s *Store) fail(err error) {
 	err = fmt.Errorf("log store %s: %w", s.db.Path(), err)
@@ -341,6 +345,9 @@ func (s *Store) flush() error {
 	})
 	if err != nil {
 		return err
+	}
+	if failed := s.failed.Load(); failed != nil {
+		return *failed
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -691,7 +698,10 @@ func (s *Store) run(f func() error) error {
 		return err
 	}
 	err := guard(f)
+	failed := s.failed.Load()
 	switch {
+	case failed != nil: // meanwhile, so nobody may count on it
+		return *failed
 	case err == nil, err == raft.ErrLogNotFound, err == errNotFound, err == ErrClosed, errors.Is(err, bolterrors.ErrDatabaseNotOpen):
 		return err
 	}
