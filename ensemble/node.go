@@ -151,6 +151,7 @@ type Node struct {
 	warned   bool          // that elections are not active
 	askers   []*Membership // who wait until a promise of the session is noted
 	kept     reading       // when the configuration was looked after last
+	heard    time.Time     // when a renewal was accepted last, for people; zero: none yet
 }
 
 // Start starts the node in its folder, founding a cluster of its own if the
@@ -467,10 +468,11 @@ func (n *Node) step() time.Duration {
 	return again
 }
 
-// rearm moves the dead-man's switch on: who closes in time is not killed, and the
+// rearm is called when a renewal was accepted, with the node's mutex held. It moves the dead-man's switch on: who closes in time is not killed, and the
 // sockets of who does not are closed in time. With members that join in between
 // it comes a little late for them, until the next renewal.
 func (n *Node) rearm() {
+	n.heard = time.Now()
 	if l := n.roster.session.lease; l.left() > 0 {
 		n.deadMan.arm(l.sent.Load().boot + n.cfg.Timing.killAfter(len(n.roster.members)))
 	}

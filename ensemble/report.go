@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"leaderlatch/ensemble/status"
@@ -130,6 +131,27 @@ func (n *Node) names() map[NodeID]string {
 	return names
 }
 
+// Confirmed is whether what a node knows of groups is so now: a majority has accepted its
+// last renewal, and its state was as new as that.
+type Confirmed struct {
+	Missing string     `json:"missing"` // why it may be otherwise by now; empty: it is so
+	Last    *time.Time `json:"last"`    // when it was known to be so, by the node's clock; nil: not since its start
+}
+
+// Confirmed says whether what Groups gives is so now.
+func (n *Node) Confirmed() (c Confirmed) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.missing(); err != nil {
+		c.Missing = strings.TrimPrefix(err.Error(), ErrUnavailable.Error()+": ")
+	}
+	if !n.heard.IsZero() {
+		heard := n.heard
+		c.Last = &heard
+	}
+	return c
+}
+
 // Group is a group of clients that elects a leader.
 type Group struct {
 	Name    string        `json:"group"`
@@ -138,6 +160,7 @@ type Group struct {
 	Since   time.Time     `json:"since"`  // when the leader became it, by the clock of the node that proposed it
 	Members []GroupMember `json:"members"`
 	Waiting []Waiting     `json:"waiting,omitempty"`
+	Stale   bool          `json:"stale"` // it was so once, and nobody knows whether it is; see [Node.Confirmed]
 }
 
 // GroupMember is a member of a group, in order of succession.
@@ -156,7 +179,7 @@ type Waiting struct {
 
 // Groups gives the groups in order of their names: all, or the one named.
 func (n *Node) Groups(only string) []Group {
-	names := n.names()
+	names, stale := n.names(), n.Confirmed().Missing != ""
 	byName := map[string]*Group{}
 	n.fsm.read(func(s *State) {
 		for name, g := range s.groups {
@@ -187,6 +210,7 @@ func (n *Node) Groups(only string) []Group {
 	n.mu.Unlock()
 	all := make([]Group, 0, len(byName))
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		byName[name].Stale = stale
 		all = append(all, *byName[name])
 	}
 	return all

@@ -33,6 +33,7 @@ import (
 //	GET /ping                   pong
 //	GET /ensemble-status        ensembleStatus
 //	GET /groups?group=G         []ensemble.Group
+//	GET /groups/confirmed       ensemble.Confirmed
 //	GET /wait                   answers when a JOIN would succeed
 //	GET /cluster                ensemble.Cluster
 //	POST /cluster/join?node=N&address=A  answers when the node is a member of the cluster of N
@@ -69,6 +70,9 @@ func (a *adminServer) handler() http.Handler {
 	})
 	mux.HandleFunc("GET /groups", func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, a.node.now().Groups(r.URL.Query().Get("group")))
+	})
+	mux.HandleFunc("GET /groups/confirmed", func(w http.ResponseWriter, r *http.Request) {
+		writeJSON(w, a.node.now().Confirmed())
 	})
 	mux.HandleFunc("GET /ring", func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, realCluster{a}.Ring())

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"text/tabwriter"
 	"time"
@@ -21,7 +23,10 @@ var groupsCommand = command{
 succession, with the node that each is connected to. The token rises with every
 change of a group's leader. Clients of this node that wait for a name that a
 member has are listed as waiting. With GROUP, only that group; exits with 1 if
-there is none.`,
+there is none.
+
+A node without a majority lists what it knew last, and says so on stderr; with
+--json each group is "stale" then.`,
 	setup: func(e *env, fs *pflag.FlagSet) func(context.Context, string, []string) int {
 		asJSON := fs.Bool("json", false, "print JSON")
 		return func(ctx context.Context, config string, args []string) int {
@@ -39,8 +44,21 @@ there is none.`,
 			ctx, cancel := context.WithTimeout(ctx, askTimeout)
 			defer cancel()
 			var groups []ensemble.Group
-			if err := newAdmin(conf).get(ctx, "/groups", query, &groups); err != nil {
+			var confirmed ensemble.Confirmed
+			node := newAdmin(conf)
+			err := node.get(ctx, "/groups", query, &groups)
+			if err == nil {
+				err = node.get(ctx, "/groups/confirmed", nil, &confirmed)
+			}
+			var refused *adminError
+			if errors.As(err, &refused) && refused.status == http.StatusNotFound {
+				err = nil // the node runs an older version, which cannot say
+			}
+			if err != nil {
 				return e.nodeError(err)
+			}
+			if hint := staleHint(confirmed); hint != "" {
+				defer fmt.Fprintln(e.stderr, hint)
 			}
 			if len(args) == 1 && len(groups) == 0 {
 				return e.fail(exitFailed, fmt.Errorf("there is no group %q", args[0]))
@@ -57,8 +75,20 @@ there is none.`,
 	},
 }
 
+// staleHint says that what is listed may not be so any more; empty: it is so.
+func staleHint(c ensemble.Confirmed) string {
+	switch {
+	case c.Missing == "":
+		return ""
+	case c.Last == nil:
+		return "no majority has confirmed this since the node's start: it is what its data folder knows; " + c.Missing
+	}
+	return fmt.Sprintf("no majority confirms this: it is what was known at %s; %s", c.Last.In(time.Local).Format(moment), c.Missing)
+}
+
+const moment = "2006-01-02 15:04:05"
+
 func printGroups(w io.Writer, groups []ensemble.Group) error {
-	const day = "2006-01-02 15:04:05"
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "GROUP\tCLIENT\tROLE\tNODE\tSINCE\tTOKEN")
 	for _, g := range groups {
@@ -67,7 +97,7 @@ func printGroups(w io.Writer, groups []ensemble.Group) error {
 			if i == 0 {
 				role, since, token = "leader", g.Since, fmt.Sprint(g.Token)
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", g.Name, m.Client, role, m.Node, since.In(time.Local).Format(day), token)
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", g.Name, m.Client, role, m.Node, since.In(time.Local).Format(moment), token)
 		}
 		for _, wt := range g.Waiting {
 			fmt.Fprintf(t, "%s\t%s\twaiting\tname held through %s\t\t\n", g.Name, wt.Client, wt.Holder)

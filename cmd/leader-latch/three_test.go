@@ -189,8 +189,10 @@ func isTimeout(err error) bool {
 func TestDocumentedOutage(t *testing.T) {
 	t.Parallel()
 	all := cluster(t, 3)
+	kept := all[0].join("kept", "1", "1")
 	all[1].kill()
 	all[2].kill()
+	kept.wantEnd()
 	one := all[0].dial()
 	one.send("JOIN test_group 1\n")
 	one.want("JOIN_FAILED SERVICE_UNAVAILABLE")
@@ -203,12 +205,28 @@ func TestDocumentedOutage(t *testing.T) {
 	if c := all[0].cluster(); c.Majority || len(c.Members) != 3 {
 		t.Errorf("cluster %+v", c)
 	}
-	all[0].groups()
+	for _, args := range [][]string{{"groups"}, {"groups", "kept", "--json"}} {
+		out, hint := all[0].outputs(args...)
+		if !strings.Contains(out, "kept") || !strings.HasPrefix(hint, "no majority confirms this: it is what was known at 2") || !strings.Contains(hint, "this node has no session") {
+			t.Errorf("%v: %q, and on stderr %q", args, out, hint)
+		}
+	}
+	if g := all[0].group("kept"); !g.Stale {
+		t.Errorf("not stale: %+v", g)
+	}
+	all[0].kill()
+	all[0].run()
+	if _, hint := all[0].outputs("groups"); !strings.HasPrefix(hint, "no majority has confirmed this since the node's start") {
+		t.Errorf("after a start: on stderr %q", hint)
+	}
 
 	all[1].run()
 	all[2].run()
 	for _, m := range all {
 		m.ready()
+	}
+	if _, hint := all[0].outputs("groups"); hint != "" {
+		t.Errorf("with a majority: on stderr %q", hint)
 	}
 	two := all[1].join("test_group", "1", "1")
 	three := all[2].join("test_group", "2", "1")
@@ -260,4 +278,16 @@ func TestAnyNodeGivesTheSameAnswers(t *testing.T) {
 			m.want("LEADER " + names[i+1])
 		}
 	}
+}
+
+// outputs runs a command that succeeds, and gives what is on its stdout and stderr.
+func (p *proc) outputs(args ...string) (stdout, stderr string) {
+	p.t.Helper()
+	cmd := p.program(args...)
+	var out, rest strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &rest
+	if err := cmd.Run(); err != nil {
+		p.t.Errorf("%v: %v: %s", args, err, rest.String())
+	}
+	return out.String(), rest.String()
 }
