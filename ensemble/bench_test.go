@@ -382,6 +382,7 @@ func (n *bookkeeper) deliver() {
 type deaf struct{ told *atomic.Int64 }
 
 func (c deaf) Leader(string, uint64) { c.told.Add(1) }
+func (deaf) Waits(string)            {}
 func (c deaf) Promised()             {}
 func (deaf) Close()                  {}
 

@@ -63,6 +63,7 @@ type passer struct {
 }
 
 func (p *passer) Leader(string, uint64) { p.once.Do(func() { close(p.told) }) }
+func (*passer) Waits(string)            {}
 func (p *passer) Promised()             {}
 func (p *passer) Close()                {}
 

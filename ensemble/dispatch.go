@@ -59,10 +59,11 @@ const maxTelling = 16
 type delivery struct {
 	what   deliveryKind
 	index  uint64
-	member *Membership // of deliverJoined and deliverGone
+	member *Membership // of deliverJoined, deliverGone and deliverWaits
 	group  string
 	leader string
 	token  uint64
+	holder string // of deliverWaits
 }
 
 type deliveryKind int
@@ -71,6 +72,7 @@ const (
 	deliverLed deliveryKind = iota
 	deliverJoined
 	deliverGone
+	deliverWaits
 	deliverAll // read everything from the state
 )
 
@@ -187,6 +189,8 @@ func (d *dispatcher) deliver(v delivery, all func() (uint64, []delivery)) {
 		}
 	case deliverGone:
 		d.leave(v.member)
+	case deliverWaits:
+		v.member.member.Waits(v.holder)
 	case deliverJoined:
 		if v.index > d.through {
 			d.join(v)

@@ -15,7 +15,8 @@ type listener struct {
 	heard func(leader string)
 }
 
-func (l *listener) Promised() {}
+func (*listener) Waits(string) {}
+func (l *listener) Promised()  {}
 
 func (l *listener) Leader(name string, _ uint64) {
 	l.mu.Lock()

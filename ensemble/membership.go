@@ -13,6 +13,11 @@ type Member interface {
 	// committed. Different members may be called at once.
 	Leader(name string, token uint64)
 
+	// Waits says that the Join was refused because another member has the name, through
+	// the node that is named, and waits for that one to go; empty: it does not wait for it
+	// any more.
+	Waits(holder string)
+
 	// Promised says that the membership may be asked for its Promise again.
 	Promised()
 

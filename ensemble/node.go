@@ -584,7 +584,7 @@ func (n *Node) missing() error {
 	case n.dir.id().Recovery != recoveryNone:
 		return fmt.Errorf("%w: %w", ErrUnavailable, errRecovering)
 	case n.roster.session.silentFor(n.now()) > 0:
-		return fmt.Errorf("%w: this node waits until what its last session promised is over (%v)", ErrUnavailable, n.roster.session.silentFor(n.now()).Round(time.Millisecond))
+		return fmt.Errorf("%w: this node waits until what its last session promised is over", ErrUnavailable)
 	case n.inactive():
 		return fmt.Errorf("%w: the cluster has never had %d nodes (leader_latch.minimum_nodes)", ErrUnavailable, n.cfg.MinimumNodes)
 	case !n.active.Load() || n.roster.session.phase != phaseOpen || !n.roster.session.lease.live():

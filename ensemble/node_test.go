@@ -91,6 +91,7 @@ type client struct {
 	mu      sync.Mutex
 	told    []string
 	tokens  []uint64
+	waits   []string // the nodes for whose members it waited
 	closed  bool
 	deaf    bool // its client never learns
 	changed chan struct{}
@@ -122,6 +123,11 @@ func (c *client) Leader(name string, token uint64) {
 }
 
 // Promised has the client told what it has asked for.
+func (c *client) Waits(holder string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waits = append(c.waits, holder)
+}
 func (c *client) Promised() { signal(c.changed) }
 
 func (c *client) Close() { c.close(!c.deaf) }
@@ -212,6 +218,11 @@ func TestANameIsWaitedFor(t *testing.T) {
 	}
 	a.close(true)
 	third.wantTold("x")
+	third.mu.Lock()
+	defer third.mu.Unlock()
+	if want := []string{"riak@127.0.0.1", ""}; !slices.Equal(third.waits, want) {
+		t.Errorf("it was told that it waits for members through %q, want %q", third.waits, want)
+	}
 }
 
 func TestAJoinWhoseClientHasGoneLeavesNoMember(t *testing.T) {
@@ -590,6 +601,7 @@ func TestAFullQueueIsReplacedByTheState(t *testing.T) {
 type leaderFunc func(name string)
 
 func (f leaderFunc) Leader(name string, _ uint64) { f(name) }
+func (leaderFunc) Waits(string)                   {}
 func (f leaderFunc) Promised()                    {}
 func (leaderFunc) Close()                         {}
 

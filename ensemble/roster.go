@@ -84,7 +84,6 @@ func (r *roster) closed(m *Membership, acknowledged bool) (bound time.Duration) 
 		r.session.forget()
 	case memberHeld:
 		r.unhold(m)
-		r.log.Info("JOIN given up: another member has the name", "group", m.group, "client", m.client, "holder", m.holder)
 	case memberProposed, memberJoined:
 		r.deliver(delivery{what: deliverGone, member: m})
 		m.counted, m.knows = r.session.phase == phaseClosing, m.knows || acknowledged
@@ -195,6 +194,7 @@ func (r *roster) requeue(key nameKey) {
 	for _, m := range r.held[key] {
 		m.state = memberQueued
 		r.session.join(m)
+		r.deliver(delivery{what: deliverWaits, member: m})
 	}
 	delete(r.held, key)
 }
@@ -263,7 +263,7 @@ func (r *roster) hold(m *Membership, holder NodeID, s *State) {
 	m.state, m.holder = memberHeld, s.nodes[holder].name
 	key := nameKey{m.group, m.client}
 	r.held[key] = append(r.held[key], m)
-	r.log.Info("JOIN waits: another member has the name", "group", m.group, "client", m.client, "holder", m.holder)
+	r.deliver(delivery{what: deliverWaits, member: m, holder: m.holder})
 }
 
 // entered begins the node's life in an incarnation.

@@ -810,7 +810,8 @@ func (c *simConn) again() {
 }
 
 // Promised implements Member.
-func (c *simConn) Promised() {}
+func (*simConn) Waits(string) {}
+func (c *simConn) Promised()  {}
 
 // Close implements Member: the node's own end of a connection. The client's
 // kernel acknowledges the FIN after a while, or never.

@@ -1202,7 +1202,8 @@ func (w *world) joinAs(h *host, group, name string) {
 }
 
 // Promised implements Member.
-func (c *virtualClient) Promised() { c.again() }
+func (*virtualClient) Waits(string) {}
+func (c *virtualClient) Promised()  { c.again() }
 
 // Leader implements Member: the gate, the write and the promise, at one moment.
 func (c *virtualClient) Leader(name string, token uint64) {

@@ -130,6 +130,7 @@ func (c *conn) finish() {
 		c.nc.Close()
 	case byLine:
 		bound := c.giveBack(c.awaitAck())
+		c.logRefusal() // not when the client has closed, which may take a while
 		c.linger(max(bound, lastLineGrace))
 		c.nc.Close()
 	}
@@ -260,10 +261,26 @@ func (c *conn) logEnd() {
 	switch {
 	case c.cause == errStuck:
 		c.log(slog.LevelWarn, "stuck reader closed", slog.Duration("after", c.srv.cfg.StuckTimeout))
-	case c.way == byLine && c.told == (leader{}) && c.group != "":
-		c.log(slog.LevelInfo, "JOIN refused", slog.Any("reason", c.cause))
 	default:
 		c.log(slog.LevelDebug, "connection ended", slog.Any("reason", c.cause))
+	}
+}
+
+// logRefusal tells the operator that a JOIN was refused, of which there may be very many.
+func (c *conn) logRefusal() {
+	if c.told != (leader{}) || c.group == "" {
+		return
+	}
+	if write := c.srv.tally.add("JOIN refused", c.cause.Error(), c.who); write != nil {
+		write()
+	}
+}
+
+// who is whose connection it is.
+func (c *conn) who() []slog.Attr {
+	return []slog.Attr{
+		slog.String("group", c.group), slog.String("client", c.client),
+		slog.String("remote", c.nc.RemoteAddr().String()),
 	}
 }
 
@@ -284,7 +301,5 @@ func (c *conn) log(level slog.Level, message string, attrs ...slog.Attr) {
 	if !c.srv.log.Enabled(ctx, level) {
 		return
 	}
-	c.srv.log.LogAttrs(ctx, level, message, append(attrs,
-		slog.String("group", c.group), slog.String("client", c.client),
-		slog.String("remote", c.nc.RemoteAddr().String()))...)
+	c.srv.log.LogAttrs(ctx, level, message, append(attrs, c.who()...)...)
 }

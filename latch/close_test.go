@@ -373,8 +373,8 @@ func TestRefusalArrives(t *testing.T) {
 	}
 	c.TCPConn.Close()
 	eventually(t, "the connection is gone", func() bool { return f.s.Conns() == 0 })
-	eventually(t, "the refusal is logged", func() bool { return len(f.log.lines("JOIN refused")) > 0 }) // the last of all
-	if got := f.log.lines("JOIN refused"); len(got) != 1 || !strings.Contains(got[0], "group=g client=a") {
+	eventually(t, "the refusal is logged", func() bool { return len(f.log.lines("JOIN refused")) > 0 })
+	if got := f.log.lines("JOIN refused"); len(got) != 1 || !strings.Contains(got[0], "count=1 group=g client=a remote=127.0.0.1:") {
 		t.Errorf("logged %q, want one refusal with group and client", got)
 	}
 }
@@ -495,5 +495,41 @@ func TestALineIsCutOffWhenTheLeaseIsOver(t *testing.T) {
 	eventually(t, "the membership is given back", func() bool { return len(f.e.Closings()) > 0 })
 	if got, want := f.e.Closings(), []latchtest.Closing{{Group: "g", Client: "a"}}; !slices.Equal(got, want) {
 		t.Errorf("given back %v, want %v", got, want)
+	}
+}
+
+// A JOIN that is refused has one reason, which is the known one, and soon; of many there
+// are few lines.
+func TestRefusalsSayTheKnownReason(t *testing.T) {
+	t.Parallel()
+	f := serve(t, func(cfg *latch.Config) { cfg.JoinTimeout = 50 * time.Millisecond })
+	f.join("g", "a", "a")
+	const clients = 50
+	for range clients {
+		c := f.dial()
+		c.send("JOIN g a")
+		c.want("JOIN_FAILED SERVICE_UNAVAILABLE") // and does not close
+	}
+	eventually(t, "the first refusal is logged", func() bool { return len(f.log.lines("JOIN refused")) > 0 })
+	f.s.Close()
+	for message, most := range map[string]int{"JOIN waits": 2, "JOIN refused": 2} {
+		lines := f.log.lines(message)
+		if len(lines) < 1 || len(lines) > most {
+			t.Errorf("%s: %d lines, want %d at most", message, len(lines), most)
+		}
+		sum := 0
+		for _, line := range lines {
+			var n int
+			if _, after, ok := strings.Cut(line, " count="); ok {
+				fmt.Sscan(after, &n)
+			}
+			sum += n
+			if !strings.Contains(line, `reason="another member has the name, through the only node"`) || !strings.Contains(line, "group=g client=a remote=127.0.0.1:") {
+				t.Errorf("logged %q", line)
+			}
+		}
+		if sum != clients {
+			t.Errorf("%s: the lines count %d, want %d", message, sum, clients)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package latch
 
 import (
+	"cmp"
 	"errors"
 	"sync"
 	"syscall"
@@ -32,7 +33,7 @@ var inputs = sync.Pool{New: func() any { return new([smallInput]byte) }}
 var (
 	errIdle        = errors.New("no JOIN in time")
 	errBadLines    = errors.New("too many lines that are not commands")
-	errJoinTimeout = errors.New("no answer in time: there is no majority, or another live member has the name")
+	errJoinTimeout = errors.New("no answer in time: no majority of the nodes has taken it")
 	errOverLimit   = errors.New("over the connection limit")
 	errStopping    = errors.New("the server is stopping")
 	errNotLive     = errors.New("the node may not speak for the membership any longer")
@@ -86,7 +87,7 @@ type conn struct {
 	client     string
 	told, next leader // the last leader written, at least in part; the newest one
 	out        []byte // rest of a line that was written in part
-	cause      error  // why it ends; io.EOF and the like if by the client
+	cause      error  // why it ends, io.EOF and the like if by the client; while it is pending, what it waits for
 }
 
 // leader is what a LEADER line says.
@@ -188,7 +189,7 @@ func (c *conn) advance(err error) outcome {
 	case c.state == joined || c.state == leaving || time.Now().Before(c.deadline):
 		c.arm()
 	case c.state == pending:
-		c.refuse(errJoinTimeout)
+		c.refuse(cmp.Or(c.cause, errJoinTimeout))
 	default:
 		c.end(errIdle)
 	}
@@ -314,7 +315,7 @@ func (c *conn) Leader(name string, token uint64) {
 			c.refuse(errNotLive) // it has been told nothing yet
 			return
 		}
-		c.state, c.stays = joined, false
+		c.state, c.stays, c.cause = joined, false, nil
 		if c.parked || c.waiting {
 			c.arm()
 		}
@@ -324,6 +325,28 @@ func (c *conn) Leader(name string, token uint64) {
 	}
 	c.next = leader{name, token}
 	c.push()
+}
+
+// nameInUse is that another member has the client's name.
+type nameInUse struct{ holder string }
+
+func (e nameInUse) Error() string { return "another member has the name, through " + e.holder }
+
+// Waits implements [Member].
+func (c *conn) Waits(holder string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != pending {
+		return
+	}
+	if c.cause = nil; holder == "" {
+		return
+	}
+	why := nameInUse{holder}
+	c.cause = why
+	if write := c.srv.tally.add("JOIN waits", why.Error(), c.who); write != nil {
+		c.srv.running.Go(write) // a log may wait for its disk
+	}
 }
 
 // Promised implements [Member]: the JOIN that waits for a promise is answered by the

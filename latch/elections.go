@@ -32,6 +32,10 @@ type Member interface {
 	// were committed; the first says that the membership itself is committed too.
 	Leader(name string, token uint64)
 
+	// Waits says that the JOIN has no outcome because another member has the name, through
+	// the node that is named; empty: that one has gone, and the JOIN is under way again.
+	Waits(holder string)
+
 	// Promised says that the membership may be asked for its Promise again.
 	Promised()
 

@@ -17,7 +17,8 @@ type Config struct {
 	Elections Elections
 
 	// Logger is where the server logs; nil: nowhere. In normal life nothing
-	// above Debug is logged but refused JOINs.
+	// above Debug is logged but JOINs that are refused or wait, of which there is a line
+	// for each reason and 10 s, however many there are.
 	Logger *slog.Logger
 
 	// JoinTimeout is the time within which a JOIN is answered
@@ -54,6 +55,7 @@ var ErrServerClosed = errors.New("latch: server closed")
 type Server struct {
 	cfg       Config
 	log       *slog.Logger
+	tally     *tally
 	stopping  atomic.Bool    // set under mu, by Shutdown and Close
 	closed    atomic.Bool    // set by Close
 	done      chan struct{}  // closed when stopping is set
@@ -79,6 +81,7 @@ func NewServer(cfg Config) *Server {
 	return &Server{
 		cfg:       cfg,
 		log:       cfg.Logger,
+		tally:     newTally(cfg.Logger),
 		done:      make(chan struct{}),
 		listeners: make(map[net.Listener]struct{}),
 		conns:     make(map[uint64]*conn),
@@ -253,6 +256,7 @@ func (s *Server) wait() {
 	if s.lot != nil {
 		s.lot.close()
 	}
+	s.tally.flush()
 }
 
 // stop stops accepting and returns the connections that there are.

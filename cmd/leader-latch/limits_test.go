@@ -4,6 +4,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -68,5 +69,25 @@ func TestClientsDoNotUseUpTheDescriptors(t *testing.T) {
 	})
 	if strings.Contains(p.logText(), "session lost") {
 		t.Error("the node lost its session")
+	}
+}
+
+// A client that asks again at once, however often it is refused, leaves the log readable.
+func TestAClientInALoopDoesNotFillTheLog(t *testing.T) {
+	t.Parallel()
+	p := launch(t, t.TempDir(), "leader_latch.minimum_nodes = 3")
+	const attempts = 1000
+	for range attempts {
+		c := p.dial()
+		c.send("JOIN g loop\n")
+		c.want("JOIN_FAILED SERVICE_UNAVAILABLE")
+		c.Close()
+	}
+	p.signal(syscall.SIGTERM)
+	p.wantExit(exitOK)
+	log := p.logText()
+	lines := strings.Count(log, "JOIN refused")
+	if sum := strings.Count(log, "\n"); lines == 0 || lines > 10 || sum > 40 {
+		t.Errorf("%d lines, %d of them of %d refusals", sum, lines, attempts)
 	}
 }

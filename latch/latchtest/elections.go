@@ -165,6 +165,7 @@ func (e *Elections) enter(ms *membership) {
 	}
 	if slices.ContainsFunc(g.members, func(o *membership) bool { return o.client == ms.client }) {
 		g.waiting = append(g.waiting, ms)
+		e.enqueue(func() { ms.conn.Waits("the only node") })
 		return
 	}
 	g.members = append(g.members, ms)
