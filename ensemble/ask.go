@@ -157,7 +157,7 @@ func (n *Node) askLeader(ctx context.Context, ask string, with, is any, own func
 		default:
 			s, ok := n.server(leader)
 			if !ok {
-				err = later("the raft leader %s is not known here yet", leader)
+				err = later("the raft leader %s is not known here yet", n.nameOf(leader))
 				break
 			}
 			if _, err = n.ask(ctx, clusterport.Admin, n.addressOf(s), leader, ask, with, is); err != nil {

@@ -142,7 +142,7 @@ func (n *Node) add(ctx context.Context, a applicant) error {
 		case s.name == a.Name && (live[s.id] || n.answersAt(ctx, s)):
 			return later("a live node has the name %s; give this one another nodename, or wait until that one is found dead", a.Name)
 		case s.name == a.Name:
-			n.log.Warn("a new node takes the place of one of the same name, which is dead", "name", a.Name, "node", a.Node, "old", s.id)
+			n.log.Warn("a new node takes the place of one of the same name, which is dead", "node", a.Name, "address", a.Address)
 			if err := n.removeServer(s.id); err != nil {
 				return err
 			}
@@ -151,7 +151,7 @@ func (n *Node) add(ctx context.Context, a applicant) error {
 	if err := n.await(add(raft.ServerID(a.Node), raftAddress(a.Name, a.Address), 0, changeTime)); err != nil {
 		return later("add %s: %w", a.Name, err)
 	}
-	n.log.Info("a node was added", "name", a.Name, "address", a.Address)
+	n.log.Info("a node was added", "node", a.Name, "address", a.Address)
 	return nil
 }
 
@@ -413,7 +413,7 @@ func (n *Node) upkeep(now reading) {
 		}
 		return
 	}
-	n.log.Info("changing the configuration", "node", cmp.Or(c.name, string(c.node)), "change", c.text)
+	n.log.Info("changing the configuration", "node", cmp.Or(c.name, n.nameOf(c.node)), "change", c.text)
 	if c.forget {
 		n.await(n.propose([]Op{Remove{c.node}}))
 	} else if err := n.await(c.what(n.raft)); err != nil {

@@ -7,9 +7,6 @@ func (n *Node) duties(now reading) []Op {
 		return nil
 	}
 	ops := n.roster.expirer.due(now)
-	for _, op := range ops {
-		n.log.Warn("a node has been silent for too long: expiring its session", "incarnation", op.(Expire).Incarnation)
-	}
 	if !n.roster.expirer.leading || n.askedYet && now.atLeast(n.asked) < askAgain {
 		return ops
 	}
@@ -30,6 +27,25 @@ func (n *Node) duties(now reading) []Op {
 		n.asked, n.askedYet = now, true
 	}
 	return ops
+}
+
+// tellExpired tells whose sessions are to be expired. No lock is held.
+func (n *Node) tellExpired(duties []Op) {
+	for _, op := range duties {
+		e, ok := op.(Expire)
+		if !ok {
+			continue
+		}
+		var name string // empty: it has ended meanwhile
+		n.fsm.read(func(s *State) {
+			if ses := s.sessions[e.Incarnation]; ses != nil {
+				name = ses.node.name
+			}
+		})
+		if name != "" {
+			n.log.Warn("a node has been silent for too long: expiring its session", "node", name)
+		}
+	}
 }
 
 // upkeepDue reports whether the raft leader should look at the configuration.

@@ -2,6 +2,7 @@ package ensemble
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -254,7 +255,7 @@ func checkForwarded(b []byte, from NodeID) error {
 		switch op := op.(type) {
 		case Open:
 			if op.Node != from {
-				return fmt.Errorf("an Open of node %s", op.Node)
+				return fmt.Errorf("an Open of another node, %s", cmp.Or(op.Name, string(op.Node)))
 			}
 		case Renew, Join, Leave, End:
 		default:

@@ -21,7 +21,7 @@ func TestWhatMayBeForwarded(t *testing.T) {
 		want string // in the error; empty: none
 	}{
 		{"a session's operations", encodeEntry(NewestLevel, Entry{Ops: []Op{Open{Node: "n1", Counter: 1}, Renew{1024, 1}, Join{1024, 2, "g", "a"}, Leave{1024, 3, 2}, End{1024, 4}}}), ""},
-		{"another node's Open", encodeEntry(NewestLevel, Entry{Ops: []Op{Open{Node: "n2", Counter: 1}}}), "an Open of node n2"},
+		{"another node's Open", encodeEntry(NewestLevel, Entry{Ops: []Op{Open{Node: "n2", Counter: 1}}}), "an Open of another node, n2"},
 		{"an Expire", encodeEntry(NewestLevel, Entry{Ops: []Op{Renew{1024, 1}, Expire{1024, 1}}}), "Expire"},
 		{"a Found", encodeEntry(NewestLevel, Entry{Ops: []Op{Found{"c", 1}}}), "Found"},
 		{"an Activate", encodeEntry(NewestLevel, Entry{Ops: []Op{Activate{}}}), "Activate"},

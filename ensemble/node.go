@@ -129,7 +129,8 @@ type Node struct {
 	differ     *reading           // guarded by changing: since when sessions have different timings; nil: they have not
 	toldDiffer bool               // guarded by changing
 
-	met sync.Map // NodeID to string: where members said that they are, unless the configuration says so too
+	heardAs sync.Map // NodeID to string: by which names nodes have introduced themselves
+	met     sync.Map // NodeID to string: where members said that they are, unless the configuration says so too
 
 	anew      sync.Mutex // guards begunAnew
 	begunAnew bool
@@ -433,6 +434,7 @@ func (n *Node) step() time.Duration {
 	n.tellWaiters()
 	n.mu.Unlock()
 
+	n.tellExpired(duties)
 	if what == needClose {
 		n.log.Warn("session lost: closing its connections", "count", len(closing))
 	}

@@ -56,7 +56,7 @@ func (n *Node) startRaft() error {
 	if !n.cfg.omit.start {
 		n.roster.session.silent = bound
 	}
-	logger := raftLogger(n.log)
+	logger := raftLogger(n.log, n.nameHeard)
 	snapshots, err := newSnapshots(n.dir, store, logger)
 	if err != nil {
 		return permanent("data folder: %w", err)
@@ -336,7 +336,7 @@ func (n *Node) dropped(id NodeID) {
 func (n *Node) dialMember(ctx context.Context, to NodeID) (net.Conn, error) {
 	s, ok := n.server(to)
 	if !ok {
-		return nil, fmt.Errorf("node %s is not a member", to)
+		return nil, fmt.Errorf("%s is not a member", n.nameOf(to))
 	}
 	c, _, err := n.port.Dial(ctx, clusterport.Forward, n.addressOf(s), string(to))
 	return c, err
@@ -353,10 +353,22 @@ const hintLasts = 3 * time.Second
 
 // nameOf is a node's name for people, its id where the name is not known.
 func (n *Node) nameOf(id NodeID) string {
-	if s, ok := n.server(id); ok {
-		return s.name
+	return cmp.Or(n.nameHeard(id), n.names()[id], string(id))
+}
+
+// nameHeard is a node's name by the configuration, or as it has introduced itself to this
+// one; empty: it is not known by these. It takes no lock.
+func (n *Node) nameHeard(id NodeID) string {
+	select {
+	case <-n.started:
+		if s, ok := n.server(id); ok {
+			return s.name
+		}
+	default:
 	}
-	return cmp.Or(n.names()[id], string(id))
+	name, _ := n.heardAs.Load(id)
+	known, _ := name.(string)
+	return known
 }
 
 // raftLeader is the raft leader as far as this node knows, "" if it does not.

@@ -1,13 +1,16 @@
 package ensemble
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"slices"
 	"strings"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 )
 
 // chatter is how messages begin that Raft logs again and again while another
@@ -23,18 +26,21 @@ var chatter = []string{
 	"unable to get address for server",
 }
 
-// raftLogger gives Raft a logger that ends in l. What Raft finds worth an
+// raftLogger gives Raft a logger that ends in l, where nodes have their names. What Raft finds worth an
 // Info is detail to an operator, who is told of changes by the node itself.
-func raftLogger(l *slog.Logger) hclog.Logger {
+func raftLogger(l *slog.Logger, nameOf func(NodeID) string) hclog.Logger {
 	h := hclog.NewInterceptLogger(&hclog.LoggerOptions{Name: "raft", Level: hclog.Debug, Output: io.Discard})
-	h.RegisterSink(raftSink{l})
+	h.RegisterSink(&raftSink{l, nameOf})
 	return h
 }
 
-type raftSink struct{ log *slog.Logger }
+type raftSink struct {
+	log    *slog.Logger
+	nameOf func(NodeID) string // empty: it is not known
+}
 
 // Accept implements [hclog.SinkAdapter].
-func (s raftSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
+func (s *raftSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 	l := slog.LevelDebug
 	switch level {
 	case hclog.Error:
@@ -45,5 +51,37 @@ func (s raftSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 	if slices.ContainsFunc(chatter, func(begin string) bool { return strings.HasPrefix(msg, begin) }) {
 		l = slog.LevelDebug
 	}
-	s.log.Log(context.Background(), l, "raft: "+msg, args...)
+	if !s.log.Enabled(context.Background(), l) {
+		return
+	}
+	named := slices.Clone(args)
+	for i := 1; i < len(named); i += 2 {
+		named[i] = s.named(named[i])
+	}
+	s.log.Log(context.Background(), l, "raft: "+msg, named...)
+}
+
+// named gives what stands for a node in Raft as its name, and other values as they are.
+func (s *raftSink) named(value any) any {
+	switch v := value.(type) {
+	case raft.ServerID:
+		return cmp.Or(s.nameOf(NodeID(v)), string(v))
+	case raft.ServerAddress:
+		name, _ := splitRaftAddress(v)
+		return name
+	case raft.Server:
+		return s.named(v.Address)
+	case []raft.Server:
+		names := make([]string, len(v))
+		for i, server := range v {
+			names[i], _ = splitRaftAddress(server.Address)
+		}
+		return names
+	case hclog.Format: // a format, and what it is for
+		if servers, ok := v[len(v)-1].([]raft.Server); ok {
+			return s.named(servers)
+		}
+		return fmt.Sprintf(v[0].(string), v[1:]...)
+	}
+	return value
 }

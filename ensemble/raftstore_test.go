@@ -118,7 +118,7 @@ func TestEntriesRightBehindASnapshotAreReplaced(t *testing.T) {
 				if log, err = logstore.Open(dir.raftPath(), logstore.Options{Thread: dir.log}); err != nil {
 					t.Fatal(err)
 				}
-				s, err := newSnapshots(dir, log, raftLogger(testLog(t)))
+				s, err := newSnapshots(dir, log, raftLogger(testLog(t), func(NodeID) string { return "" }))
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -121,7 +121,7 @@ func (r *Recovery) withState(f func(*raft.Config, *raftStore, raft.Transport) er
 		return permanent("data folder: %w; %s", err, cureFolder)
 	}
 	defer store.Close()
-	logger := raftLogger(r.cfg.Logger)
+	logger := raftLogger(r.cfg.Logger, func(NodeID) string { return "" })
 	snapshots, err := newSnapshots(r.dir, store, logger)
 	if err != nil {
 		return permanent("data folder: %w", err)

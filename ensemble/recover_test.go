@@ -115,7 +115,7 @@ func memberOfThree(t *testing.T, end, term, last uint64) *Dir {
 	}
 	state := NewState()
 	state.Apply(end, Entry{Ops: []Op{Found{dir.id().Cluster, dir.id().TokenBase}}}, nil)
-	all, err := newSnapshots(dir, log, raftLogger(testLog(t)))
+	all, err := newSnapshots(dir, log, raftLogger(testLog(t), func(NodeID) string { return "" }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +160,7 @@ func recovered(t *testing.T, dir *Dir) (s *State, end uint64) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	all, err := newSnapshots(dir, log, raftLogger(testLog(t)))
+	all, err := newSnapshots(dir, log, raftLogger(testLog(t), func(NodeID) string { return "" }))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -270,7 +270,7 @@ func (r *roster) hold(m *Membership, holder NodeID, s *State) {
 func (r *roster) entered() {
 	r.known = true
 	r.alive()
-	r.log.Info("session opened", "incarnation", r.session.lease.incarnation)
+	r.log.Info("session opened", "node", r.session.name)
 	for _, key := range slices.SortedFunc(maps.Keys(r.held), nameKey.compare) {
 		r.requeue(key) // the names may have come free unseen
 	}

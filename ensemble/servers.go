@@ -66,9 +66,12 @@ func (n *Node) addressOf(s server) string {
 	return s.address
 }
 
-// meet notes where a node says that it is.
+// meet notes where a node says that it is, and its name.
 func (n *Node) meet(peer clusterport.Hello) {
 	id := NodeID(peer.Node)
+	if peer.Name != "" {
+		n.heardAs.Store(id, peer.Name)
+	}
 	if s, member := n.server(id); member && peer.Address != "" && id != n.self {
 		if s.address == peer.Address {
 			n.met.Delete(id)

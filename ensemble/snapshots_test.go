@@ -40,7 +40,7 @@ func TestSnapshotsAreFilesOfTheFoldersThread(t *testing.T) {
 			return nil
 		})
 	}
-	s, err := newSnapshots(dir, raft.NewInmemStore(), raftLogger(testLog(t)))
+	s, err := newSnapshots(dir, raft.NewInmemStore(), raftLogger(testLog(t), func(NodeID) string { return "" }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func TestASnapshotThatWasOvertaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dir.Close()
-	s, err := newSnapshots(dir, raft.NewInmemStore(), raftLogger(testLog(t)))
+	s, err := newSnapshots(dir, raft.NewInmemStore(), raftLogger(testLog(t), func(NodeID) string { return "" }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +158,7 @@ func TestTheLaterSnapshotOfAnEntryCounts(t *testing.T) {
 	log := raft.NewInmemStore()
 	open := func() *snapshots {
 		t.Helper()
-		s, err := newSnapshots(dir, log, raftLogger(testLog(t)))
+		s, err := newSnapshots(dir, log, raftLogger(testLog(t), func(NodeID) string { return "" }))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -247,7 +247,7 @@ func TestAFailedSnapshotLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dir.Close()
-	s, err := newSnapshots(dir, raft.NewInmemStore(), raftLogger(testLog(t)))
+	s, err := newSnapshots(dir, raft.NewInmemStore(), raftLogger(testLog(t), func(NodeID) string { return "" }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -456,7 +456,9 @@ func TestWhichSnapshotTheNodeGoesOnFrom(t *testing.T) {
 			}
 			defer dir.Close()
 			log := raft.NewInmemStore()
-			open := func() (*snapshots, error) { return newSnapshots(dir, log, raftLogger(testLog(t))) }
+			open := func() (*snapshots, error) {
+				return newSnapshots(dir, log, raftLogger(testLog(t), func(NodeID) string { return "" }))
+			}
 			s, err := open()
 			if err != nil {
 				t.Fatal(err)
@@ -526,7 +528,7 @@ func TestTheFilesOfASnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dir.Close()
-	logger := raftLogger(testLog(t))
+	logger := raftLogger(testLog(t), func(NodeID) string { return "" })
 	servers := raft.Configuration{Servers: []raft.Server{{ID: "a", Address: "riak@127.0.0.1:1"}}}
 	_, transport := raft.NewInmemTransport("")
 	older, err := raft.NewFileSnapshotStoreWithLogger(dir.Path(""), 2, logger)
@@ -708,7 +710,7 @@ func TestRemainsGoFromAnyPath(t *testing.T) {
 	if err := os.MkdirAll(left, 0o750); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := newSnapshots(dir, raft.NewInmemStore(), raftLogger(testLog(t))); err != nil {
+	if _, err := newSnapshots(dir, raft.NewInmemStore(), raftLogger(testLog(t), func(NodeID) string { return "" })); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {

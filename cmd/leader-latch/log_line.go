@@ -13,7 +13,7 @@ import (
 
 // An entry is a record as it is written, whatever the place:
 //
-//	[info] session opened incarnation=3072
+//	[info] session opened node=riak@192.0.2.1
 //
 // with its time for the places that print one.
 type entry struct {

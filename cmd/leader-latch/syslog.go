@@ -33,7 +33,7 @@ var syslogFacility = map[string]int{
 // syslogSink sends entries to the local syslog, a datagram each, in the form
 // of RFC 3164 that is usual on the local socket, without a host:
 //
-//	<30>May  4 19:07:12 riak[4711]: [info] session opened incarnation=3072
+//	<30>May  4 19:07:12 riak[4711]: [info] session opened node=riak@192.0.2.1
 //
 // It connects again whenever the syslog was away.
 type syslogSink struct {
