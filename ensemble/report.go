@@ -142,7 +142,8 @@ type Confirmed struct {
 func (n *Node) Confirmed() (c Confirmed) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := n.missing(); err != nil {
+	live := n.roster.session.phase == phaseOpen && n.roster.session.lease.live()
+	if err := n.missing(); err != nil && !live { // elections may be off where all is known
 		c.Missing = strings.TrimPrefix(err.Error(), ErrUnavailable.Error()+": ")
 	}
 	if !n.heard.IsZero() {

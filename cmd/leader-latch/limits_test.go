@@ -83,6 +83,10 @@ func TestAClientInALoopDoesNotFillTheLog(t *testing.T) {
 		c.want("JOIN_FAILED SERVICE_UNAVAILABLE")
 		c.Close()
 	}
+	p.until("groups knows that there are none, though nobody is elected yet", func() bool {
+		_, hint := p.outputs("groups")
+		return hint == ""
+	})
 	p.signal(syscall.SIGTERM)
 	p.wantExit(exitOK)
 	log := p.logText()
