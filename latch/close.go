@@ -125,7 +125,7 @@ func (c *conn) finish() {
 	case byFIN:
 		acked := c.awaitAck()
 		if bound := c.giveBack(acked); acked {
-			c.linger(max(bound, closeGrace))
+			c.linger(max(bound, c.srv.closeGrace()))
 		}
 		c.nc.Close()
 	case byLine:

@@ -8,6 +8,9 @@ func (l *Limit) SetPatience(d time.Duration) { l.patience = d }
 // ParkAtOnce has connections parked as soon as they are silent.
 func ParkAtOnce() { parkAfter = 0 }
 
+// SetCloseGrace sets how long a client may take to close its side, before there are any.
+func (s *Server) SetCloseGrace(d time.Duration) { s.grace = d }
+
 // ParkNone keeps the server from parking connections, as where the kernel refuses to
 // watch them. It must not have had a connection.
 func (s *Server) ParkNone() {

@@ -209,6 +209,21 @@ func TestWhoStaysAtAFINIsReset(t *testing.T) {
 	}
 }
 
+// TestAStopWaitsForNobodyAtAFIN: who stays there is reset at once.
+func TestAStopWaitsForNobodyAtAFIN(t *testing.T) {
+	t.Parallel()
+	f := serve(t)
+	f.s.SetCloseGrace(time.Hour)
+	c := f.join("g", "a", "a")
+	f.s.Refuse()
+	f.e.EndAll()
+	if err := f.s.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is reset", c.wasReset)
+	c.wantEnd()
+}
+
 // unread returns how many bytes the client's kernel has for it.
 func (c *client) unread() (n int) {
 	raw, err := c.SyscallConn()

@@ -61,6 +61,7 @@ type Server struct {
 	done      chan struct{}  // closed when stopping is set
 	running   sync.WaitGroup // connections, and what else goes on for them
 	unwatched sync.Once      // told that connections cannot be watched
+	grace     time.Duration  // closeGrace, but in tests
 	lot       *lot           // set before the first connection begins; nil: none is parked
 
 	mu        sync.Mutex
@@ -83,6 +84,7 @@ func NewServer(cfg Config) *Server {
 		log:       cfg.Logger,
 		tally:     newTally(cfg.Logger),
 		done:      make(chan struct{}),
+		grace:     closeGrace,
 		listeners: make(map[net.Listener]struct{}),
 		conns:     make(map[uint64]*conn),
 	}
@@ -248,6 +250,15 @@ func (s *Server) Close() error {
 	}
 	s.wait()
 	return nil
+}
+
+// closeGrace is how long a client may take to close its side. A server that stops waits
+// for none: the process would come back later.
+func (s *Server) closeGrace() time.Duration {
+	if s.stopping.Load() {
+		return 0
+	}
+	return s.grace
 }
 
 // wait waits until all connections have ended, of a server that has stopped.
