@@ -139,8 +139,10 @@ func (n *Node) add(ctx context.Context, a applicant) error {
 			if s.voter {
 				add = n.raft.AddVoter // of what is there: its address changes
 			}
-		case s.name == a.Name && (live[s.id] || n.answersAt(ctx, s)):
-			return later("a live node has the name %s; give this one another nodename, or wait until that one is found dead", a.Name)
+		case s.name == a.Name && n.answersAt(ctx, s):
+			return later("a live node has the name %s; give this one another nodename", a.Name)
+		case s.name == a.Name && live[s.id]:
+			return sessionLasts(a.Name)
 		case s.name == a.Name:
 			n.log.Warn("a new node takes the place of one of the same name, which is dead", "node", a.Name, "address", a.Address)
 			if err := n.removeServer(s.id); err != nil {
@@ -153,6 +155,11 @@ func (n *Node) add(ctx context.Context, a applicant) error {
 	}
 	n.log.Info("a node was added", "node", a.Name, "address", a.Address)
 	return nil
+}
+
+// sessionLasts is what the successor of a node is told while that one's session lives.
+func sessionLasts(name string) error {
+	return later("the session of the node that had the name %s is not over yet: it is replaced when that has been silent for long enough (leader_latch.timing), within seconds if it is dead", name)
 }
 
 func (n *Node) answersAt(ctx context.Context, s server) bool {
@@ -267,13 +274,33 @@ func (n *Node) Leave(ctx context.Context, name string) error {
 		return err
 	}
 	_, err = n.ask(ctx, clusterport.Admin, n.addressOf(s), s.id, askLeave, nil, nil)
-	if _, refused := errors.AsType[*refusal](err); err == nil || refused {
+	if _, refused := errors.AsType[*refusal](err); refused {
 		return err
 	}
-	if _, member := n.server(s.id); !member {
-		return nil // it has left, and its answer was lost with its life
+	if _, member := n.server(s.id); err != nil && member { // else its answer was lost with its life
+		return fmt.Errorf("%s cannot be asked to leave (%w); if it is dead: cluster force-remove %s", name, err, name)
 	}
-	return fmt.Errorf("%s cannot be asked to leave (%w); if it is dead: cluster force-remove %s", name, err, name)
+	return n.awaitAlone(ctx, s)
+}
+
+// awaitAlone waits until a node that has left answers as one with a cluster of its own.
+func (n *Node) awaitAlone(ctx context.Context, s server) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*changeTime)
+	defer cancel()
+	for {
+		var in invitation
+		_, err := n.ask(ctx, clusterport.Join, n.addressOf(s), "", askCluster, inquiry{}, &in)
+		if err == nil && in.Cluster != "" && in.Cluster != n.dir.id().Cluster {
+			return nil
+		}
+		select {
+		case <-time.After(askAnew):
+		case <-n.failing:
+			return n.failure
+		case <-ctx.Done():
+			return fmt.Errorf("%s has left the cluster, but does not answer yet as a node that is alone: %w", s.name, cmp.Or(err, ctx.Err()))
+		}
+	}
 }
 
 // leave closes the connections and ends the session as a stop does, and only

@@ -247,7 +247,7 @@ func (n *Node) accept(via Place, in invitation) error {
 }
 
 // invite answers askCluster.
-func (n *Node) invite(_ context.Context, peer clusterport.Hello, with json.RawMessage) (any, error) {
+func (n *Node) invite(ctx context.Context, peer clusterport.Hello, with json.RawMessage) (any, error) {
 	if peer.Cluster != "" && peer.Cluster == n.dir.id().Cluster {
 		n.meet(peer)
 	}
@@ -267,13 +267,23 @@ func (n *Node) invite(_ context.Context, peer clusterport.Hello, with json.RawMe
 		return nil, later("the cluster is just being founded")
 	}
 	in := invitation{Cluster: id.Cluster, TokenBase: id.TokenBase}
+	var before NodeID // has the name of who asks
 	n.fsm.read(func(s *State) {
 		for _, node := range s.nodes {
-			if node.session != nil {
-				in.Nodes = append(in.Nodes, node.name)
+			if node.session == nil {
+				continue
+			}
+			in.Nodes = append(in.Nodes, node.name)
+			if node.name == peer.Name && node.id != NodeID(peer.Node) {
+				before = node.id
 			}
 		}
 	})
+	if before != "" && before != n.self {
+		if s, member := n.server(before); !member || !n.answersAt(ctx, s) {
+			return nil, sessionLasts(peer.Name)
+		}
+	}
 	slices.Sort(in.Nodes)
 	return in, nil
 }
@@ -333,8 +343,9 @@ func (n *Node) joinable(ctx context.Context, via Place) (peer string, nodes []st
 	return hello.Name, in.Nodes, err
 }
 
-// askUntilNow asks a node for its cluster, again while that is just being founded:
-// nodes are told to join others that have just been started.
+// askUntilNow asks a node for its cluster, again while that is just being founded, as nodes
+// are told to join others that have just been started; and while this node's predecessor of
+// the same name, which is dead, still has its session there.
 func (n *Node) askUntilNow(ctx context.Context, via Place, in *invitation) (clusterport.Hello, error) {
 	for {
 		hello, err := n.ask(ctx, clusterport.Join, via.Address, "", askCluster, inquiry{}, in)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -37,10 +38,12 @@ import (
 //	GET /wait                   answers when a JOIN would succeed
 //	GET /cluster                ensemble.Cluster
 //	POST /cluster/join?node=N&address=A  answers when the node is a member of the cluster of N
-//	POST /cluster/leave?node=N  answers when the node is no member any more; without N, this one
+//	POST /cluster/leave?node=N  answers when the node is alone, and answers as such; without N, this one
 //	POST /cluster/force-remove?node=N
 //	GET /ring                   status.Ring
 //	POST /staging/{what}?node=N stagingAnswer, to riak-admin cluster
+//
+// What takes a while has &timeout=D: the node gives up after that, and says what was missing.
 const adminSocket = "admin.sock"
 
 // ensembleStatus is Riak's report, and what an operator could do about it.
@@ -83,28 +86,48 @@ func (a *adminServer) handler() http.Handler {
 			http.Error(w, hint, http.StatusConflict)
 			return
 		}
-		ctx := r.Context()
-		if d, err := time.ParseDuration(r.URL.Query().Get("timeout")); err == nil {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, d)
-			defer cancel()
-		}
+		ctx, cancel := patienceOf(r)
+		defer cancel()
 		writeError(w, a.waitReady(ctx))
 	})
 	mux.HandleFunc("GET /cluster", func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, a.node.now().Cluster(r.Context()))
 	})
 	mux.HandleFunc("POST /cluster/join", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := patienceOf(r)
+		defer cancel()
 		q := r.URL.Query()
-		writeError(w, a.join(r.Context(), ensemble.Place{Name: q.Get("node"), Address: q.Get("address")}))
+		writeError(w, a.join(ctx, ensemble.Place{Name: q.Get("node"), Address: q.Get("address")}))
 	})
 	mux.HandleFunc("POST /cluster/leave", func(w http.ResponseWriter, r *http.Request) {
-		writeError(w, a.node.now().Leave(r.Context(), r.URL.Query().Get("node")))
+		ctx, cancel := patienceOf(r)
+		defer cancel()
+		writeError(w, a.leave(ctx, r.URL.Query().Get("node")))
 	})
 	mux.HandleFunc("POST /cluster/force-remove", func(w http.ResponseWriter, r *http.Request) {
-		writeError(w, a.node.now().ForceRemove(r.Context(), r.URL.Query().Get("node")))
+		ctx, cancel := patienceOf(r)
+		defer cancel()
+		writeError(w, a.node.now().ForceRemove(ctx, r.URL.Query().Get("node")))
 	})
 	return mux
+}
+
+// patienceOf is the context of a request, which ends when its timeout does or who asked has gone.
+func patienceOf(r *http.Request) (context.Context, context.CancelFunc) {
+	d, err := time.ParseDuration(r.URL.Query().Get("timeout"))
+	if err != nil {
+		return context.WithCancel(r.Context())
+	}
+	return context.WithTimeout(r.Context(), d)
+}
+
+// withPatience adds to a query how long the node may take: less than ctx, so that its reason
+// gets here in time.
+func withPatience(ctx context.Context, query url.Values) url.Values {
+	if end, ok := ctx.Deadline(); ok {
+		query.Set("timeout", (time.Until(end) * 9 / 10).String())
+	}
+	return query
 }
 
 // waitReady waits until a JOIN would succeed, at whichever node is there then.
@@ -129,6 +152,21 @@ func (a *adminServer) join(ctx context.Context, via ensemble.Place) error {
 	}
 	if err := a.next(ctx, node); err != nil {
 		return err
+	}
+	return a.node.now().WaitMember(ctx)
+}
+
+// leave has a node leave the cluster. If that is this one, it waits until the next one is
+// there, and can do all that an operator may want next; also where the node goes on as the
+// member that it was.
+func (a *adminServer) leave(ctx context.Context, name string) error {
+	node := a.node.now()
+	err := node.Leave(ctx, name)
+	if !errors.Is(node.Err(), ensemble.ErrAnew) {
+		return err
+	}
+	if e := a.next(ctx, node); e != nil || err != nil {
+		return cmp.Or(err, e)
 	}
 	return a.node.now().WaitMember(ctx)
 }

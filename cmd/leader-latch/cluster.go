@@ -37,7 +37,8 @@ status              lists the members: which are up, which vote, which is the
                     which version of the program it runs; and whether nodes can
                     still go back to an older one. The same as member-status.
 
-Returns when it is done, and with 1 when it is not within --timeout.`,
+Returns when it is done, so that the next command finds it so, and with 1 when it
+is not within --timeout.`,
 	setup: func(e *env, fs *pflag.FlagSet) func(context.Context, string, []string) int {
 		timeout := fs.Duration("timeout", 60*time.Second, "how long to wait")
 		asJSON := fs.Bool("json", false, "of status: print JSON")
@@ -101,7 +102,7 @@ func (e *env) clusterJoin(ctx context.Context, config, to string) int {
 	if n.Port == 0 {
 		n.Port = conf.ClusterListener.Port
 	}
-	if err := newAdmin(conf).post(ctx, "/cluster/join", url.Values{"node": {n.Name}, "address": {placeOf(n).Address}}, nil); err != nil {
+	if err := newAdmin(conf).post(ctx, "/cluster/join", withPatience(ctx, url.Values{"node": {n.Name}, "address": {placeOf(n).Address}}), nil); err != nil {
 		return e.orderError(err)
 	}
 	fmt.Fprintf(e.stdout, "Success: %s has joined the cluster of %s\n", conf.NodeName, n.Name)
@@ -121,7 +122,7 @@ func (e *env) clusterChange(ctx context.Context, config, what, node, done string
 	if conf == nil {
 		return code
 	}
-	if err := newAdmin(conf).post(ctx, "/cluster/"+what, url.Values{"node": {node}}, nil); err != nil {
+	if err := newAdmin(conf).post(ctx, "/cluster/"+what, withPatience(ctx, url.Values{"node": {node}}), nil); err != nil {
 		return e.orderError(err)
 	}
 	if node == "" {

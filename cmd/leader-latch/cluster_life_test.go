@@ -184,6 +184,50 @@ func TestAnOperatorMakesAClusterAndChangesIt(t *testing.T) {
 	next.wantSilence()
 }
 
+// A command that says that it is done is done for the next one, with no pause between.
+func TestACommandFindsDoneWhatTheOneBeforeHasDone(t *testing.T) {
+	t.Parallel()
+	var all []*member
+	for range 3 {
+		all = append(all, newMember(t, "leader_latch.minimum_nodes = 1").run())
+	}
+	a, b, c := all[0], all[1], all[2]
+	for range 3 {
+		b.order(exitOK, "cluster", "join", a.name)
+		wantContains(t, b.order(exitOK, "cluster", "status"), b.name)
+		b.order(exitOK, "cluster", "leave")
+		b.order(exitOK, "ping")
+		b.order(exitOK, "cluster", "join", a.name)
+		a.order(exitOK, "cluster", "leave", b.name)
+	}
+	b.order(exitOK, "cluster", "join", a.name)
+	b.order(exitOK, "cluster", "leave")
+	b.order(exitOK, "wait", "--timeout", "30s")
+	for _, m := range []*member{b, c} {
+		m.order(exitOK, "cluster", "join", a.name)
+	}
+	wantWhole(all)
+
+	// The successor of a dead node under its name waits for the session of that one.
+	for _, remove := range []bool{true, false} {
+		b.kill()
+		if remove {
+			a.order(exitOK, "cluster", "force-remove", b.name)
+		}
+		if err := os.RemoveAll(filepath.Join(b.dir, "data")); err != nil {
+			t.Fatal(err)
+		}
+		b.run()
+		b.until("it is up", func() bool { return b.ask("/ping", new(string)) == nil })
+		b.order(exitOK, "cluster", "join", a.name)
+		wantWhole(all)
+	}
+	wantContains(t, b.order(exitFailed, "cluster", "join", c.name), "already a member")
+	twin := newMember(t, "nodename = "+b.name).run()
+	twin.until("it is up", func() bool { return twin.ask("/ping", new(string)) == nil })
+	wantContains(t, twin.order(exitFailed, "cluster", "join", a.name), "has a live node of the name")
+}
+
 // A node that learns of its removal while it stops says that no restart will do.
 func TestANodeThatStopsMayLearnOfItsRemoval(t *testing.T) {
 	t.Parallel()

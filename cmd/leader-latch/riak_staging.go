@@ -379,7 +379,7 @@ func (c realCluster) Enter(ctx context.Context, via ensemble.Place) error {
 func (c realCluster) Apply(ctx context.Context, change status.Change, via string) error {
 	switch {
 	case change.Action == "leave":
-		return c.node.now().Leave(ctx, change.Node)
+		return c.leave(ctx, change.Node)
 	case change.Action == "force-remove":
 		return c.node.now().ForceRemove(ctx, change.Node)
 	case via == "":

@@ -35,11 +35,7 @@ not have been started yet.`,
 			a := newAdmin(conf)
 			missing := errors.New("the node does not run")
 			for {
-				query := url.Values{}
-				if end, ok := ctx.Deadline(); ok {
-					query.Set("timeout", (time.Until(end) * 9 / 10).String()) // so that its reason gets here in time
-				}
-				err := a.get(ctx, "/wait", query, nil)
+				err := a.get(ctx, "/wait", withPatience(ctx, url.Values{}), nil)
 				var refused *adminError
 				switch {
 				case err == nil:
