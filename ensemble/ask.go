@@ -117,6 +117,10 @@ func (n *Node) answers(known map[string]answerer) func(net.Conn, clusterport.Hel
 		}
 		ctx, cancel := context.WithTimeout(n.life, questionTime)
 		defer cancel()
+		go func() { // who asked has gone, and with it who wanted to know
+			f.Read()
+			cancel()
+		}()
 		var q question
 		var is any
 		if err = json.Unmarshal(b, &q); err == nil {

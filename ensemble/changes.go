@@ -99,7 +99,10 @@ func (n *Node) answerCounter(_ context.Context, peer clusterport.Hello, _ json.R
 	return counter, nil
 }
 
-func (n *Node) answerLeave(ctx context.Context, _ clusterport.Hello, _ json.RawMessage) (any, error) {
+func (n *Node) answerLeave(context.Context, clusterport.Hello, json.RawMessage) (any, error) {
+	// The connection of who asked may end because this node is removed: so it decides nothing.
+	ctx, cancel := context.WithTimeout(n.life, questionTime)
+	defer cancel()
 	return nil, n.leave(ctx)
 }
 
@@ -111,6 +114,9 @@ func (n *Node) add(ctx context.Context, a applicant) error {
 	defer n.changing.Unlock()
 	if !n.serving() || n.Err() != nil {
 		return later("%s is not the raft leader any more", n.cfg.Name)
+	}
+	if err := ctx.Err(); err != nil {
+		return later("nobody waits for that any more: %w", err)
 	}
 	var removed bool
 	var level uint64
@@ -185,10 +191,13 @@ func (n *Node) remove(ctx context.Context, r removal) error {
 	case len(n.servers()) == 1:
 		return fmt.Errorf("%s is the only member", n.cfg.Name)
 	}
-	ctx, cancel := context.WithTimeout(ctx, viewTime)
+	look, cancel := context.WithTimeout(ctx, viewTime)
 	defer cancel()
-	if err := mayRemove(n.servers(), n.views(ctx), r.Node); err != nil || r.Ask {
+	if err := mayRemove(n.servers(), n.views(look), r.Node); err != nil || r.Ask {
 		return err
+	}
+	if ctx.Err() != nil {
+		return later("nobody waits for that any more: %w", ctx.Err())
 	}
 	if r.Node == n.self {
 		n.handOver()
@@ -201,6 +210,9 @@ func (n *Node) remove(ctx context.Context, r removal) error {
 // majority any more. A new configuration counts as soon as it is written, so
 // that nobody could take it back.
 func mayRemove(servers []server, views map[NodeID]view, id NodeID) error {
+	if err := majorityUp(servers, views); err != nil {
+		return err
+	}
 	left, up := 0, 0
 	var down []string
 	for _, s := range servers {
@@ -215,7 +227,7 @@ func mayRemove(servers []server, views map[NodeID]view, id NodeID) error {
 		}
 	}
 	if left > 0 && up <= left/2 {
-		return fmt.Errorf("the voters that would be left are no majority, as %s cannot be reached; remove that first (cluster force-remove), or start it", strings.Join(down, ", "))
+		return fmt.Errorf("the voters that would be left are no majority, as %s cannot be reached; start it, or remove it first (cluster force-remove)", strings.Join(down, ", "))
 	}
 	if left == 0 {
 		return errors.New("it is the only voter")
@@ -236,7 +248,8 @@ func (n *Node) removeServer(id NodeID) error {
 
 // ForceRemove removes the node of a name from the cluster, dead or alive. Its
 // session, if it has one, goes on until its own end or expiry; it is told that
-// it was removed when it comes back, and stops for good.
+// it was removed when it comes back, and stops for good. Without a majority
+// nothing is begun.
 func (n *Node) ForceRemove(ctx context.Context, name string) error {
 	s, err := n.named(name)
 	if err != nil {
@@ -245,10 +258,60 @@ func (n *Node) ForceRemove(ctx context.Context, name string) error {
 	if len(n.others()) == 0 {
 		return fmt.Errorf("%s is the only member", name)
 	}
-	return n.askRemoval(ctx, removal{Node: s.id})
+	if err := n.mayBeRemoved(ctx, s.id); err != nil {
+		return err
+	}
+	return n.askRemoval(ctx, removal{Node: s.id}, 2*changeTime)
 }
 
-func (n *Node) askRemoval(ctx context.Context, r removal) error {
+// mayBeRemoved has the raft leader say whether a node may be removed. Where nobody could say
+// that, there is no majority, and nobody is asked for more.
+func (n *Node) mayBeRemoved(ctx context.Context, id NodeID) error {
+	err := n.askRemoval(ctx, removal{Node: id, Ask: true}, mayTime)
+	if _, again := errors.AsType[laterError](err); again {
+		err = n.noMajority(err)
+	}
+	if err != nil {
+		return fmt.Errorf("nothing was done: %w", err)
+	}
+	return nil
+}
+
+// mayTime is how long the raft leader is looked for; with viewTime after it, it is below 5 s.
+const mayTime = 3500 * time.Millisecond
+
+// noMajority says why nobody can change the cluster now, and what helps.
+func (n *Node) noMajority(why error) error {
+	ctx, cancel := context.WithTimeout(n.life, viewTime)
+	defer cancel()
+	return cmp.Or(majorityUp(n.servers(), n.views(ctx)), fmt.Errorf("%w; a majority of the nodes is up, so try again", why))
+}
+
+// majorityUp reports an error unless a majority of the voters answers.
+func majorityUp(servers []server, views map[NodeID]view) error {
+	voters, down, verb := 0, []string{}, "do"
+	for _, s := range servers {
+		if !s.voter {
+			continue
+		}
+		voters++
+		if _, up := views[s.id]; !up {
+			down = append(down, s.name)
+		}
+	}
+	if voters-len(down) > voters/2 {
+		return nil
+	}
+	slices.Sort(down)
+	if len(down) == 1 {
+		verb = "does"
+	}
+	return fmt.Errorf("there is no majority of the nodes, as %s %s not answer; start what is down, or, if that is lost for good, run leader-latch recover on the node that was up last", strings.Join(down, ", "), verb)
+}
+
+func (n *Node) askRemoval(ctx context.Context, r removal, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	return n.askLeader(ctx, askRemove, r, nil, func(ctx context.Context) error { return n.remove(ctx, r) })
 }
 
@@ -273,7 +336,11 @@ func (n *Node) Leave(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	_, err = n.ask(ctx, clusterport.Admin, n.addressOf(s), s.id, askLeave, nil, nil)
+	look, cancel := context.WithTimeout(ctx, mayTime)
+	defer cancel()
+	if _, err = n.ask(look, clusterport.Admin, n.addressOf(s), s.id, askView, nil, nil); err == nil {
+		_, err = n.ask(ctx, clusterport.Admin, n.addressOf(s), s.id, askLeave, nil, nil)
+	}
 	if _, refused := errors.AsType[*refusal](err); refused {
 		return err
 	}
@@ -315,17 +382,15 @@ func (n *Node) leave(ctx context.Context) error {
 	if len(n.others()) == 0 {
 		return fmt.Errorf("%s is the only member", n.cfg.Name)
 	}
-	ask, cancel := context.WithTimeout(ctx, changeTime)
-	defer cancel()
-	if err := n.askRemoval(ask, removal{Node: n.self, Ask: true}); err != nil {
-		return err // and nothing has happened
+	if err := n.mayBeRemoved(ctx, n.self); err != nil {
+		return err
 	}
 	if err := n.change(func(id *identity) { id.Leaving = true }); err != nil {
 		return err
 	}
 	err := n.retire(ctx)
 	if err == nil {
-		err = n.askRemoval(ctx, removal{Node: n.self})
+		err = n.askRemoval(ctx, removal{Node: n.self}, 2*changeTime)
 	}
 	switch {
 	case err == nil || errors.Is(err, clusterport.ErrRemoved):

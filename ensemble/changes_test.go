@@ -158,7 +158,9 @@ func TestMayRemove(t *testing.T) {
 		{"one that only follows", servers, up("a", "b"), "d", ""},
 		{"the last voter", servers[2:], up("c", "d"), "c", "the only voter"},
 		{"one of two", servers[:2], up("a", "b"), "b", ""},
-		{"the live one of two", servers[:2], up("a"), "a", "as B cannot be reached"},
+		{"the live one of two", servers[:2], up("a"), "a", "no majority of the nodes, as B does not answer"},
+		{"the dead one of two", servers[:2], up("a"), "b", "no majority of the nodes, as B does not answer"},
+		{"one of three, two are dead", servers, up("a", "d"), "b", "no majority of the nodes, as B, C do not answer"},
 	} {
 		err := mayRemove(c.servers, c.views, c.remove)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {

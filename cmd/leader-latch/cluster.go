@@ -37,6 +37,7 @@ status              lists the members: which are up, which vote, which is the
                     which version of the program it runs; and whether nodes can
                     still go back to an older one. The same as member-status.
 
+Without a majority nothing is begun, and that is said within 5 s.
 Returns when it is done, so that the next command finds it so, and with 1 when it
 is not within --timeout.`,
 	setup: func(e *env, fs *pflag.FlagSet) func(context.Context, string, []string) int {
@@ -135,7 +136,7 @@ func (e *env) clusterChange(ctx context.Context, config, what, node, done string
 // orderError prints why an order was not carried out, or is not yet.
 func (e *env) orderError(err error) int {
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = errors.New("not done in time; cluster status tells how it is, and it may still be done")
+		err = errors.New("the node does not say within --timeout what came of it; cluster status tells how it is")
 	}
 	return e.nodeError(err)
 }

@@ -228,6 +228,50 @@ func TestACommandFindsDoneWhatTheOneBeforeHasDone(t *testing.T) {
 	wantContains(t, twin.order(exitFailed, "cluster", "join", a.name), "has a live node of the name")
 }
 
+// Without a majority nobody is removed: that is said at once, with the way out, and it is not
+// done later either.
+func TestNothingIsBegunWithoutAMajority(t *testing.T) {
+	t.Parallel()
+	all := cluster(t, 3)
+	last, dead := all[0], all[1:]
+	for _, m := range dead {
+		m.kill()
+	}
+	for i, what := range [][]string{{"force-remove", dead[0].name}, {"force-remove", dead[0].name}, {"force-remove", last.name}, {"leave"}, {"leave", dead[0].name}} {
+		if i == 1 {
+			last.logs("no raft leader") // it may have been that one, and not have seen yet that it is alone
+		}
+		began := time.Now()
+		out := last.order(exitFailed, append([]string{"cluster"}, what...)...)
+		if took := time.Since(began); took > 10*time.Second { // 5 s where the machine has nothing else to do
+			t.Errorf("%v: answered after %v", what, took)
+		}
+		t.Logf("%v after %v: %s", what, time.Since(began), out)
+		if i < 4 {
+			wantContains(t, out, "nothing was done: there is no majority of the nodes, as ")
+			wantContains(t, out, dead[0].name)
+			wantContains(t, out, dead[1].name)
+			wantContains(t, out, " do not answer; start what is down, or, if that is lost for good, run leader-latch recover on the node that was up last")
+		}
+	}
+	interrupted := last.program("cluster", "force-remove", dead[0].name)
+	if err := interrupted.Start(); err != nil {
+		t.Fatal(err)
+	}
+	interrupted.Process.Signal(os.Interrupt)
+	if err := interrupted.Wait(); err == nil {
+		t.Error("a command that was interrupted says that it is done")
+	}
+	for _, m := range dead {
+		m.run()
+	}
+	wantWhole(all)
+	last.join("g", "a", "a")
+	if c := last.cluster(); len(c.Members) != 3 {
+		t.Errorf("it was done later: %+v", c)
+	}
+}
+
 // A node that learns of its removal while it stops says that no restart will do.
 func TestANodeThatStopsMayLearnOfItsRemoval(t *testing.T) {
 	t.Parallel()
