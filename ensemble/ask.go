@@ -30,6 +30,7 @@ type answer struct {
 const (
 	askView    = "view"    // of a member: how it sees the cluster; a view
 	askAdd     = "add"     // of any node of a cluster: let an applicant in
+	askLift    = "lift"    // of any node of a cluster: that its tokens are above others; a uint64
 	askRemove  = "remove"  // of a member: a removal
 	askLeave   = "leave"   // of a member: that it leaves
 	askCounter = "counter" // of the raft leader: the asking node's last open counter; refused if its folder has gone back
@@ -51,6 +52,31 @@ func later(format string, args ...any) error { return laterError{fmt.Errorf(form
 type lossError struct{ error }
 
 func lossf(format string, args ...any) error { return lossError{fmt.Errorf(format, args...)} }
+
+func isLater(err error) bool {
+	_, is := errors.AsType[laterError](err)
+	return is
+}
+
+// untilNow calls f until its error is none that may be none a moment later, ctx is done or
+// the node ends.
+func (n *Node) untilNow(ctx context.Context, f func() error) error {
+	for {
+		err := f()
+		if !isLater(err) {
+			return err
+		}
+		select {
+		case <-time.After(askAnew):
+		case <-n.failing:
+			return err
+		case <-n.life.Done():
+			return err
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
 
 // refusal is another node's answer that it will not.
 type refusal struct{ text string }
@@ -151,8 +177,7 @@ const askAnew = 100 * time.Millisecond
 // askLeader has the raft leader answer a question, whoever that is, and asks
 // again until it does or ctx is done.
 func (n *Node) askLeader(ctx context.Context, ask string, with, is any, own func(context.Context) error) error {
-	for {
-		var err error
+	return n.untilNow(ctx, func() (err error) {
 		switch leader := n.raftLeader(); leader {
 		case "":
 			err = later("there is no raft leader: a majority of the nodes has to be up")
@@ -170,17 +195,6 @@ func (n *Node) askLeader(ctx context.Context, ask string, with, is any, own func
 				}
 			}
 		}
-		if _, again := errors.AsType[laterError](err); !again {
-			return err
-		}
-		select {
-		case <-time.After(askAnew):
-		case <-n.failing:
-			return err
-		case <-n.life.Done():
-			return err
-		case <-ctx.Done():
-			return err
-		}
-	}
+		return err
+	})
 }

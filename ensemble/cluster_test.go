@@ -312,7 +312,7 @@ func TestJoiningIsTakenUpWhereItStopped(t *testing.T) {
 				t.Fatal(err)
 			}
 			life := dir.begin()
-			if err := dir.beginAnew(life, "x x"); err != nil {
+			if err := dir.beginAnew(life, "x x", 0); err != nil {
 				t.Fatal(err)
 			}
 			err = dir.change(life, func(id *identity) { c.cut(id, b) })

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -44,6 +45,7 @@ var ErrLocked = errors.New("another leader-latch runs on this data folder")
 //
 //	lock       the lock, with the holder's process id
 //	node.json  who the node is: identity, below
+//	tokens     while the node joins: what the cluster that it gave up can have given
 //	raft.db    Raft's votes, the open counter, and where the log begins and ends
 //	log/       Raft's log
 //	snapshots/ Raft's snapshots
@@ -61,6 +63,7 @@ type Dir struct {
 	files *diskthread.Thread // for all else
 
 	identity atomic.Pointer[identity]
+	tokens   atomic.Uint64 // the content of that file; 0: there is none
 
 	writing sync.Mutex // held over a change of identity, to disk; guards life
 	life    int        // which of the nodes that were started on the folder may change it: the last
@@ -237,7 +240,40 @@ func (d *Dir) readIdentity() error {
 		return permanent("%s is missing though %s says that this node has state; %s", d.raftPath(), name, cureFolder)
 	}
 	d.identity.Store(id)
+	return d.readTokens()
+}
+
+// readTokens reads above which tokens the ones of a cluster that this node founds or joins
+// have to be. The file is one of its own, as older programs refuse a node.json with more in it.
+func (d *Dir) readTokens() error {
+	b, err := os.ReadFile(d.Path("tokens"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	tokens, e := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+	if err := cmp.Or(err, e); err != nil {
+		return permanent("%s: %w; %s", d.Path("tokens"), err, cureFolder)
+	}
+	d.tokens.Store(tokens)
 	return nil
+}
+
+// keepTokens has tokens be remembered until they are forgotten.
+func (d *Dir) keepTokens(tokens uint64) error {
+	if tokens <= d.tokens.Load() {
+		return nil
+	}
+	if err := d.files.Do(func() error { return writeFile(d.Path("tokens"), fmt.Appendln(nil, tokens)) }); err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	d.tokens.Store(tokens)
+	return nil
+}
+
+func (d *Dir) forgetTokens() {
+	if d.tokens.Swap(0) > 0 {
+		d.Remove("tokens") // should that fail, the next cluster has higher ones than it needs
+	}
 }
 
 // newIdentity makes a node: an empty folder is a new one, never an old one that
@@ -257,9 +293,23 @@ func (d *Dir) newIdentity() error {
 	return nil
 }
 
-// found gives an identity a cluster of its own.
-func (id *identity) found() {
-	id.Cluster, id.TokenBase = randomID(), uint64(time.Now().UnixMicro())
+// found gives an identity a cluster of its own, with tokens above those that were given.
+func (id *identity) found(given uint64) {
+	id.Cluster, id.TokenBase = randomID(), max(given, uint64(max(0, time.Now().UnixMicro())))
+}
+
+// released is a day before which this program cannot run: a clock that says so is wrong. It
+// is set anew with a release, where packaging/changelog.yaml gets its entry.
+var released = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// checkClock refuses to found a cluster by a clock that is wrong: whatever its folder has
+// forgotten, its tokens would be below.
+func checkClock(now, released time.Time) error {
+	if !now.Before(released) {
+		return nil
+	}
+	return fmt.Errorf("the clock of this machine says %s, and this program is of %s or later; set the clock right: the fencing tokens of a new cluster begin with its time",
+		now.UTC().Format(time.DateTime), released.Format(time.DateOnly))
 }
 
 // id gives the identity as it is on disk. It may be called from any goroutine,
@@ -298,12 +348,18 @@ func (d *Dir) change(life int, f func(*identity)) error {
 }
 
 // beginAnew makes the folder that of a new node, which joins through via, or
-// is alone if via is empty. What Raft has there goes aside at the next start.
-func (d *Dir) beginAnew(life int, via string) error {
+// is alone if via is empty. What Raft has there goes aside at the next start; the
+// tokens that were given by it still count.
+func (d *Dir) beginAnew(life int, via string, given uint64) error {
+	if via != "" {
+		if err := d.keepTokens(given); err != nil {
+			return err
+		}
+	}
 	return d.change(life, func(id *identity) {
 		*id = identity{Format: firstLevel, Node: NodeID(randomID()), Join: via, Left: via == "", Aside: true}
 		if via == "" {
-			id.found()
+			id.found(max(given, d.tokens.Load()))
 		}
 	})
 }

@@ -37,12 +37,13 @@ type inquiry struct {
 
 // invitation is what a node says of its cluster.
 type invitation struct {
-	Cluster   string   `json:"cluster,omitempty"` // empty: it has none
-	TokenBase uint64   `json:"token_base,omitempty"`
-	Entering  bool     `json:"entering,omitempty"` // it has none, and is about to get into one
-	Left      bool     `json:"left,omitempty"`     // it has left a cluster, and is alone
-	Founders  []string `json:"founders,omitempty"` // without a cluster: its leader_latch.join
-	Nodes     []string `json:"nodes,omitempty"`    // names of the members with a session
+	Cluster   string   `json:"cluster,omitempty"`    // empty: it has none
+	TokenBase uint64   `json:"token_base,omitempty"` // of its founding
+	Tokens    uint64   `json:"tokens,omitempty"`     // all that it gives from here on are above these; first programs did not say
+	Entering  bool     `json:"entering,omitempty"`   // it has none, and is about to get into one
+	Left      bool     `json:"left,omitempty"`       // it has left a cluster, and is alone
+	Founders  []string `json:"founders,omitempty"`   // without a cluster: its leader_latch.join
+	Nodes     []string `json:"nodes,omitempty"`      // names of the members with a session
 }
 
 // enterEvery is the pause between attempts to get into a cluster.
@@ -102,6 +103,7 @@ func (n *Node) enter() {
 		}
 	}
 	if n.change(func(id *identity) { id.Join = "" }) == nil {
+		n.dir.forgetTokens()
 		n.log.Info("joined the cluster", "cluster", n.dir.id().Cluster, "through", via.Name)
 	}
 }
@@ -218,7 +220,15 @@ func (n *Node) seekCluster() error {
 		return fmt.Errorf("%s, the first of leader_latch.join, has not founded the cluster yet", n.cfg.Join[0])
 	}
 	n.log.Info("founding the cluster: no node of leader_latch.join has one")
-	return n.change((*identity).found)
+	return n.foundCluster()
+}
+
+// foundCluster writes down that the node has a cluster of its own.
+func (n *Node) foundCluster() error {
+	if err := checkClock(time.Now(), n.cfg.released); err != nil {
+		return err
+	}
+	return n.dir.change(n.dirLife, func(id *identity) { id.found(n.dir.tokens.Load()) })
 }
 
 // founders is leader_latch.join in the form in which nodes compare it.
@@ -240,6 +250,9 @@ func (n *Node) inquire(ctx context.Context, p Place) (in invitation, peer cluste
 // accept writes down to which cluster the node will belong. Raft's state counts
 // from then on: the node may be a member before it knows.
 func (n *Node) accept(via Place, in invitation) error {
+	if err := n.lift(n.life, via, in, n.dir.tokens.Load()); err != nil {
+		return err
+	}
 	return n.change(func(id *identity) {
 		id.Cluster, id.TokenBase, id.Settled = in.Cluster, in.TokenBase, true
 		id.Join = string(raftAddress(via.Name, via.Address))
@@ -269,6 +282,7 @@ func (n *Node) invite(ctx context.Context, peer clusterport.Hello, with json.Raw
 	in := invitation{Cluster: id.Cluster, TokenBase: id.TokenBase}
 	var before NodeID // has the name of who asks
 	n.fsm.read(func(s *State) {
+		in.Tokens = s.token(positionOf(s.index, MaxOps-1))
 		for _, node := range s.nodes {
 			if node.session == nil {
 				continue
@@ -293,8 +307,25 @@ func (n *Node) invite(ctx context.Context, peer clusterport.Hello, with json.Raw
 // with [ErrAnew], and the next one on the folder is added, or goes on asking to
 // be.
 func (n *Node) JoinCluster(ctx context.Context, via Place) error {
-	peer, _, err := n.joinable(ctx, via)
+	peer, in, err := n.joinable(ctx, via)
 	if err != nil {
+		return err
+	}
+	// A node that has just been started knows its state only when it leads Raft.
+	err = n.untilNow(ctx, func() error {
+		if id := n.dir.id(); id.Settled && id.Join == "" && !n.serving() {
+			return later("%s is just starting", n.cfg.Name)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	given := n.tokensGiven()
+	if given > 0 {
+		given += tokensMeanwhile
+	}
+	if err := n.lift(ctx, via, in, given); err != nil {
 		return err
 	}
 	// Nobody is let in from here on: it would be a member of what is given up.
@@ -303,7 +334,10 @@ func (n *Node) JoinCluster(ctx context.Context, via Place) error {
 	if err := n.hasOthers(); err != nil {
 		return err
 	}
-	begun, err := n.beginAnew(string(raftAddress(peer, via.Address)))
+	if n.tokensGiven() > given-min(given, tokensMeanwhile/2) {
+		return &refusal{fmt.Sprintf("%s has just begun to elect leaders; try again", n.cfg.Name)}
+	}
+	begun, err := n.beginAnewAbove(string(raftAddress(peer, via.Address)), given)
 	if err == nil && !begun {
 		return &refusal{fmt.Sprintf("%s is already about to leave its cluster or to join another", n.cfg.Name)}
 	}
@@ -316,15 +350,14 @@ var ErrUnreachable = errors.New("cannot be reached")
 // Joinable reports an error unless this node could join the cluster of another
 // one, and gives the names of the nodes that live there.
 func (n *Node) Joinable(ctx context.Context, via Place) (nodes []string, err error) {
-	_, nodes, err = n.joinable(ctx, via)
-	return nodes, err
+	_, in, err := n.joinable(ctx, via)
+	return in.Nodes, err
 }
 
-func (n *Node) joinable(ctx context.Context, via Place) (peer string, nodes []string, err error) {
+func (n *Node) joinable(ctx context.Context, via Place) (peer string, in invitation, err error) {
 	if err := n.hasOthers(); err != nil {
-		return "", nil, err
+		return "", in, err
 	}
-	var in invitation
 	hello, err := n.askUntilNow(ctx, via, &in)
 	_, refused := errors.AsType[*refusal](err)
 	_, again := errors.AsType[laterError](err)
@@ -340,28 +373,18 @@ func (n *Node) joinable(ctx context.Context, via Place) (peer string, nodes []st
 	case slices.Contains(in.Nodes, n.cfg.Name):
 		err = &refusal{fmt.Sprintf("the cluster of %s has a live node of the name %s; give this one another nodename", via, n.cfg.Name)}
 	}
-	return hello.Name, in.Nodes, err
+	return hello.Name, in, err
 }
 
 // askUntilNow asks a node for its cluster, again while that is just being founded, as nodes
 // are told to join others that have just been started; and while this node's predecessor of
 // the same name, which is dead, still has its session there.
-func (n *Node) askUntilNow(ctx context.Context, via Place, in *invitation) (clusterport.Hello, error) {
-	for {
-		hello, err := n.ask(ctx, clusterport.Join, via.Address, "", askCluster, inquiry{}, in)
-		if _, again := errors.AsType[laterError](err); !again {
-			return hello, err
-		}
-		select {
-		case <-time.After(askAnew):
-		case <-n.failing:
-			return hello, err
-		case <-n.life.Done():
-			return hello, err
-		case <-ctx.Done():
-			return hello, err
-		}
-	}
+func (n *Node) askUntilNow(ctx context.Context, via Place, in *invitation) (hello clusterport.Hello, err error) {
+	err = n.untilNow(ctx, func() (err error) {
+		hello, err = n.ask(ctx, clusterport.Join, via.Address, "", askCluster, inquiry{}, in)
+		return err
+	})
+	return hello, err
 }
 
 func (n *Node) hasOthers() error {
@@ -374,12 +397,16 @@ func (n *Node) hasOthers() error {
 // beginAnew ends the node's life on this identity, unless that has been done. The
 // next one joins through via, or is alone if via is empty.
 func (n *Node) beginAnew(via string) (begun bool, err error) {
+	return n.beginAnewAbove(via, n.tokensGiven())
+}
+
+func (n *Node) beginAnewAbove(via string, given uint64) (begun bool, err error) {
 	n.anew.Lock()
 	defer n.anew.Unlock()
 	if n.begunAnew {
 		return false, nil
 	}
-	if err := n.dir.beginAnew(n.dirLife, via); err != nil {
+	if err := n.dir.beginAnew(n.dirLife, via, given); err != nil {
 		n.failed(err) // nobody knows what is on disk
 		return false, err
 	}

@@ -16,7 +16,7 @@ import (
 //	string  = length(uvarint) bytes
 //	integer = uvarint; durations in nanoseconds
 //
-// Version 1 has the operations up to Remove, version 2 Raise too. Which version is
+// Version 1 has the operations up to Remove, version 2 Raise and Lift too. Which version is
 // written, the level says (level.go).
 
 const (
@@ -71,7 +71,7 @@ type Entry struct {
 }
 
 // Op is an operation of the replicated state machine: one of [Found], [Open],
-// [Join], [Leave], [Renew], [End], [Expire], [Activate], [Remove] and [Raise].
+// [Join], [Leave], [Renew], [End], [Expire], [Activate], [Remove], [Raise] and [Lift].
 type Op interface {
 	kind() opKind
 	encode(*encoder)
@@ -91,6 +91,7 @@ const (
 	kindExpire   opKind = 8
 	kindRemove   opKind = 9
 	kindRaise    opKind = 10 // from entries of version 2 on
+	kindLift     opKind = 11 // likewise
 )
 
 type (
@@ -156,6 +157,10 @@ type (
 	// Raise raises the level of what is written. It is the first operation that is
 	// written so.
 	Raise struct{ Level uint64 }
+
+	// Lift has every token from here on be above these, which another cluster may have
+	// given.
+	Lift struct{ Tokens uint64 }
 )
 
 func (Found) kind() opKind    { return kindFound }
@@ -168,6 +173,7 @@ func (End) kind() opKind      { return kindEnd }
 func (Expire) kind() opKind   { return kindExpire }
 func (Remove) kind() opKind   { return kindRemove }
 func (Raise) kind() opKind    { return kindRaise }
+func (Lift) kind() opKind     { return kindLift }
 
 func (o Found) encode(e *encoder) {
 	e.string(o.Cluster)
@@ -209,6 +215,7 @@ func (o Expire) encode(e *encoder) {
 }
 func (o Remove) encode(e *encoder) { e.string(string(o.Node)) }
 func (o Raise) encode(e *encoder)  { e.uint(o.Level) }
+func (o Lift) encode(e *encoder)   { e.uint(o.Tokens) }
 
 // decodeOp reads an operation of an entry of a version.
 func decodeOp(d *decoder, version byte) (Op, error) {
@@ -249,6 +256,11 @@ func decodeOp(d *decoder, version byte) (Op, error) {
 			return nil, fmt.Errorf("formats of level %d: %w", o.Level, ErrFormat)
 		}
 		return o, d.err
+	case kindLift:
+		if version < 2 {
+			return nil, fmt.Errorf("a Lift in an entry of version %d: %w", version, errCorrupt)
+		}
+		return Lift{Tokens: d.uint()}, d.err
 	default:
 		if d.err != nil {
 			return nil, d.err

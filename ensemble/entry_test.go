@@ -29,11 +29,14 @@ var everyOp = Entry{
 // raising is an entry that only version 2 can hold.
 var raising = Entry{At: everyOp.At, Ops: []Op{Raise{2}, Renew{2048, 1}, Remove{"n3"}}}
 
+// lifting is another one.
+var lifting = Entry{At: everyOp.At, Ops: []Op{Lift{1444000000123456}, Renew{2048, 1}}}
+
 func TestEntryRoundTrip(t *testing.T) {
 	for _, c := range []struct {
 		level uint64
 		entry Entry
-	}{{1, everyOp}, {2, everyOp}, {2, raising}} {
+	}{{1, everyOp}, {2, everyOp}, {2, raising}, {2, lifting}} {
 		got, err := decodeEntry(encodeEntry(c.level, c.entry))
 		if err != nil {
 			t.Fatal(err)
@@ -64,6 +67,7 @@ func TestFormatsStayReadable(t *testing.T) {
 		"entry-v1.hex":            encodeEntry(1, everyOp),
 		"entry-remove-v1.hex":     encodeEntry(1, removing),
 		"entry-v2.hex":            encodeEntry(2, raising),
+		"entry-lift-v2.hex":       encodeEntry(2, lifting),
 		"snapshot-v2.hex":         snapshotOf(raised),
 		"snapshot-v1.hex":         snapshotOf(s),
 		"snapshot-removed-v1.hex": snapshotOf(r),
@@ -126,10 +130,12 @@ func TestDamagedBytesAreRefused(t *testing.T) {
 	if _, err := decodeEntry(append(entry, 0)); !errors.Is(err, errCorrupt) {
 		t.Errorf("an entry with a byte more: %v", err)
 	}
-	old := encodeEntry(NewestLevel, raising)
-	old[0] = 1
-	if _, err := decodeEntry(old); !errors.Is(err, errCorrupt) {
-		t.Errorf("a Raise in an entry of version 1: %v", err)
+	for _, newer := range []Entry{raising, lifting} {
+		old := encodeEntry(NewestLevel, newer)
+		old[0] = 1
+		if _, err := decodeEntry(old); !errors.Is(err, errCorrupt) {
+			t.Errorf("a %T in an entry of version 1: %v", newer.Ops[0], err)
+		}
 	}
 	s := NewState()
 	s.Apply(1, Entry{Ops: []Op{Open{Node: "n1", Counter: 1}}}, nil)
@@ -152,6 +158,7 @@ func FuzzDecodeEntry(f *testing.F) {
 	f.Add(encodeEntry(1, everyOp))
 	f.Add(encodeEntry(1, Entry{Ops: []Op{Remove{"n1"}}}))
 	f.Add(encodeEntry(2, raising))
+	f.Add(encodeEntry(2, lifting))
 	f.Add([]byte{levels[NewestLevel].entry, 0, 0xff, 0xff, 3})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		entry, err := decodeEntry(b)

@@ -26,6 +26,7 @@ func TestWhatMayBeForwarded(t *testing.T) {
 		{"a Found", encodeEntry(NewestLevel, Entry{Ops: []Op{Found{"c", 1}}}), "Found"},
 		{"an Activate", encodeEntry(NewestLevel, Entry{Ops: []Op{Activate{}}}), "Activate"},
 		{"a Raise", encodeEntry(NewestLevel, Entry{Ops: []Op{Raise{2}}}), "Raise"},
+		{"a Lift", encodeEntry(NewestLevel, Entry{Ops: []Op{Lift{2}}}), "Lift"},
 		{"a Remove", encodeEntry(NewestLevel, Entry{Ops: []Op{Remove{"n1"}}}), "Remove"},
 		{"a newer format", []byte{levels[NewestLevel].entry + 1, 0, 0}, "newer"},
 		{"no entry", []byte("x"), "newer"},

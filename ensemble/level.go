@@ -26,7 +26,7 @@ type versions struct {
 // as the level may be met.
 var levels = [...]versions{
 	1: {entry: 1, snapshot: 1, logstore: 1},
-	2: {entry: 2, snapshot: 2, logstore: 2}, // the operation Raise; the level in snapshots; a checksum in raft.db
+	2: {entry: 2, snapshot: 2, logstore: 2}, // the operations Raise and Lift; the level in snapshots; a checksum in raft.db
 }
 
 // nextLevel is the level that a cluster should have: one more than it has, if each of

@@ -68,6 +68,7 @@ type Config struct {
 	createState  func(name string) (stateFile, error)
 	stallLimit   time.Duration // of the log
 	hangLimit    time.Duration // of all else in the folder
+	released     time.Time
 	freeSpace    func(path string) (uint64, error)
 	now          func() reading
 	bootID       string
@@ -161,6 +162,9 @@ type Node struct {
 func Start(dir *Dir, cfg Config) (*Node, error) {
 	if cfg.now == nil {
 		cfg.now = clocks
+	}
+	if cfg.released.IsZero() {
+		cfg.released = released
 	}
 	if cfg.freeSpace == nil {
 		cfg.freeSpace = freeSpace
@@ -333,7 +337,7 @@ func (n *Node) inactive() bool {
 // state is another cluster's was put together from two.
 func (n *Node) noteCluster(s *State) {
 	id := n.dir.id()
-	if s.cluster != "" && !n.founded.Swap(true) && (s.cluster != id.Cluster || s.tokenBase != id.TokenBase) {
+	if s.cluster != "" && !n.founded.Swap(true) && (s.cluster != id.Cluster || s.tokenBase < id.TokenBase) {
 		n.failed(permanent("the state in %s is of cluster %s with tokens from %d, node.json says %s and %d; %s",
 			n.dir.path, s.cluster, s.tokenBase, id.Cluster, id.TokenBase, cureFolder))
 	}

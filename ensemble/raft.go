@@ -27,7 +27,7 @@ func (n *Node) startRaft() error {
 		}
 	}
 	if id := n.dir.id(); id.Cluster == "" && id.Join == "" && len(n.cfg.Join) == 0 {
-		if err := n.dir.change(n.dirLife, (*identity).found); err != nil {
+		if err := n.foundCluster(); err != nil {
 			return err
 		}
 	}
@@ -166,6 +166,7 @@ func (n *Node) startRaft() error {
 	n.port.Handle(clusterport.Admin, n.answers(map[string]answerer{
 		askView:    n.answerView,
 		askAdd:     n.answerAdd,
+		askLift:    n.answerLift,
 		askRemove:  n.answerRemove,
 		askLeave:   n.answerLeave,
 		askCounter: n.answerCounter,
@@ -174,6 +175,7 @@ func (n *Node) startRaft() error {
 	n.port.Handle(clusterport.Join, n.answers(map[string]answerer{
 		askCluster: n.invite,
 		askAdd:     n.letIn,
+		askLift:    n.passLift,
 		askOrder:   n.passOrder,
 	}))
 	if n.cfg.Listener != nil {

@@ -147,7 +147,7 @@ type recoveryFSM struct {
 func (f *recoveryFSM) Snapshot() (raft.FSMSnapshot, error) {
 	f.mu.Lock()
 	s := f.state
-	f.found.found()
+	f.found.found(0)
 	f.found.TokenBase = max(f.found.TokenBase, s.tokenBase+(s.index+recoverTokens)<<positionBits)
 	s.cluster, s.tokenBase = f.found.Cluster, f.found.TokenBase
 	f.mu.Unlock()

@@ -110,7 +110,7 @@ func memberOfThree(t *testing.T, end, term, last uint64) *Dir {
 	if err := errors.Join(log.StoreLogs(entries), log.SetUint64([]byte("CurrentTerm"), 3)); err != nil {
 		t.Fatal(err)
 	}
-	if err := dir.change(dir.begin(), func(id *identity) { id.found(); id.Settled = true }); err != nil {
+	if err := dir.change(dir.begin(), func(id *identity) { id.found(0); id.Settled = true }); err != nil {
 		t.Fatal(err)
 	}
 	state := NewState()

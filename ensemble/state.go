@@ -219,6 +219,8 @@ func (s *State) Apply(index uint64, entry Entry, effects []Effect) []Effect {
 				s.level = op.Level
 				effects = append(effects, Raised(op))
 			}
+		case Lift:
+			s.tokenBase = max(s.tokenBase, op.Tokens)
 		}
 	}
 	return effects
@@ -340,7 +342,7 @@ func (s *State) succeed(g *group, pos Position, at int64, effects []Effect) []Ef
 // above every token that its group had before. The base is wall time in
 // microseconds, so that a cluster founded anew goes on above the one before,
 // and the whole fits a JSON number for two thousand years of a hundred
-// entries a second.
+// entries a second. A Lift makes it higher.
 func (s *State) token(pos Position) uint64 { return s.tokenBase + uint64(pos) }
 
 // accepted is the number of the last operation that was accepted from an

@@ -238,6 +238,9 @@ func randomEntry(r *rand.Rand, s *State, index uint64) Entry {
 	if r.IntN(30) == 0 {
 		e.Ops = append(e.Ops, Raise{1 + r.Uint64N(NewestLevel)})
 	}
+	if r.IntN(30) == 0 {
+		e.Ops = append(e.Ops, Lift{r.Uint64N(1 << 40)})
+	}
 	for range 1 + r.IntN(8) {
 		inc := incs[r.IntN(len(incs))]
 		node := NodeID(fmt.Sprintf("n%d", r.IntN(4)))

@@ -1,0 +1,97 @@
+package ensemble
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"leaderlatch/ensemble/clusterport"
+)
+
+// The fencing tokens of a group rise when its clients go over to another cluster with the
+// node that they are connected to. A node that joins brings along the highest token that
+// the cluster which it gives up can have given; the other cluster lifts its own above that
+// first, or the node is not let go. So it is with a cluster that a node founds which leaves
+// another.
+
+// tokensMeanwhile is by how much more the tokens are lifted, for those that are given before
+// the node has ended its session: a million entries, in the seconds that takes.
+const tokensMeanwhile = 1 << 20 << positionBits
+
+// tokensGiven is a token that is not below any that was given by the cluster of this node or
+// by one that it gave up before, as far as the node knows; 0 if none was. Without elections
+// there are none.
+func (n *Node) tokensGiven() uint64 {
+	var given uint64
+	last := n.raft.LastIndex()
+	n.fsm.read(func(s *State) {
+		if s.active {
+			given = s.token(positionOf(max(last, s.index)+1, 0))
+		}
+	})
+	return max(given, n.dir.tokens.Load())
+}
+
+// lift has the cluster of another node give no tokens from here on but above these.
+func (n *Node) lift(ctx context.Context, via Place, in invitation, above uint64) error {
+	if max(in.Tokens, in.TokenBase) >= above {
+		return nil
+	}
+	if in.Tokens == 0 {
+		return &refusal{fmt.Sprintf("%s, and %s runs an older version, which cannot lift those of its cluster; upgrade that cluster first", higherTokens(n.cfg.Name), via)}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*changeTime)
+	defer cancel()
+	return n.untilNow(ctx, func() error {
+		_, err := n.ask(ctx, clusterport.Join, via.Address, "", askLift, above, nil)
+		return err
+	})
+}
+
+func higherTokens(name string) string {
+	return fmt.Sprintf("%s, with its clients, has given fencing tokens above those of the cluster that it is to join", name)
+}
+
+// passLift answers askLift of a node that is to join.
+func (n *Node) passLift(ctx context.Context, peer clusterport.Hello, with json.RawMessage) (any, error) {
+	return nil, n.askLeader(ctx, askLift, with, nil, func(ctx context.Context) error {
+		_, err := n.answerLift(ctx, peer, with)
+		return err
+	})
+}
+
+// answerLift answers members.
+func (n *Node) answerLift(_ context.Context, _ clusterport.Hello, with json.RawMessage) (any, error) {
+	var above uint64
+	if err := json.Unmarshal(with, &above); err != nil {
+		return nil, err
+	}
+	n.changing.Lock()
+	defer n.changing.Unlock()
+	if !n.serving() || n.Err() != nil {
+		return nil, later("%s is not the raft leader any more", n.cfg.Name)
+	}
+	var level, now uint64
+	var nodes map[NodeID]known
+	n.fsm.read(func(s *State) { level, now, nodes = s.level, s.token(positionOf(s.index, MaxOps-1)), knownNodes(s) })
+	if now >= above {
+		return nil, nil
+	}
+	if level < 2 {
+		_, holding := nextLevel(level, n.servers(), nodes)
+		if holding == nil {
+			return nil, later("the formats are just about to rise to level 2, at which tokens can be lifted")
+		}
+		var names []string
+		for _, s := range holding {
+			names = append(names, s.name)
+		}
+		return nil, fmt.Errorf("%s, which can lift its own from level 2 of the formats on, and is held at %d by %s; upgrade these, or let them rise (leader_latch.format_level)", higherTokens("the node"), level, strings.Join(names, ", "))
+	}
+	if err := n.await(n.propose([]Op{Lift{above}})); err != nil {
+		return nil, later("lift tokens: %w", err)
+	}
+	n.log.Info("fencing tokens go on above those of a node that joins", "above", above)
+	return nil, nil
+}

@@ -1,0 +1,194 @@
+package ensemble
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// alone starts a node that elects with nobody else.
+func alone(t *testing.T, name string, level uint64) *machine {
+	t.Helper()
+	m := newMachine(t, name, func(c *Config) { c.MinimumNodes, c.FormatLevel = 1, level }).start()
+	m.ready()
+	return m
+}
+
+// led has a client lead a group and leave it, and gives its token.
+func led(t *testing.T, m *machine, group, name string) uint64 {
+	t.Helper()
+	c := join(t, m.Node, group, name)
+	c.wantTold(name)
+	c.close(true)
+	poll(t, "it has left", func() bool { return len(m.Groups(group)) == 0 })
+	return c.tokens[0]
+}
+
+func raised(t *testing.T, m *machine) {
+	t.Helper()
+	poll(t, "level 2", func() bool { return m.level.Load() == 2 })
+}
+
+// Two nodes that have elected apart are brought together: the tokens of a group rise, also
+// for the clients of the one whose tokens were higher.
+func TestTokensRiseWhenANodeJoinsAnotherCluster(t *testing.T) {
+	a := alone(t, "a@127.0.0.1", 0)
+	b := alone(t, "b@127.0.0.1", 0) // founded later
+	first, second := led(t, a, "g", "x"), led(t, b, "g", "x")
+	if second <= first {
+		t.Fatalf("tokens %d, and %d of a cluster that was founded later", first, second)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := b.JoinCluster(ctx, a.place()); err != nil {
+		t.Fatal(err)
+	}
+	b.again()
+	if err := b.WaitMember(ctx); err != nil {
+		t.Fatal(err)
+	}
+	poll(t, "what is settled is forgotten", func() bool {
+		_, err := os.Stat(b.dir.Path("tokens"))
+		return os.IsNotExist(err)
+	})
+	b.ready()
+	third := led(t, b, "g", "x")
+	if third <= second {
+		t.Errorf("token %d after %d", third, second)
+	}
+	// A node that leaves founds a cluster with tokens above, whatever its clock says.
+	b.dir.tokens.Store(0)
+	given := third
+	if err := b.Leave(ctx, ""); err != nil {
+		t.Fatal(err)
+	}
+	b.again()
+	b.ready()
+	if token := led(t, b, "g", "x"); token <= given {
+		t.Errorf("token %d after %d", token, given)
+	}
+	// And the state that was lifted is there after a restart.
+	kill(a.Node)
+	a.start().ready()
+	if token := led(t, a, "g", "x"); token <= third {
+		t.Errorf("token %d after %d and a restart", token, third)
+	}
+}
+
+// What cannot be lifted is not joined: the reason and the cure are said before the node has
+// given up anything. Who has never elected has given no tokens, and may join.
+func TestTokensThatCannotBeLiftedKeepANodeFromJoining(t *testing.T) {
+	a := alone(t, "a@127.0.0.1", 1)
+	b := alone(t, "b@127.0.0.1", 0)
+	was := b.dir.id()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	err := b.JoinCluster(ctx, a.place())
+	for _, want := range []string{"fencing tokens above those of the cluster", "level 2", "held at 1 by a@127.0.0.1", "leader_latch.format_level"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	old := invitation{Cluster: "c", TokenBase: was.TokenBase}
+	if err := b.lift(ctx, a.place(), old, b.tokensGiven()); err == nil || !strings.Contains(err.Error(), "older version") {
+		t.Errorf("a node of an older version: %v", err)
+	}
+	if is := b.dir.id(); is.Node != was.Node || is.Join != "" || b.Err() != nil {
+		t.Errorf("identity %+v, failed %v", is, b.Err())
+	}
+	led(t, b, "g", "x")
+
+	c := newMachine(t, "c@127.0.0.1", nil).start() // with minimum_nodes = 3
+	poll(t, "a cluster of its own", c.entered)
+	if err := c.JoinCluster(ctx, a.place()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A join that is given up has not lost what it was to bring along; nor has one whose other
+// node belongs to another cluster by then.
+func TestTokensOutliveAJoinThatIsGivenUp(t *testing.T) {
+	b := alone(t, "b@127.0.0.1", 0)
+	given := b.tokensGiven() + 1<<50
+	nobody := newMachine(t, "nobody@127.0.0.1", nil)
+	if _, err := b.beginAnewAbove(string(raftAddress(nobody.name, nobody.address)), given); err != nil {
+		t.Fatal(err)
+	}
+	b.again()
+	kill(b.Node)
+	b.start()
+	if got := b.dir.tokens.Load(); got != given {
+		t.Fatalf("tokens %d after a restart, want %d", got, given)
+	}
+	a := alone(t, "a@127.0.0.1", 0)
+	raised(t, a)
+	in, _, err := b.inquire(t.Context(), a.place())
+	if err != nil || in.Tokens >= given {
+		t.Fatalf("invited to %+v, %v", in, err)
+	}
+	if err := b.accept(a.place(), in); err != nil {
+		t.Fatal(err)
+	}
+	if token := led(t, a, "g", "x"); token <= given {
+		t.Errorf("token %d in the cluster that was accepted, after %d", token, given)
+	}
+	if err := b.Leave(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	b.again()
+	b.ready()
+	if token := led(t, b, "g", "x"); token <= given {
+		t.Errorf("token %d after %d", token, given)
+	}
+}
+
+func TestADamagedTokensFileIsRefused(t *testing.T) {
+	path := t.TempDir()
+	dir, err := OpenDir(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir.Close()
+	if err := os.WriteFile(filepath.Join(path, "tokens"), []byte("12x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if dir, err := OpenDir(t.Context(), path); err == nil || !strings.Contains(err.Error(), "tokens") {
+		t.Errorf("%v", err)
+		dir.Close()
+	}
+}
+
+// A clock that is before the program itself founds nothing.
+func TestNoClusterIsFoundedByAClockThatIsWrong(t *testing.T) {
+	dir, err := OpenDir(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Start(dir, Config{Name: "riak@127.0.0.1", Address: "127.0.0.1:5324", Timing: steady, MinimumNodes: 1, Key: testKey, Logger: testLog(t), released: time.Now().Add(time.Hour)})
+	if err == nil || !strings.Contains(err.Error(), "set the clock right") {
+		t.Fatalf("started: %v", err)
+	}
+	if id := dir.id(); id.Cluster != "" || id.Settled {
+		t.Errorf("identity %+v", id)
+	}
+	startNodeOn(t, dir, nil) // by one that is right
+}
+
+// A Lift has all tokens from then on be above, and never makes them lower.
+func TestLift(t *testing.T) {
+	s := NewState()
+	s.Apply(1, Entry{Ops: []Op{Found{"c", 1000}, Activate{}, Open{Node: "n1", Counter: 1}}}, nil)
+	s.Apply(2, Entry{Ops: []Op{Raise{2}, Lift{5_000_000}, Lift{70}}}, nil)
+	inc := Incarnation(positionOf(1, 2))
+	effects := s.Apply(3, Entry{Ops: []Op{Join{inc, 1, "g", "a"}}}, nil)
+	if got, want := effects[0].(Joined).Token, 5_000_000+uint64(positionOf(3, 0)); got != want {
+		t.Errorf("token %d, want %d", got, want)
+	}
+	restored, err := restoreBytes(snapshotOf(s))
+	if err != nil || restored.tokenBase != 5_000_000 {
+		t.Errorf("restored: %v, tokens from %d", err, restored.tokenBase)
+	}
+}
