@@ -48,7 +48,13 @@ func (n *Node) letIn(ctx context.Context, peer clusterport.Hello, _ json.RawMess
 		return nil, later("%s: %w", n.cfg.Name, errRecovering) // a new node would not know that it has to be silent
 	}
 	a := applicant{NodeID(peer.Node), peer.Name, peer.Address, uint64(peer.Formats.Newest)}
-	return nil, n.askLeader(ctx, askAdd, a, nil, func(ctx context.Context) error { return n.add(ctx, a) })
+	ctx, cancel := context.WithTimeout(ctx, changeTime)
+	defer cancel()
+	err := n.askLeader(ctx, askAdd, a, nil, func(ctx context.Context) error { return n.add(ctx, a) })
+	if isLater(err) && n.raftLeader() == "" {
+		err = later("%w", n.noMajority(err))
+	}
+	return nil, err
 }
 
 // await gives the outcome of something that Raft was asked for. Raft leaves some

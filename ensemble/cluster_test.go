@@ -354,6 +354,34 @@ func (m *machine) touch(name string) {
 	}
 }
 
+// A node that is not let in says what it waits for and how that is given up; and so it is.
+func TestANodeThatIsNotLetInSaysWhatItWaitsFor(t *testing.T) {
+	b := newMachine(t, "b@127.0.0.1", nil).start()
+	poll(t, "a cluster of its own", b.entered)
+	nobody := newMachine(t, "nobody@127.0.0.1", nil)
+	if _, err := b.beginAnew(string(raftAddress(nobody.name, nobody.address))); err != nil {
+		t.Fatal(err)
+	}
+	b.again()
+	poll(t, "it knows why", func() bool { return b.Cluster(t.Context()).Waits != "" })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	err := b.WaitMember(ctx)
+	for _, want := range []string{"goes on asking (leader-latch cluster leave gives that up)", nobody.name, "connection refused"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	if err := b.Leave(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	b.again()
+	poll(t, "alone", b.entered)
+	if c := b.Cluster(t.Context()); c.Waits != "" || c.Joining != "" {
+		t.Errorf("it waits still: %+v", c)
+	}
+}
+
 // Two machines cannot be one node: a name is taken while its session lives, and
 // free for a new machine afterwards.
 func TestAWipedNodeReplacesItself(t *testing.T) {

@@ -1,6 +1,7 @@
 package ensemble
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -44,6 +45,7 @@ type invitation struct {
 	Left      bool     `json:"left,omitempty"`       // it has left a cluster, and is alone
 	Founders  []string `json:"founders,omitempty"`   // without a cluster: its leader_latch.join
 	Nodes     []string `json:"nodes,omitempty"`      // names of the members with a session
+	Stalled   string   `json:"stalled,omitempty"`    // why the cluster that it has takes nobody in now
 }
 
 // enterEvery is the pause between attempts to get into a cluster.
@@ -65,7 +67,9 @@ func (n *Node) enter() {
 	var said string // what was logged last: a wait of hours has few reasons
 	wait := func(err error) (goesOn bool) {
 		if err != nil && err.Error() != said {
-			said = err.Error()
+			why := err.Error()
+			said = why
+			n.waits.Store(&why)
 			n.log.Warn("this node is in no cluster yet, trying on", "reason", said)
 		}
 		select {
@@ -103,6 +107,7 @@ func (n *Node) enter() {
 		}
 	}
 	if n.change(func(id *identity) { id.Join = "" }) == nil {
+		n.waits.Store(nil)
 		n.dir.forgetTokens()
 		n.log.Info("joined the cluster", "cluster", n.dir.id().Cluster, "through", via.Name)
 	}
@@ -160,7 +165,7 @@ func (n *Node) WaitMember(ctx context.Context) error {
 		case <-n.failing:
 			return n.failure
 		case <-ctx.Done():
-			return fmt.Errorf("not a member yet: %w", ctx.Err())
+			return fmt.Errorf("%s is not a member yet, and goes on asking (leader-latch cluster leave gives that up): %s", n.cfg.Name, cmp.Or(n.waitsFor(), ctx.Err().Error()))
 		}
 	}
 }
@@ -181,6 +186,9 @@ func (n *Node) seekCluster() error {
 		if err != nil {
 			return err
 		}
+		if in.Cluster == "" && in.Stalled != "" {
+			return fmt.Errorf("%s has had a cluster, which takes nobody in: %s", placeOf(via), in.Stalled)
+		}
 		if in.Cluster == "" {
 			return fmt.Errorf("%s has no cluster itself", placeOf(via))
 		}
@@ -198,6 +206,8 @@ func (n *Node) seekCluster() error {
 			waits = errors.Join(waits, err)
 		case NodeID(peer.Node) == n.self:
 			first = first || i == 0
+		case in.Cluster == "" && in.Stalled != "":
+			waits = errors.Join(waits, fmt.Errorf("%s has had a cluster, which takes nobody in: %s", p, in.Stalled))
 		case in.Left:
 			waits = errors.Join(waits, fmt.Errorf("%s has left its cluster; have it join again, or take it off leader_latch.join", p))
 		case in.Cluster != "" && cluster.Cluster == "":
@@ -221,6 +231,27 @@ func (n *Node) seekCluster() error {
 	}
 	n.log.Info("founding the cluster: no node of leader_latch.join has one")
 	return n.foundCluster()
+}
+
+// waitsFor is what keeps the node from being a member, or one that elects; empty: nothing that
+// it knows of.
+func (n *Node) waitsFor() string {
+	if why := n.waits.Load(); why != nil {
+		return *why
+	}
+	return ""
+}
+
+// estranged takes note of a refusal by a node of another cluster. If that one is a member of
+// this node's, it was recovered, and this one was given up.
+func (n *Node) estranged(by clusterport.Hello) {
+	if _, member := n.server(NodeID(by.Node)); !member {
+		return
+	}
+	why := fmt.Sprintf("%s refuses this node: it was made a new cluster (leader-latch recover), to which this node is a stranger; stop this node, move %s away, start it again and let it join (leader-latch cluster join %s)", by.Name, n.dir.path, by.Name)
+	if old := n.waits.Swap(&why); old == nil || *old != why {
+		n.log.Warn("this node's cluster has been given up", "reason", why)
+	}
 }
 
 // foundCluster writes down that the node has a cluster of its own.
@@ -276,6 +307,8 @@ func (n *Node) invite(ctx context.Context, peer clusterport.Hello, with json.Raw
 		return invitation{Founders: n.founders()}, nil
 	case !id.Settled || id.Join != "":
 		return invitation{Entering: true}, nil
+	case !n.founded.Load() && len(n.others()) > 0: // it has been started again, and others with it have not
+		return invitation{Entering: true, Stalled: n.noMajority(errors.New("there is no raft leader")).Error()}, nil // Entering is for older programs
 	case !n.founded.Load():
 		return nil, later("the cluster is just being founded")
 	}
@@ -299,6 +332,9 @@ func (n *Node) invite(ctx context.Context, peer clusterport.Hello, with json.Raw
 		}
 	}
 	slices.Sort(in.Nodes)
+	if peer.Cluster != id.Cluster && n.raftLeader() == "" {
+		in.Stalled = n.noMajority(errors.New("there is no raft leader")).Error()
+	}
 	return in, nil
 }
 
@@ -378,11 +414,20 @@ func (n *Node) joinable(ctx context.Context, via Place) (peer string, in invitat
 
 // askUntilNow asks a node for its cluster, again while that is just being founded, as nodes
 // are told to join others that have just been started; and while this node's predecessor of
-// the same name, which is dead, still has its session there.
+// the same name, which is dead, still has its session there. For a majority it does not wait
+// long.
 func (n *Node) askUntilNow(ctx context.Context, via Place, in *invitation) (hello clusterport.Hello, err error) {
+	began := time.Now()
 	err = n.untilNow(ctx, func() (err error) {
+		*in = invitation{}
 		hello, err = n.ask(ctx, clusterport.Join, via.Address, "", askCluster, inquiry{}, in)
-		return err
+		switch {
+		case err != nil || in.Stalled == "":
+			return err
+		case time.Since(began) < mayTime: // a raft leader may be about to be elected
+			return later("its cluster takes nobody in now: %s", in.Stalled)
+		}
+		return &refusal{"its cluster takes nobody in now: " + in.Stalled}
 	})
 	return hello, err
 }

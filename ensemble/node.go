@@ -133,6 +133,8 @@ type Node struct {
 	heardAs sync.Map // NodeID to string: by which names nodes have introduced themselves
 	met     sync.Map // NodeID to string: where members said that they are, unless the configuration says so too
 
+	waits atomic.Pointer[string] // see waitsFor; nil: nothing
+
 	anew      sync.Mutex // guards begunAnew
 	begunAnew bool
 

@@ -72,8 +72,11 @@ func (n *Node) startRaft() error {
 		Logger:      n.log,
 		DialContext: n.cfg.dial,
 		Refused: func(err *clusterport.RefusedError) {
-			if errors.Is(err, clusterport.ErrRemoved) {
+			switch {
+			case errors.Is(err, clusterport.ErrRemoved):
 				go n.removed(err.Peer.String())
+			case errors.Is(err, clusterport.ErrWrongCluster):
+				go n.estranged(err.Peer)
 			}
 		},
 	})

@@ -75,6 +75,7 @@ type ClusterMember struct {
 type Cluster struct {
 	ID       string          `json:"cluster_id"` // empty: none yet
 	Joining  string          `json:"joining"`    // the node through which this one still has to be added; empty: none
+	Waits    string          `json:"waits_for"`  // what keeps it from being a member, or from electing; empty: nothing that it knows of
 	Active   bool            `json:"active"`     // elections have begun
 	Majority bool            `json:"majority"`   // a majority of the voters follows one raft leader
 	Members  []ClusterMember `json:"members"`    // in order of their names
@@ -93,7 +94,7 @@ func (n *Node) Cluster(ctx context.Context) Cluster {
 	servers, views := n.servers(), n.views(ctx)
 	leader, _ := quorum(servers, views)
 	id := n.dir.id()
-	c := Cluster{ID: id.Cluster, Joining: placeOf(id.Join).Name, Active: n.active.Load(), Majority: leader != "", Members: []ClusterMember{}}
+	c := Cluster{ID: id.Cluster, Joining: placeOf(id.Join).Name, Waits: n.waitsFor(), Active: n.active.Load(), Majority: leader != "", Members: []ClusterMember{}}
 	sessions, allows := map[NodeID]bool{}, map[NodeID]uint64{}
 	c.Newest, c.Holding = NewestLevel, []string{}
 	n.fsm.read(func(s *State) {

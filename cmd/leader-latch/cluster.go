@@ -26,7 +26,9 @@ var clusterCommand = command{
 	long: `join NODE           has the node of this machine join the cluster of NODE
                     (riak@host, or riak@host:port where its cluster port is
                     another than this node's). Its own state is set aside; it
-                    must not have other nodes.
+                    must not have other nodes. A cluster without a majority is
+                    not joined, and the node stays as it is. If it is not let in
+                    within --timeout, it goes on asking; leave gives that up.
 leave [NODE]        has the node, or another one that lives, leave in order: its
                     clients are closed and their groups led by others before it
                     goes. It then runs on, alone.
@@ -166,7 +168,10 @@ func (e *env) clusterStatus(ctx context.Context, config string, asJSON bool) int
 // clusterHints is what an operator may want to do about the cluster.
 func clusterHints(c ensemble.Cluster) (hints []string) {
 	if c.Joining != "" {
-		hints = append(hints, fmt.Sprintf("this node asks to be let into the cluster of %s, and goes on asking", c.Joining))
+		hints = append(hints, fmt.Sprintf("this node asks to be let into the cluster of %s, and goes on asking; leader-latch cluster leave gives that up", c.Joining))
+	}
+	if c.Waits != "" && !c.Majority {
+		hints = append(hints, "it waits: "+c.Waits)
 	}
 	if len(c.Members) > 0 && !c.Majority {
 		hints = append(hints, "no majority of the voters follows one raft leader: nobody is elected")

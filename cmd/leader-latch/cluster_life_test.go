@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"leaderlatch/ensemble"
 )
 
 // order runs a command beside the node, expects its exit code, and gives all that
@@ -254,6 +256,13 @@ func TestNothingIsBegunWithoutAMajority(t *testing.T) {
 			wantContains(t, out, " do not answer; start what is down, or, if that is lost for good, run leader-latch recover on the node that was up last")
 		}
 	}
+	alone := newMember(t).run()
+	alone.until("it has a cluster", func() bool { c := ensemble.Cluster{}; return alone.ask("/cluster", &c) == nil && len(c.Members) == 1 })
+	was := alone.cluster()
+	wantContains(t, alone.order(exitFailed, "cluster", "join", last.name), last.name+": its cluster takes nobody in now: there is no majority of the nodes, as ")
+	if is := alone.cluster(); is.ID != was.ID || is.Joining != "" || len(is.Members) != 1 {
+		t.Errorf("it has given up what it had: %+v, before %+v", is, was)
+	}
 	interrupted := last.program("cluster", "force-remove", dead[0].name)
 	if err := interrupted.Start(); err != nil {
 		t.Fatal(err)
@@ -270,6 +279,58 @@ func TestNothingIsBegunWithoutAMajority(t *testing.T) {
 	if c := last.cluster(); len(c.Members) != 3 {
 		t.Errorf("it was done later: %+v", c)
 	}
+}
+
+// Of three nodes with one leader_latch.join two have lost their folders: nobody founds a
+// second cluster, and each says what helps. After that they come in by themselves.
+func TestWipedNodesAreToldOfRecover(t *testing.T) {
+	t.Parallel()
+	all := cluster(t, 3)
+	old, wiped := all[2], all[:2]
+	for _, m := range all {
+		m.kill()
+	}
+	for _, m := range wiped {
+		if err := os.RemoveAll(filepath.Join(m.dir, "data")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, m := range all {
+		m.run()
+	}
+	for _, m := range wiped {
+		m.logs(old.name + " has had a cluster, which takes nobody in: there is no majority of the nodes, as ")
+		wantContains(t, m.logText(), "run leader-latch recover on the node that was up last")
+		wantContains(t, m.order(exitOK, "cluster", "status"), "run leader-latch recover on the node that was up last")
+	}
+	wantContains(t, wiped[0].order(exitFailed, "cluster", "join", old.name), "its cluster takes nobody in now: there is no majority of the nodes, as ")
+	old.kill()
+	old.order(exitOK, "recover", "--yes")
+	old.run()
+	wantWhole(all)
+}
+
+// Who comes back to a cluster that was recovered without it says itself that it is refused,
+// and what to do.
+func TestAStrangerAfterARecoverySaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	all := cluster(t, 3)
+	for _, m := range all {
+		m.kill()
+	}
+	all[0].order(exitOK, "recover", "--yes")
+	all[0].run()
+	stranger := all[1].run()
+	stranger.logs("this node's cluster has been given up")
+	wantContains(t, stranger.logText(), "let it join (leader-latch cluster join "+all[0].name+")")
+	wantContains(t, stranger.order(exitOK, "cluster", "status"), "it waits: "+all[0].name+" refuses this node: it was made a new cluster")
+
+	stranger.kill()
+	if err := os.RemoveAll(filepath.Join(stranger.dir, "data")); err != nil {
+		t.Fatal(err)
+	}
+	stranger.run() // and joins by leader_latch.join
+	wantWhole([]*member{all[0], stranger})
 }
 
 // A node that learns of its removal while it stops says that no restart will do.
