@@ -105,11 +105,43 @@ func (e *env) clusterJoin(ctx context.Context, config, to string) int {
 	if n.Port == 0 {
 		n.Port = conf.ClusterListener.Port
 	}
-	if err := newAdmin(conf).post(ctx, "/cluster/join", withPatience(ctx, url.Values{"node": {n.Name}, "address": {placeOf(n).Address}}), nil); err != nil {
+	a := newAdmin(conf)
+	said, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(said)
+		e.sayWaits(ctx, a, done)
+	}()
+	err = a.post(ctx, "/cluster/join", withPatience(ctx, url.Values{"node": {n.Name}, "address": {placeOf(n).Address}}), nil)
+	close(done)
+	<-said
+	if err != nil {
 		return e.orderError(err)
 	}
 	fmt.Fprintf(e.stdout, "Success: %s has joined the cluster of %s\n", conf.NodeName, n.Name)
 	return exitOK
+}
+
+// waitsQuietly is how long a join may take before the command says what it waits for.
+const waitsQuietly = 3 * time.Second
+
+// sayWaits says what keeps the node from being let in, once for each reason, until done.
+func (e *env) sayWaits(ctx context.Context, a *admin, done <-chan struct{}) {
+	said := ""
+	for {
+		select {
+		case <-done:
+			return
+		case <-ctx.Done():
+			return
+		case <-time.After(waitsQuietly):
+		}
+		var c ensemble.Cluster
+		if err := a.get(ctx, "/cluster", nil, &c); err != nil || c.Joining == "" || c.Waits == "" || c.Waits == said {
+			continue
+		}
+		said = c.Waits
+		fmt.Fprintf(e.stderr, "waiting: %s\nCtrl-C ends the wait; the node goes on asking until leader-latch cluster leave\n", said)
+	}
 }
 
 // clusterChange orders a change about a node, "" for the local one.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"leaderlatch/ensemble"
+	"leaderlatch/riakconf"
 )
 
 // order runs a command beside the node, expects its exit code, and gives all that
@@ -278,6 +280,51 @@ func TestNothingIsBegunWithoutAMajority(t *testing.T) {
 	last.join("g", "a", "a")
 	if c := last.cluster(); len(c.Members) != 3 {
 		t.Errorf("it was done later: %+v", c)
+	}
+}
+
+// A join that takes a while says meanwhile what the node waits for, once, and how to end it.
+func TestAJoinSaysWhatItWaitsFor(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "riak.conf")
+	if err := os.WriteFile(path, []byte("platform_data_dir = "+dir+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	conf, _, err := riakconf.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := ensemble.OpenDir(t.Context(), conf.DataDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer data.Close()
+	socket, err := listenAdmin(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan struct{}, 100)
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /cluster", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, ensemble.Cluster{Joining: "riak@other", Waits: "riak@other does not answer"})
+		asked <- struct{}{}
+	})
+	mux.HandleFunc("POST /cluster/join", func(w http.ResponseWriter, _ *http.Request) {
+		<-asked
+		<-asked
+	})
+	node := &http.Server{Handler: mux}
+	go node.Serve(socket.listener)
+	defer node.Close()
+	var stdout, stderr strings.Builder
+	e := &env{stdout: &stdout, stderr: &stderr, getenv: func(string) string { return "" }}
+	if code := run(t.Context(), e, []string{"cluster", "join", "riak@other", "-c", path}); code != exitOK {
+		t.Errorf("exit code %d: %s", code, stderr.String())
+	}
+	want := "waiting: riak@other does not answer\nCtrl-C ends the wait; the node goes on asking until leader-latch cluster leave\n"
+	if stderr.String() != want {
+		t.Errorf("said %q, want %q", stderr.String(), want)
 	}
 }
 
