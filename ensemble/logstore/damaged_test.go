@@ -154,15 +154,20 @@ func whatSectorsLeave(t *testing.T, path, name string, good []byte, from, to int
 	}
 }
 
-// A file has the length that was set aside for it, or it was cut off by something else.
+// A file has the length that was set aside for it, or it was cut off by something else, were
+// it at the end of an entry.
 func TestAShorterLastFileIsRefused(t *testing.T) {
 	f := newFolder(t, 2)
 	s := mustOpen(t, f.path, Options{})
 	last := s.segments[len(s.segments)-1]
 	check(t, s.Close())
 	good := f.read(t, -1)
-	at := func(i int) int64 { return int64(last.offsets[i]) }
-	for _, size := range []int64{0, segmentHeader - 1, segmentHeader + 1, at(1) - 8, at(1) + 8, at(len(last.offsets)-1) + 8, last.end - 1, last.end + 1, last.end + 8, int64(len(good)) - 1} {
+	sizes := []int64{0, segmentHeader - 1, segmentHeader + 1, last.end - 1, last.end, last.end + 1, last.end + 8, int64(len(good)) - 1}
+	for _, i := range []int{0, 1, len(last.offsets) / 2, len(last.offsets) - 1} {
+		at := int64(last.offsets[i])
+		sizes = append(sizes, at, at+8)
+	}
+	for _, size := range sizes {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			f300(-1, func([]byte) []byte { return good[:size] })(t, f)
 			f.wantRefused(t, ErrDamaged, "")
@@ -174,38 +179,97 @@ func TestAShorterLastFileIsRefused(t *testing.T) {
 	wantLog(t, s, 1, 300)
 }
 
-// Where entries were deleted, or a batch was given up, the file ends with the last one for a
-// moment. If that is how a crash leaves it, it gets its length again, and is held against it.
+// Where entries are deleted, or a batch is given up, the file ends with the last one for a
+// moment. Between whichever two steps a crash comes, what it leaves opens, gets its length
+// again, and is held against it.
 func TestACrashAmidACutLeavesAGoodFile(t *testing.T) {
-	for name, raise := range map[string]func(s *Store) error{
-		"made in format 2": func(*Store) error { return nil },
-		"raised":           func(s *Store) error { return s.Raise(2) },
-	} {
-		for _, deleted := range []uint64{0, 1, 150, 299} {
-			t.Run(fmt.Sprintf("%s, the last %d of 300 deleted", name, deleted), func(t *testing.T) {
-				f := newFolder(t, map[string]int{"made in format 2": 2, "raised": 1}[name])
-				s := mustOpen(t, f.path, Options{})
-				check(t, raise(s))
+	for _, format := range []int{1, 2} { // 1: raised, before the cut
+		for _, deleted := range []uint64{0, 1, 150, 299} { // 0: there is a torn entry
+			t.Run(fmt.Sprintf("made in format %d, the last %d of 300 deleted", format, deleted), func(t *testing.T) {
+				f := newFolder(t, format)
+				mustOpen(t, f.path, Options{Format: 2}).Close()
+				if deleted == 0 {
+					f300(-1, func(b []byte) []byte { b[f300Middle(b)*2+16] = 1; return b })(t, f)
+				}
+				var crashed []string
+				crash := func() {
+					crashed = append(crashed, t.TempDir())
+					check(t, os.CopyFS(crashed[len(crashed)-1], os.DirFS(filepath.Dir(f.path))))
+				}
+				s := mustOpen(t, f.path, Options{BeforeCommit: crash})
 				mustDelete(t, s, 301-deleted, 300)
+				crash()
 				last := s.segments[len(s.segments)-1]
 				check(t, s.Close())
-				info, err := os.Stat(last.path)
-				check(t, err)
-				check(t, os.Truncate(last.path, last.end))
-
-				s = mustOpen(t, f.path, Options{SegmentSize: 1024}) // whatever is set aside for others
-				wantLog(t, s, 1, 300-deleted)
-				check(t, s.Close())
-				again, err := os.Stat(last.path)
-				check(t, err)
-				if again.Size() < smallSegment || again.Size() > info.Size() {
-					t.Errorf("the file has %d bytes, had %d", again.Size(), info.Size())
+				if len(crashed) < 3 {
+					t.Fatalf("%d commits", len(crashed)-1)
 				}
-				f.files = []string{last.path}
-				check(t, os.Truncate(last.path, again.Size()-1))
-				f.wantRefused(t, ErrDamaged, "bytes of")
+
+				amid := 0
+				for i, dir := range crashed {
+					wantGoodAfterCrash(t, filepath.Join(dir, "raft.db"), dir, 300-deleted)
+					if i == 0 {
+						continue
+					}
+					// Of what was done since the commit before, nothing is on disk, or the cut alone.
+					before := crashed[i-1]
+					wantGoodAfterCrash(t, filepath.Join(dir, "raft.db"), before, 300-deleted)
+					if noted(t, dir) == uint64(last.end) {
+						amid++
+						check(t, os.Truncate(filepath.Join(before, "log", filepath.Base(last.path)), last.end))
+						wantGoodAfterCrash(t, filepath.Join(dir, "raft.db"), before, 300-deleted)
+					}
+				}
+				if amid != 1 {
+					t.Errorf("%d times the notes said that there is a cut", amid)
+				}
 			})
 		}
+	}
+}
+
+// noted is the length of the last file that is noted in a folder.
+func noted(t *testing.T, dir string) (length uint64) {
+	t.Helper()
+	db, err := bolt.Open(filepath.Join(dir, "raft.db"), 0o600, &bolt.Options{ReadOnly: true})
+	check(t, err)
+	err = db.View(func(tx *bolt.Tx) error {
+		e, _, err := readExtent(tx)
+		length = e.length
+		return err
+	})
+	check(t, errors.Join(err, db.Close()))
+	return length
+}
+
+// wantGoodAfterCrash expects that a copy of a raft.db and of the log in a folder opens, with
+// the entries up to least, and perhaps ones up to 300; and that no end of what is written
+// from then on can go away.
+func wantGoodAfterCrash(t *testing.T, db, logIn string, least uint64) {
+	t.Helper()
+	f := folder{path: filepath.Join(t.TempDir(), "raft.db")}
+	check(t, os.CopyFS(LogDir(f.path), os.DirFS(filepath.Join(logIn, "log"))))
+	b, err := os.ReadFile(db)
+	check(t, err)
+	check(t, os.WriteFile(f.path, b, 0o600))
+	s := mustOpen(t, f.path, Options{})
+	_, end := s.bounds()
+	if end < least || end > 300 {
+		t.Errorf("the log ends at %d", end)
+	}
+	mustStore(t, s, end+1, end+1)
+	wantLog(t, s, 1, end+1)
+	last := s.segments[len(s.segments)-1]
+	check(t, s.Close())
+	info, err := os.Stat(last.path)
+	check(t, err)
+	if info.Size() < smallSegment {
+		t.Errorf("the last file has %d bytes", info.Size())
+	}
+	f.files = []string{last.path}
+	for _, size := range []int64{info.Size() - 1, last.end, int64(last.offsets[len(last.offsets)-1])} {
+		check(t, os.Truncate(last.path, size))
+		f.wantRefused(t, ErrDamaged, "bytes of")
 	}
 }
 
@@ -467,7 +531,7 @@ func writeDB(b []byte) func(*testing.T, folder) {
 
 func changeDB(change func(tx *bolt.Tx) error) func(*testing.T, folder) {
 	return func(t *testing.T, f folder) {
-		db, err := bolt.Open(f.path, 0o600, nil)
+		db, err := bolt.Open(f.path, 0o600, &bolt.Options{NoFreelistSync: true}) // or opening it is a transaction
 		check(t, err)
 		check(t, errors.Join(db.Update(change), db.Close()))
 	}

@@ -43,7 +43,7 @@ var (
 type extent struct {
 	first  uint64 // entry of the log
 	newest uint64 // first entry of the last segment; 0: there is no segment, and the log is empty
-	length uint64 // that the last segment's file has at least; 0: not known, as in format 1
+	length uint64 // that the last segment's file has at least, see [Store.cutTail]; 0: not known, as in format 1
 }
 
 // notes is what is known beside the files of the log.

@@ -112,12 +112,7 @@ func LogDir(path string) string { return filepath.Join(filepath.Dir(path), "log"
 // load reads the segments. When all is found well it deletes the files that count
 // no more, and what a crash has left unfinished at the end.
 func (s *Store) load() error {
-	var e extent
-	noted := false
-	err := s.db.View(func(tx *bolt.Tx) (err error) {
-		e, noted, err = readExtent(tx)
-		return err
-	})
+	e, noted, err := s.notedExtent()
 	if err != nil {
 		return err
 	}
@@ -216,15 +211,17 @@ func (s *Store) loadSegments(e extent, bases []uint64) error {
 		return fmt.Errorf("%s: entry %d is missing: %w", s.dir, e.first, ErrDamaged)
 	}
 	last := s.segments[len(s.segments)-1]
-	short := last.length < int64(e.length)
-	if short && last.length != last.end { // else a crash amid cut has left it so
+	if last.length < int64(e.length) {
 		return fmt.Errorf("%s has %d bytes of %d: %w", last.path, last.length, e.length, ErrDamaged)
 	}
-	if err := s.openTail(); err != nil || !torn && !short {
+	if err := s.openTail(); err != nil {
 		return err
 	}
-	last.length = max(last.length, int64(e.length))
-	return s.cutTail()
+	unfinished := e.length != 0 && int64(e.length) < max(last.length, s.size) // a crash came into a cut
+	if torn || unfinished {
+		return s.cutTail()
+	}
+	return nil
 }
 
 func openDB(path string, opts Options) (db *bolt.DB, err error) {

@@ -23,7 +23,7 @@
 //     there is an error. So it is from format 2 on: one checksum is over all that
 //     the bbolt file has, and is looked at whenever something of it is read. From
 //     then on it also says how long the last of the log's files is: one that is shorter is
-//     damaged, unless it ends with an entry, as a crash leaves it where one is cut off.
+//     damaged, wherever it ends. Where the store itself cuts one off, it says so before.
 //
 // There are two formats, and both are read. A store writes the first until it is told
 // to write the other ([Options].Format, [Store.Raise]); from then on it does for good.
@@ -521,11 +521,19 @@ func (s *Store) deleteBack(next uint64) error {
 	return s.cutTail()
 }
 
-// cutTail makes the last segment's file end where its last record does. s.disk is held.
+// cutTail has nothing behind the last record in the last segment's file. The length that is
+// noted is never more than a crash may leave of the file: before the cut it is noted what
+// the cut leaves, and after it what the file has again. s.disk is held.
 func (s *Store) cutTail() error {
 	g := s.segments[len(s.segments)-1]
-	g.length = max(g.length, s.size)
-	return s.onDisk(func() error { return cut(s.tail, g.end, g.length) })
+	g.length = max(g.length, g.end, s.size)
+	if err := s.noteLength(g.end); err != nil {
+		return err
+	}
+	if err := s.onDisk(func() error { return cut(s.tail, g.end, g.length) }); err != nil {
+		return err
+	}
+	return s.noteLength(g.length)
 }
 
 // take takes the segments from i to j out of the log, for those who read it, and
@@ -626,9 +634,28 @@ func (s *Store) GetUint64(k []byte) (n uint64, err error) {
 // pair is a key of Raft's with its value.
 type pair struct{ k, v []byte }
 
-// put stores values of Raft's. s.disk is held, as in the next two.
+// notedExtent gives the extent that is noted, if there is one.
+func (s *Store) notedExtent() (e extent, noted bool, err error) {
+	err = s.db.View(func(tx *bolt.Tx) (err error) {
+		e, noted, err = readExtent(tx)
+		return err
+	})
+	return e, noted, err
+}
+
+// put stores values of Raft's. s.disk is held, as in the next three.
 func (s *Store) put(values ...pair) error {
 	return s.update(func(tx *bolt.Tx) error { return writeNotes(tx, nil, values) })
+}
+
+// noteLength notes a length of the last segment's file, unless the format has none.
+func (s *Store) noteLength(length int64) error {
+	e, _, err := s.notedExtent()
+	if err != nil || e.length == 0 {
+		return err
+	}
+	e.length = uint64(length)
+	return s.setExtent(e)
 }
 
 func (s *Store) setExtent(e extent) error {
