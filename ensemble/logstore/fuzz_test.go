@@ -48,10 +48,10 @@ func FuzzSegment(f *testing.F) {
 // Whatever the notes are: they are refused, or what was read would be written in the same
 // bytes.
 func FuzzNotes(f *testing.F) {
-	n := notes{extent{41, 44, 8 << 20}, map[string][]byte{"CurrentTerm": number(7), "LastVoteCand": []byte("node-7"), "": nil}}
+	n := notes{5, extent{41, 44, 8 << 20}, map[string][]byte{"CurrentTerm": number(7), "LastVoteCand": []byte("node-7"), "": nil}}
 	f.Add(n.encode()[8:])
 	f.Add((&notes{}).encode()[8:])
-	f.Add(n.encode()[8:50])
+	f.Add(n.encode()[8:58])
 	f.Fuzz(func(t *testing.T, rest []byte) {
 		b := append([]byte{0, 0, 0, 2, 0, 0, 0, 0}, rest...)
 		binary.BigEndian.PutUint32(b[4:], notesSum(b)) // or nothing gets past the checksum

@@ -14,20 +14,22 @@ import (
 )
 
 // In format 2 the bbolt file holds one value, the notes. So their checksum finds what
-// is missing as well as what is wrong, whichever way bbolt came to give it. Numbers are
-// big endian.
+// is missing as well as what is wrong, whichever way bbolt came to give it. What was right
+// once is found too, where the disk has lost the page that took its place: every transaction
+// writes the notes, and puts its number into them. Numbers are big endian.
 //
 //	 0  4  format, 2
 //	 4  4  CRC-32C of the format and of all that follows
-//	 8 24  extent: first, newest, length
-//	32     Raft's values in the order of their keys; of each
+//	 8  8  number of bbolt's transaction that wrote them
+//	16 24  extent: first, newest, length
+//	40     Raft's values in the order of their keys; of each
 //	       4  length of the key
 //	       4  length of the value
 //	          key, value
 //
 // Format 1 has a bucket for the extent and one for Raft's values, without a checksum.
 // A file has one of the two, and its buckets say which.
-const notesHeader = 32
+const notesHeader = 40
 
 var (
 	notesBucket = []byte("notes") // notesKey -> notes
@@ -48,6 +50,7 @@ type extent struct {
 
 // notes is what is known beside the files of the log.
 type notes struct {
+	transaction uint64
 	extent
 	values map[string][]byte // of Raft; numbers are 8 bytes
 }
@@ -55,7 +58,7 @@ type notes struct {
 func (n *notes) encode() []byte {
 	b := binary.BigEndian.AppendUint32(nil, 2)
 	b = append(b, 0, 0, 0, 0)
-	for _, v := range []uint64{n.first, n.newest, n.length} {
+	for _, v := range []uint64{n.transaction, n.first, n.newest, n.length} {
 		b = binary.BigEndian.AppendUint64(b, v)
 	}
 	for _, k := range slices.Sorted(maps.Keys(n.values)) {
@@ -82,7 +85,11 @@ func parseNotes(b []byte) (*notes, error) {
 	case binary.BigEndian.Uint32(b) != 2 || binary.BigEndian.Uint32(b[4:]) != notesSum(b):
 		return nil, fmt.Errorf("the notes are not what was written: %w", ErrDamaged)
 	}
-	n := &notes{extent{binary.BigEndian.Uint64(b[8:]), binary.BigEndian.Uint64(b[16:]), binary.BigEndian.Uint64(b[24:])}, map[string][]byte{}}
+	n := &notes{
+		transaction: binary.BigEndian.Uint64(b[8:]),
+		extent:      extent{binary.BigEndian.Uint64(b[16:]), binary.BigEndian.Uint64(b[24:]), binary.BigEndian.Uint64(b[32:])},
+		values:      map[string][]byte{},
+	}
 	last := ""
 	for b = b[notesHeader:]; len(b) > 0; {
 		if len(b) < 8 {
@@ -102,6 +109,28 @@ func parseNotes(b []byte) (*notes, error) {
 	return n, nil
 }
 
+// readNotes gives the notes in a file of format 2, as the transaction finds them.
+func readNotes(tx *bolt.Tx) (*notes, error) {
+	n, err := parseNotes(tx.Bucket(notesBucket).Get(notesKey))
+	if err != nil {
+		return nil, err
+	}
+	last := uint64(tx.ID())
+	if tx.Writable() {
+		last--
+	}
+	if n.transaction != last {
+		return nil, fmt.Errorf("the notes are of transaction %d, and the last one was %d: %w", n.transaction, last, ErrDamaged)
+	}
+	return n, nil
+}
+
+// putNotes has the notes be those of a transaction that writes.
+func putNotes(tx *bolt.Tx, n *notes) error {
+	n.transaction = uint64(tx.ID())
+	return tx.Bucket(notesBucket).Put(notesKey, n.encode())
+}
+
 // formatOf tells the format of a bbolt file.
 func formatOf(tx *bolt.Tx) (int, error) {
 	has := func(bucket []byte) bool { return tx.Bucket(bucket) != nil }
@@ -119,8 +148,8 @@ func formatOf(tx *bolt.Tx) (int, error) {
 // readExtent gives the extent that is noted. None is in a file of format 1 before the log
 // has had a file.
 func readExtent(tx *bolt.Tx) (e extent, noted bool, err error) {
-	if b := tx.Bucket(notesBucket); b != nil {
-		n, err := parseNotes(b.Get(notesKey))
+	if tx.Bucket(notesBucket) != nil {
+		n, err := readNotes(tx)
 		if err != nil {
 			return extent{}, false, err
 		}
@@ -139,8 +168,8 @@ func readExtent(tx *bolt.Tx) (e extent, noted bool, err error) {
 
 // readValue gives a copy of Raft's value of k; nil if there is none.
 func readValue(tx *bolt.Tx, k []byte) ([]byte, error) {
-	if b := tx.Bucket(notesBucket); b != nil {
-		n, err := parseNotes(b.Get(notesKey))
+	if tx.Bucket(notesBucket) != nil {
+		n, err := readNotes(tx)
 		if err != nil {
 			return nil, err
 		}
@@ -151,8 +180,8 @@ func readValue(tx *bolt.Tx, k []byte) ([]byte, error) {
 
 // writeNotes notes the extent, unless it is nil, and values, in the format that the file has.
 func writeNotes(tx *bolt.Tx, e *extent, values []pair) error {
-	if b := tx.Bucket(notesBucket); b != nil {
-		n, err := parseNotes(b.Get(notesKey))
+	if tx.Bucket(notesBucket) != nil {
+		n, err := readNotes(tx)
 		if err != nil {
 			return err
 		}
@@ -162,7 +191,7 @@ func writeNotes(tx *bolt.Tx, e *extent, values []pair) error {
 		for _, v := range values {
 			n.values[string(v.k)] = v.v
 		}
-		return b.Put(notesKey, n.encode())
+		return putNotes(tx, n)
 	}
 	if e != nil {
 		if err := tx.Bucket(logBucket).Put(extentKey, append(number(e.first), number(e.newest)...)); err != nil {
@@ -187,21 +216,19 @@ func raiseNotes(tx *bolt.Tx, length uint64) error {
 	n := notes{extent: e, values: map[string][]byte{}}
 	n.length = length
 	err = tx.Bucket(stableBucket).ForEach(func(k, v []byte) error {
-		n.values[string(k)] = v
+		n.values[string(k)] = bytes.Clone(v) // which goes with its bucket
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	encoded := n.encode()
 	if err := errors.Join(tx.DeleteBucket(logBucket), tx.DeleteBucket(stableBucket)); err != nil {
 		return err
 	}
-	b, err := tx.CreateBucket(notesBucket)
-	if err != nil {
+	if _, err := tx.CreateBucket(notesBucket); err != nil {
 		return err
 	}
-	return b.Put(notesKey, encoded)
+	return putNotes(tx, &n)
 }
 
 // Format is the version that the store writes.

@@ -362,7 +362,7 @@ func examine(path string, openFile func(string, int, os.FileMode) (*os.File, err
 			return err
 		}
 		if format > 1 {
-			_, err := parseNotes(tx.Bucket(notesBucket).Get(notesKey))
+			_, err := readNotes(tx)
 			return err
 		}
 		see := func(k, v []byte) error { return nil }

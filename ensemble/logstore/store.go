@@ -21,8 +21,10 @@
 //     read is given up only if nothing that was written later is there.
 //   - A term, a vote or a number that was stored is there as it was stored, or
 //     there is an error. So it is from format 2 on: one checksum is over all that
-//     the bbolt file has, and is looked at whenever something of it is read. From
-//     then on it also says how long the last of the log's files is: one that is shorter is
+//     the bbolt file has, with the number of the transaction that wrote it, and both are
+//     looked at whenever something of it is read. What no file can tell is that the
+//     page was lost that names the last transaction, and so all of that. From then on
+//     it also says how long the last of the log's files is: one that is shorter is
 //     damaged, wherever it ends. Where the store itself cuts one off, it says so before.
 //
 // There are two formats, and both are read. A store writes the first until it is told
@@ -662,7 +664,8 @@ func (s *Store) setExtent(e extent) error {
 	return s.update(func(tx *bolt.Tx) error { return writeNotes(tx, &e, nil) })
 }
 
-// update changes the bbolt file, in one transaction.
+// update changes the bbolt file, in one transaction, which writes the notes where there are
+// any: see [putNotes].
 func (s *Store) update(f func(*bolt.Tx) error) error {
 	return s.onDisk(func() error {
 		return s.db.Update(func(tx *bolt.Tx) error {
