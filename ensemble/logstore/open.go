@@ -378,7 +378,8 @@ func examine(path string, openFile func(string, int, os.FileMode) (*os.File, err
 // one sector.
 //
 // Of the pages that are in use it notes all when it opens a file for writing, as many as
-// their headers say, in a goroutine of its own.
+// their headers say, in a goroutine of its own. Where they say that keys and values are,
+// it looks for them, be it beyond the page.
 func checkPages(path string) error {
 	file, err := openNoTime(os.OpenFile, path, os.O_RDONLY, 0)
 	if err != nil {
@@ -408,40 +409,57 @@ func checkPages(path string) error {
 	const branch, leaf, bucket = 1, 2, 1 // kinds of pages; of what is in a leaf
 	seen := map[uint64]bool{}
 	var check func(id uint64) error
+	// What is not within its page panics here, see guard. In a small bucket, which is
+	// within a leaf, bbolt would look for it in the memory that follows.
+	var elements func(page []byte) error
+	elements = func(page []byte) error {
+		kind, n := binary.NativeEndian.Uint16(page[8:]), binary.NativeEndian.Uint16(page[10:])
+		if kind != branch && kind != leaf {
+			return fmt.Errorf("a page of kind %d: %w", kind, ErrDamaged)
+		}
+		for i := range int(n) {
+			element := page[header+16*i:]
+			if kind == branch {
+				if err := check(binary.NativeEndian.Uint64(element[8:])); err != nil {
+					return err
+				}
+				continue
+			}
+			at, key, value := uint64(binary.NativeEndian.Uint32(element[4:])), uint64(binary.NativeEndian.Uint32(element[8:])), uint64(binary.NativeEndian.Uint32(element[12:]))
+			v := element[at+key : at+key+value : at+key+value]
+			if binary.NativeEndian.Uint32(element)&bucket == 0 {
+				continue
+			}
+			var err error
+			if root := binary.NativeEndian.Uint64(v); root != 0 {
+				err = check(root)
+			} else {
+				err = elements(v[16:])
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	check = func(id uint64) error {
 		b := make([]byte, size)
-		if id >= pages || seen[id] {
+		if id < 2 || id >= pages || seen[id] {
 			return fmt.Errorf("page %d is not in its place: %w", id, ErrDamaged)
 		}
 		seen[id] = true
 		if _, err := file.ReadAt(b, int64(id*size)); err != nil {
 			return err
 		}
-		kind, n, more := binary.NativeEndian.Uint16(b[8:]), binary.NativeEndian.Uint16(b[10:]), uint64(binary.NativeEndian.Uint32(b[12:]))
+		more := uint64(binary.NativeEndian.Uint32(b[12:]))
 		if binary.NativeEndian.Uint64(b) != id || id+more >= pages {
 			return fmt.Errorf("page %d is not what was written: %w", id, ErrDamaged)
 		}
-		b = append(b, make([]byte, more*size)...)
+		b = slices.Clip(append(b, make([]byte, more*size)...))
 		if _, err := file.ReadAt(b[size:], int64((id+1)*size)); err != nil {
 			return err
 		}
-		for i := range int(n) {
-			element := b[header+16*i:]
-			var child uint64
-			switch {
-			case kind == branch:
-				child = binary.NativeEndian.Uint64(element[8:])
-			case kind == leaf && binary.NativeEndian.Uint32(element)&bucket != 0:
-				at, key := binary.NativeEndian.Uint32(element[4:]), binary.NativeEndian.Uint32(element[8:])
-				child = binary.NativeEndian.Uint64(element[at+key:]) // 0: it is within the leaf
-			}
-			if child != 0 {
-				if err := check(child); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
+		return elements(b)
 	}
 	return check(root)
 }
