@@ -251,6 +251,9 @@ func (d *Dir) readTokens() error {
 		return nil
 	}
 	tokens, e := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+	if e == nil && tokens > maxToken {
+		e = fmt.Errorf("%d is above every token: %w", tokens, errCorrupt)
+	}
 	if err := cmp.Or(err, e); err != nil {
 		return permanent("%s: %w; %s", d.Path("tokens"), err, cureFolder)
 	}
@@ -263,7 +266,7 @@ func (d *Dir) keepTokens(tokens uint64) error {
 	if tokens <= d.tokens.Load() {
 		return nil
 	}
-	if err := d.files.Do(func() error { return writeFile(d.Path("tokens"), fmt.Appendln(nil, tokens)) }); err != nil {
+	if err := d.Do(func() error { return writeFile(d.Path("tokens"), fmt.Appendln(nil, tokens)) }); err != nil {
 		return fmt.Errorf("data folder: %w", err)
 	}
 	d.tokens.Store(tokens)
@@ -351,10 +354,9 @@ func (d *Dir) change(life int, f func(*identity)) error {
 // is alone if via is empty. What Raft has there goes aside at the next start; the
 // tokens that were given by it still count.
 func (d *Dir) beginAnew(life int, via string, given uint64) error {
-	if via != "" {
-		if err := d.keepTokens(given); err != nil {
-			return err
-		}
+	// Also where it is alone: it may join without ever having elected, and then brings these along.
+	if err := d.keepTokens(given); err != nil {
+		return err
 	}
 	return d.change(life, func(id *identity) {
 		*id = identity{Format: firstLevel, Node: NodeID(randomID()), Join: via, Left: via == "", Aside: true}
@@ -380,7 +382,7 @@ func (d *Dir) writeIdentity(id identity) error {
 // life before goes aside, in the place of what is there; what a start left that
 // did not get further was never served from, and goes.
 func (d *Dir) clear(life int) error {
-	if err := d.files.Do(d.clearRaft); err != nil || !d.id().Aside {
+	if err := d.Do(d.clearRaft); err != nil || !d.id().Aside {
 		return err
 	}
 	return d.change(life, func(id *identity) { id.Aside = false })

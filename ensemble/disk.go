@@ -107,16 +107,20 @@ const folderEvery = time.Second
 func (n *Node) watchFolder() {
 	tick := time.NewTicker(folderEvery)
 	defer tick.Stop()
-	for {
+	for gone := false; ; {
 		select {
 		case <-n.done:
 			return
 		case <-tick.C:
 		}
-		if err := n.dir.Do(func() error { return nil }); err != nil {
-			if errors.Is(err, diskthread.ErrClosed) {
-				return
-			}
+		switch err := n.dir.Do(func() error { return nil }); {
+		case err == nil:
+			gone = false
+		case errors.Is(err, diskthread.ErrClosed):
+			return
+		case !gone: // a path may be changed in two steps
+			gone = true
+		default:
 			n.failed(err)
 			n.store.Fail(err)
 			return

@@ -326,14 +326,15 @@ func (n *Node) invite(ctx context.Context, peer clusterport.Hello, with json.Raw
 			}
 		}
 	})
+	slices.Sort(in.Nodes)
+	if peer.Cluster != id.Cluster && n.raftLeader() == "" {
+		in.Stalled = n.noMajority(errors.New("there is no raft leader")).Error()
+		return in, nil // no session expires either
+	}
 	if before != "" && before != n.self {
 		if s, member := n.server(before); !member || !n.answersAt(ctx, s) {
 			return nil, sessionLasts(peer.Name)
 		}
-	}
-	slices.Sort(in.Nodes)
-	if peer.Cluster != id.Cluster && n.raftLeader() == "" {
-		in.Stalled = n.noMajority(errors.New("there is no raft leader")).Error()
 	}
 	return in, nil
 }

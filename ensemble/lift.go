@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	"leaderlatch/ensemble/clusterport"
 )
@@ -18,6 +19,14 @@ import (
 // tokensMeanwhile is by how much more the tokens are lifted, for those that are given before
 // the node has ended its session: a million entries, in the seconds that takes.
 const tokensMeanwhile = 1 << 20 << positionBits
+
+// maxToken is above every token that can have been given: up to it integers and JSON numbers
+// are the same. A base of wall time gets there in two hundred years.
+const maxToken = 1<<53 - 1
+
+// liftAhead is how far tokens may be lifted beyond the wall clock. Recoveries lead them ahead of
+// it by weeks, a clock that was wrong once by more; that would be for good.
+const liftAhead = 366 * 24 * time.Hour
 
 // tokensGiven is a token that is not below any that was given by the cluster of this node or
 // by one that it gave up before, as far as the node knows; 0 if none was. Without elections
@@ -55,6 +64,8 @@ func higherTokens(name string) string {
 
 // passLift answers askLift of a node that is to join.
 func (n *Node) passLift(ctx context.Context, peer clusterport.Hello, with json.RawMessage) (any, error) {
+	ctx, cancel := context.WithTimeout(ctx, changeTime) // before the asking node gives up, so that it hears why
+	defer cancel()
 	return nil, n.askLeader(ctx, askLift, with, nil, func(ctx context.Context) error {
 		_, err := n.answerLift(ctx, peer, with)
 		return err
@@ -77,6 +88,9 @@ func (n *Node) answerLift(_ context.Context, _ clusterport.Hello, with json.RawM
 	n.fsm.read(func(s *State) { level, now, nodes = s.level, s.token(positionOf(s.index, MaxOps-1)), knownNodes(s) })
 	if now >= above {
 		return nil, nil
+	}
+	if limit := uint64(time.Now().Add(liftAhead).UnixMicro()); above > max(limit, now) {
+		return nil, fmt.Errorf("%s by more than a year, as its cluster was founded by a clock that was wrong; have it leave that one and give its folder up (move it away), or set the clocks right", higherTokens("the node"))
 	}
 	if level < 2 {
 		_, holding := nextLevel(level, n.servers(), nodes)

@@ -112,7 +112,7 @@ func TestTokensThatCannotBeLiftedKeepANodeFromJoining(t *testing.T) {
 // node belongs to another cluster by then.
 func TestTokensOutliveAJoinThatIsGivenUp(t *testing.T) {
 	b := alone(t, "b@127.0.0.1", 0)
-	given := b.tokensGiven() + 1<<50
+	given := b.tokensGiven() + 1<<40
 	nobody := newMachine(t, "nobody@127.0.0.1", nil)
 	if _, err := b.beginAnewAbove(string(raftAddress(nobody.name, nobody.address)), given); err != nil {
 		t.Fatal(err)
@@ -190,5 +190,57 @@ func TestLift(t *testing.T) {
 	restored, err := restoreBytes(snapshotOf(s))
 	if err != nil || restored.tokenBase != 5_000_000 {
 		t.Errorf("restored: %v, tokens from %d", err, restored.tokenBase)
+	}
+}
+
+// A node that has left one cluster, and elects nobody while it is alone, brings the tokens of
+// that one along to the next.
+func TestTokensRiseThroughLeavingAndJoining(t *testing.T) {
+	b := alone(t, "b@127.0.0.1", 0)
+	raised(t, b)
+	a := alone(t, "a@127.0.0.1", 0) // founded later: its tokens are higher
+	c := newMachine(t, "c@127.0.0.1", nil).start()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	joins := func(to *machine) {
+		t.Helper()
+		poll(t, "it may join", func() bool { return c.JoinCluster(ctx, to.place()) == nil })
+		c.again()
+		if err := c.WaitMember(ctx); err != nil {
+			t.Fatal(err)
+		}
+		c.ready()
+	}
+	poll(t, "a cluster of its own", c.entered)
+	joins(a)
+	given := led(t, c, "g", "x")
+	if err := c.Leave(ctx, ""); err != nil {
+		t.Fatal(err)
+	}
+	c.again()
+	poll(t, "alone", c.entered)
+	joins(b)
+	if token := led(t, c, "g", "x"); token <= given {
+		t.Errorf("token %d after %d", token, given)
+	}
+}
+
+// Tokens are not lifted to where a clock that was wrong has put them: that would be for good.
+func TestTokensAreNotLiftedFarAhead(t *testing.T) {
+	a := alone(t, "a@127.0.0.1", 0)
+	raised(t, a)
+	b := alone(t, "b@127.0.0.1", 0)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	in, _, err := b.inquire(ctx, a.place())
+	if err != nil {
+		t.Fatal(err)
+	}
+	far := uint64(time.Now().Add(2 * liftAhead).UnixMicro())
+	if err := b.lift(ctx, a.place(), in, far); err == nil || !strings.Contains(err.Error(), "a clock that was wrong") {
+		t.Errorf("two years ahead: %v", err)
+	}
+	if err := b.lift(ctx, a.place(), in, far-uint64(liftAhead.Microseconds()+time.Hour.Microseconds())); err != nil {
+		t.Errorf("less than a year ahead: %v", err)
 	}
 }

@@ -263,18 +263,26 @@ func (s *socketFile) listen() error {
 	if err == nil {
 		err = unix.Listen(fd, unix.SOMAXCONN)
 	}
-	if err == nil {
-		s.listener, err = net.FileListener(f)
-	}
 	if err != nil {
 		return err
 	}
-	return s.dir.Do(func() (err error) {
+	l, err := net.FileListener(f)
+	if err != nil {
+		return err
+	}
+	var made fs.FileInfo
+	err = s.dir.Do(func() (err error) {
 		if err = os.Chmod(s.dir.Path(adminSocket), 0o660); err == nil {
-			s.made, err = os.Lstat(s.dir.Path(adminSocket))
+			made, err = os.Lstat(s.dir.Path(adminSocket))
 		}
 		return err
 	})
+	if err != nil {
+		l.Close()
+		return err
+	}
+	s.listener, s.made = l, made
+	return nil
 }
 
 // there reports whether the socket is still the one in the folder.
