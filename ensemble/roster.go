@@ -61,13 +61,17 @@ func (r *roster) join(m *Membership) {
 	r.session.join(m)
 }
 
-// remove takes a membership out; the last one gets its place.
-func (r *roster) remove(m *Membership) {
-	last := len(r.members) - 1
-	moved := r.members[last]
-	r.members[m.inRoster], moved.inRoster = moved, m.inRoster
-	r.members[last] = nil
-	r.members = r.members[:last]
+// remove takes a membership out of those that are not over.
+func (r *roster) remove(m *Membership) { r.members = without(r.members, m) }
+
+// without takes a membership out of a list in which each knows its place; the last one
+// gets that.
+func without(all []*Membership, m *Membership) []*Membership {
+	last := len(all) - 1
+	moved := all[last]
+	all[m.inRoster], moved.inRoster = moved, m.inRoster
+	all[last] = nil
+	return all[:last]
 }
 
 // closed takes note that a connection is closed, and whether its client is
@@ -146,14 +150,9 @@ func (r *roster) stopped(m *Membership) {
 	}
 }
 
-// release ends a membership to whose client the node is not bound any more; the last one
-// of those to whose it is gets its place.
+// release ends a membership to whose client the node is not bound any more.
 func (r *roster) release(m *Membership) {
-	last := len(r.bound) - 1
-	moved := r.bound[last]
-	r.bound[m.inRoster], moved.inRoster = moved, m.inRoster
-	r.bound[last] = nil
-	r.bound = r.bound[:last]
+	r.bound = without(r.bound, m)
 	r.session.bound--
 	r.changed = true
 	r.gone(m)
