@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"leaderlatch/cmd/leader-latch/servicelog"
 	"leaderlatch/ensemble"
 	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/ensemble/diskthread"
@@ -104,16 +105,18 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 		return e.fail(exitPermanent, err)
 	}
 	signal.Ignore(syscall.SIGPIPE) // a reader of stderr that goes away does not end the service
-	logs, err := openLog(conf, logPlaces{e.stderr, e.getenv("JOURNAL_STREAM"), localSyslog})
+	logs, err := servicelog.Open(conf.Log, servicelog.Places{
+		Console: e.stderr, Journal: e.getenv("JOURNAL_STREAM"), Syslog: servicelog.LocalSyslog, Check: ensemble.CheckOwner,
+	})
 	if err != nil {
 		return e.fail(exitPermanent, err)
 	}
-	defer logs.close()
+	defer logs.Close()
 	log := logs.Logger
 	stderr := diskthread.Start()
 	fail := func(code int, err error) int {
 		log.Error("cannot serve", "error", err)
-		if !logs.onConsole { // the log is elsewhere; whoever started this sees it too
+		if !logs.OnConsole { // the log is elsewhere; whoever started this sees it too
 			stderr.DoWithin(time.Second, func() error {
 				e.fail(code, err)
 				return nil

@@ -1,4 +1,4 @@
-package main
+package servicelog
 
 import (
 	"errors"
@@ -26,7 +26,7 @@ type fileTest struct {
 }
 
 // lineLength is that of the line of a word of one letter.
-const lineLength = int64(len(logTime) + len(" w\n"))
+const lineLength = int64(len(timeFormat) + len(" w\n"))
 
 // newFileTest opens a file for three lines of which two old ones are kept.
 func newFileTest(t *testing.T) *fileTest {
@@ -41,7 +41,7 @@ func (f *fileTest) open() {
 	f.t.Helper()
 	var err error
 	warn := func(msg string, err error) { f.told = append(f.told, fmt.Sprint(msg, ": ", err)) }
-	f.logFile, err = openLogFile(filepath.Join(f.dir, "log"), 3*lineLength, 2, func() time.Time { return f.time }, warn)
+	f.logFile, err = openFile(filepath.Join(f.dir, "log"), 3*lineLength, 2, func() time.Time { return f.time }, warn)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func TestAQuietLogFileRotatesAtMidnight(t *testing.T) {
 	dir := t.TempDir()
 	name := filepath.Join(dir, "log")
 	synctest.Test(t, func(t *testing.T) {
-		f, err := openLogFile(name, logFileSize, logFileKeep, time.Now, quietly(t))
+		f, err := openFile(name, fileSize, fileKeep, time.Now, quietly(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -318,7 +318,7 @@ func TestModesOfLogFiles(t *testing.T) {
 	dir := t.TempDir()
 	defer syscall.Umask(syscall.Umask(0o077))
 	name := filepath.Join(dir, "var", "log", "x.log")
-	f, err := openLogFile(name, logFileSize, logFileKeep, time.Now, quietly(t))
+	f, err := openFile(name, fileSize, fileKeep, time.Now, quietly(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package main
+package servicelog
 
 import (
 	"errors"
@@ -33,9 +33,9 @@ type logFile struct {
 	trouble string    // last warned of
 }
 
-// openLogFile opens a log file to append to it. Its folder is made if it is
+// openFile opens a log file to append to it. Its folder is made if it is
 // missing, the file too, with mode 0640 whatever the umask is.
-func openLogFile(name string, max int64, keep int, now func() time.Time, warn func(string, error)) (*logFile, error) {
+func openFile(name string, max int64, keep int, now func() time.Time, warn func(string, error)) (*logFile, error) {
 	f := &logFile{name: name, max: max, keep: keep, now: now, warn: warn}
 	file, err := openAppend(name)
 	if err != nil {
@@ -218,8 +218,8 @@ func makeFolder(name string) error {
 	return os.Chmod(name, 0o750)
 }
 
-// cureLogFile says what to do about a log file that cannot be opened.
-func cureLogFile(key string, err error) error {
+// cureFile says what to do about a log file that cannot be opened.
+func cureFile(key string, err error) error {
 	var path *fs.PathError
 	if !errors.As(err, &path) { // it says so itself
 		return fmt.Errorf("%s: %w", key, err)

@@ -1,4 +1,4 @@
-package main
+package servicelog
 
 import (
 	"fmt"
@@ -9,26 +9,26 @@ import (
 	"leaderlatch/ensemble/diskthread"
 )
 
-// A logSink writes entries to one place. Only the goroutine of its queue
+// A sink writes entries to one place. Only the goroutine of its queue
 // calls it.
-type logSink interface {
+type sink interface {
 	// write writes one entry. With an error, that entry is lost.
 	write(entry) error
 
-	// tend looks after the place between entries: every logTend, and with
+	// tend looks after the place between entries: every tendEvery, and with
 	// reopen when SIGHUP asks for it.
 	tend(reopen bool)
 
 	close()
 }
 
-// logQueue hands entries to a sink on a goroutine of its own, run: who logs
+// queue hands entries to a sink on a goroutine of its own, run: who logs
 // may hold a lock that a client's life hangs on, and must not wait for a disk
 // that stalls or a full pipe. Entries that find the queue full are lost, like
 // those that cannot be written; their number is written as soon as one can be.
-type logQueue struct {
+type queue struct {
 	level slog.Level
-	sink  logSink
+	sink  sink
 	disk  *diskthread.Thread          // on which the sink is opened, and run; nil: it needs none
 	warn  func(msg string, err error) // to all places, this one too
 
@@ -43,14 +43,14 @@ type logQueue struct {
 }
 
 const (
-	logQueueLength = 4096
-	logTend        = time.Minute
+	queueLength = 4096
+	tendEvery   = time.Minute
 )
 
-func newLogQueue(level slog.Level, s logSink, warn func(string, error)) *logQueue {
-	return &logQueue{
+func newQueue(level slog.Level, s sink, warn func(string, error)) *queue {
+	return &queue{
 		level: level, sink: s, warn: warn,
-		entries: make(chan entry, logQueueLength),
+		entries: make(chan entry, queueLength),
 		reopen:  make(chan struct{}, 1),
 		quit:    make(chan struct{}),
 		done:    make(chan struct{}),
@@ -58,7 +58,7 @@ func newLogQueue(level slog.Level, s logSink, warn func(string, error)) *logQueu
 }
 
 // add queues an entry. It does not wait.
-func (q *logQueue) add(e entry) {
+func (q *queue) add(e entry) {
 	select {
 	case q.entries <- e:
 	default:
@@ -67,7 +67,7 @@ func (q *logQueue) add(e entry) {
 }
 
 // askToReopen has the sink opened again before the next entry that is added.
-func (q *logQueue) askToReopen() {
+func (q *queue) askToReopen() {
 	select {
 	case q.reopen <- struct{}{}:
 	default: // asked already
@@ -75,7 +75,7 @@ func (q *logQueue) askToReopen() {
 }
 
 // start runs the queue, on its thread if it has one: a disk that hangs may hold that.
-func (q *logQueue) start() {
+func (q *queue) start() {
 	go func() {
 		q.disk.Do(func() error {
 			q.run()
@@ -86,10 +86,10 @@ func (q *logQueue) start() {
 }
 
 // run writes what is added until quit is closed, then what is queued.
-func (q *logQueue) run() {
+func (q *queue) run() {
 	defer close(q.done)
 	defer q.sink.close()
-	tick := time.NewTicker(logTend)
+	tick := time.NewTicker(tendEvery)
 	defer tick.Stop()
 	for {
 		select {
@@ -113,7 +113,7 @@ func (q *logQueue) run() {
 	}
 }
 
-func (q *logQueue) write(e entry) {
+func (q *queue) write(e entry) {
 	if err := q.sink.write(e); err != nil {
 		q.lost.Add(1)
 		q.failed(err)
@@ -132,7 +132,7 @@ func (q *logQueue) write(e entry) {
 }
 
 // failed tells the other places, once in a while, that this one takes nothing.
-func (q *logQueue) failed(err error) {
+func (q *queue) failed(err error) {
 	if !q.failing && time.Since(q.warned) >= time.Minute {
 		q.warned = time.Now()
 		q.warn("log lines are lost", err)

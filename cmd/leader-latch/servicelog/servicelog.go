@@ -1,4 +1,15 @@
-package main
+// Package servicelog is the log of the service. It goes to as many places as riak.conf
+// names (riak.conf rules 57 to 62). A record becomes an entry (line.go). Each place has a
+// queue of its own for entries (queue.go), so that one that is stuck holds up neither
+// who logs nor the others. The places:
+//
+//	console.go  stderr: a terminal, or the journal
+//	file.go     log.console.file and log.error.file, rotated
+//	syslog.go   the local syslog
+//	crash.go    what the Go runtime prints when the process crashes
+//
+// Start at [Open].
+package servicelog
 
 import (
 	"io"
@@ -9,48 +20,46 @@ import (
 	"syscall"
 	"time"
 
-	"leaderlatch/ensemble"
 	"leaderlatch/ensemble/diskthread"
 	"leaderlatch/riakconf"
 )
 
-// serviceLog is the log of serve. It goes to as many places as riak.conf
-// names (riak.conf rules 57 to 62): a record becomes an entry (log_line.go),
-// and each place has a queue of its own for entries (log_queue.go), so that
-// one that is stuck holds up neither who logs nor the others. The places:
-//
-//	log_console.go  stderr: a terminal, or the journal
-//	log_file.go     log.console.file and log.error.file, rotated
-//	syslog.go       the local syslog
-//	log_crash.go    what the Go runtime prints when the process crashes
-type serviceLog struct {
+// Log is an open log. All its methods but Close may be called from all goroutines.
+type Log struct {
 	*slog.Logger
-	onConsole bool // errors are seen on stderr
-	queues    []*logQueue
-	crash     *crashFile         // nil if log.crash is off
-	disk      *diskthread.Thread // of the file of crashes
-	early     []func()           // warnings of things before there was a log
-	hangups   chan os.Signal
+
+	// OnConsole says that errors are seen on [Places].Console.
+	OnConsole bool
+
+	check   func(folder string) error
+	queues  []*queue
+	crash   *crashFile         // nil if log.crash is off
+	disk    *diskthread.Thread // of the file of crashes
+	early   []func()           // warnings of things before there was a log
+	hangups chan os.Signal
 }
 
-// logPlaces are the places that riak.conf does not name.
-type logPlaces struct {
-	console io.Writer
-	journal string // $JOURNAL_STREAM
-	syslog  string // the socket of the local syslog
+// Places is what riak.conf does not say of the places.
+type Places struct {
+	Console io.Writer // stderr
+	Journal string    // $JOURNAL_STREAM: the device and inode of what systemd reads, if it does
+	Syslog  string    // the socket of the local syslog
+
+	// Check refuses a folder in which files must not be made. It gets the folder of
+	// each file before it is opened.
+	Check func(folder string) error
 }
 
 // Rotation of the log files, not to be configured (riak.conf rule 60).
 const (
-	logFileSize = 10 << 20 // bytes
-	logFileKeep = 5
+	fileSize = 10 << 20 // bytes
+	fileKeep = 5
 )
 
-// openLog opens the log where riak.conf wants it. From then on SIGHUP opens
+// Open opens the log where riak.conf wants it. From then on SIGHUP opens
 // its files again. An error names the key, the file and the cure.
-func openLog(conf *riakconf.Config, places logPlaces) (*serviceLog, error) {
-	c := conf.Log
-	l := &serviceLog{hangups: make(chan os.Signal, 1)}
+func Open(c riakconf.Log, places Places) (*Log, error) {
+	l := &Log{check: places.Check, hangups: make(chan os.Signal, 1)}
 	opened := false
 	defer func() {
 		if !opened {
@@ -59,10 +68,10 @@ func openLog(conf *riakconf.Config, places logPlaces) (*serviceLog, error) {
 	}()
 	toConsole := c.Console == "console" || c.Console == "both"
 	toFile := c.Console == "file" || c.Console == "both"
-	level, on := logLevel(c.ConsoleLevel)
+	level, on := levelNamed(c.ConsoleLevel)
 	if toConsole && on {
-		l.onConsole = true
-		q := l.add("log.console", level, &consoleSink{places.console, isJournal(places.console, places.journal)})
+		l.OnConsole = true
+		q := l.add("log.console", level, &consoleSink{places.Console, isJournal(places.Console, places.Journal)})
 		q.disk = diskthread.Start() // stderr may be a file
 	}
 	if toFile && on {
@@ -78,8 +87,8 @@ func openLog(conf *riakconf.Config, places logPlaces) (*serviceLog, error) {
 			return nil, err
 		}
 	}
-	if level, on := logLevel(c.SyslogLevel); c.Syslog && on {
-		s := newSyslog(places.syslog, c.SyslogFacility, c.SyslogIdent)
+	if level, on := levelNamed(c.SyslogLevel); c.Syslog && on {
+		s := newSyslog(places.Syslog, c.SyslogFacility, c.SyslogIdent)
 		q := l.add("log.syslog", level, s)
 		if err := s.dial(); err != nil {
 			l.early = append(l.early, func() { q.failed(err) })
@@ -106,21 +115,21 @@ func openLog(conf *riakconf.Config, places logPlaces) (*serviceLog, error) {
 }
 
 // add adds a place. key names it in warnings.
-func (l *serviceLog) add(key string, level slog.Level, s logSink) *logQueue {
+func (l *Log) add(key string, level slog.Level, s sink) *queue {
 	warn := func(msg string, err error) { l.Warn(msg, "to", key, "error", err) }
-	q := newLogQueue(level, s, warn)
+	q := newQueue(level, s, warn)
 	l.queues = append(l.queues, q)
 	return q
 }
 
-func (l *serviceLog) addFile(key string, level slog.Level, name string) error {
-	if err := ensemble.CheckOwner(filepath.Dir(name)); err != nil {
-		return cureLogFile(key, err)
+func (l *Log) addFile(key string, level slog.Level, name string) error {
+	if err := l.check(filepath.Dir(name)); err != nil {
+		return cureFile(key, err)
 	}
 	warn := func(msg string, err error) { l.Warn(msg, "to", key, "error", err) }
 	disk := diskthread.Start()
 	err := disk.Do(func() error {
-		f, err := openLogFile(name, logFileSize, logFileKeep, time.Now, warn)
+		f, err := openFile(name, fileSize, fileKeep, time.Now, warn)
 		if err == nil {
 			l.add(key, level, f).disk = disk
 		}
@@ -128,32 +137,32 @@ func (l *serviceLog) addFile(key string, level slog.Level, name string) error {
 	})
 	if err != nil {
 		disk.Close()
-		return cureLogFile(key, err)
+		return cureFile(key, err)
 	}
 	return nil
 }
 
 const crashKey = "log.crash.file"
 
-func (l *serviceLog) addCrashes(c riakconf.Log) error {
-	if err := ensemble.CheckOwner(filepath.Dir(c.CrashFile)); err != nil {
-		return cureLogFile(crashKey, err)
+func (l *Log) addCrashes(c riakconf.Log) error {
+	if err := l.check(filepath.Dir(c.CrashFile)); err != nil {
+		return cureFile(crashKey, err)
 	}
 	f := &crashFile{name: c.CrashFile}
 	if err := f.rotate(c); err != nil {
 		l.early = append(l.early, func() { l.Warn(cannotRotate, "to", crashKey, "error", err) })
 	}
 	if err := f.open(); err != nil {
-		return cureLogFile(crashKey, err)
+		return cureFile(crashKey, err)
 	}
 	l.crash, l.disk = f, diskthread.Start()
 	return nil
 }
 
 // tend opens the files again at SIGHUP, and looks after the one that has no
-// queue, until close.
-func (l *serviceLog) tend() {
-	tick := time.NewTicker(logTend)
+// queue, until Close.
+func (l *Log) tend() {
+	tick := time.NewTicker(tendEvery)
 	defer tick.Stop()
 	for {
 		select {
@@ -169,7 +178,7 @@ func (l *serviceLog) tend() {
 }
 
 // reopen opens the files again, under the names that they have in riak.conf.
-func (l *serviceLog) reopen() {
+func (l *Log) reopen() {
 	for _, q := range l.queues {
 		q.askToReopen()
 	}
@@ -177,7 +186,7 @@ func (l *serviceLog) reopen() {
 	l.Info("log files opened again on a signal", "signal", syscall.SIGHUP.String())
 }
 
-func (l *serviceLog) tendCrashes(by func(*crashFile) error) {
+func (l *Log) tendCrashes(by func(*crashFile) error) {
 	if l.crash == nil {
 		return
 	}
@@ -188,9 +197,9 @@ func (l *serviceLog) tendCrashes(by func(*crashFile) error) {
 	l.crash.failing = err != nil
 }
 
-// close writes what is queued, unless that takes so long that the process
-// should rather end. What is logged later is lost.
-func (l *serviceLog) close() {
+// Close writes what is queued, unless that takes longer than a second: the process
+// should rather end then. What is logged later is lost.
+func (l *Log) Close() {
 	signal.Stop(l.hangups)
 	close(l.hangups)
 	for _, q := range l.queues {
@@ -207,7 +216,7 @@ func (l *serviceLog) close() {
 }
 
 // discard closes the places of a log that is not to be.
-func (l *serviceLog) discard() {
+func (l *Log) discard() {
 	for _, q := range l.queues {
 		q.disk.Do(func() error {
 			q.sink.close()
@@ -218,9 +227,9 @@ func (l *serviceLog) discard() {
 	l.disk.Close()
 }
 
-// logLevel is a level of Riak's as slog's; false for none. This service logs
+// levelNamed is a level of Riak's as slog's; false for none. This service logs
 // nothing between info and warning, and nothing above error.
-func logLevel(name string) (slog.Level, bool) {
+func levelNamed(name string) (slog.Level, bool) {
 	switch name {
 	case "none":
 		return 0, false

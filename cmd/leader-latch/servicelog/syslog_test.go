@@ -1,4 +1,4 @@
-package main
+package servicelog
 
 import (
 	"errors"
@@ -177,13 +177,13 @@ func TestAStuckSyslog(t *testing.T) {
 	}
 }
 
-func openSyslog(t *testing.T, name, level string) (*serviceLog, *console) {
+func openSyslog(t *testing.T, name, level string) (*Log, *console) {
 	t.Helper()
 	var stderr console
-	l, err := openLog(&riakconf.Config{Log: riakconf.Log{
+	l, err := Open(riakconf.Log{
 		Console: "console", ConsoleLevel: "debug", ErrorFile: filepath.Join(t.TempDir(), "error.log"),
 		Syslog: true, SyslogIdent: "riak", SyslogFacility: "daemon", SyslogLevel: level,
-	}}, logPlaces{console: &stderr, syslog: name})
+	}, Places{Check: anyFolder, Console: &stderr, Syslog: name})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +196,7 @@ func TestSyslogLevel(t *testing.T) {
 	l, _ := openSyslog(t, fake.name, "warning")
 	l.Info("i")
 	l.Warn("w", "k", "v")
-	l.close()
+	l.Close()
 	if got, want := fake.read(), "]: [warning] w k=v"; !strings.HasPrefix(got, "<28>") || !strings.HasSuffix(got, want) {
 		t.Errorf("got %q, want ...%q", got, want)
 	}
@@ -221,7 +221,7 @@ func TestWithoutASyslog(t *testing.T) {
 			t.Errorf("got %q, want ...%q", got, want)
 		}
 	}
-	l.close()
+	l.Close()
 }
 
 // A syslog that takes nothing holds up nobody else.
@@ -234,5 +234,5 @@ func TestAStuckSyslogHoldsUpNoOther(t *testing.T) {
 	}
 	eventually(t, "all is on the console", func() bool { return strings.Count(stderr.String(), "[info] line") == all })
 	fake.stop()
-	l.close()
+	l.Close()
 }

@@ -1,4 +1,4 @@
-package main
+package servicelog
 
 import (
 	"context"
@@ -22,10 +22,10 @@ type entry struct {
 	text  string // one line, without its end
 }
 
-const logTime = "2006-01-02 15:04:05.000"
+const timeFormat = "2006-01-02 15:04:05.000"
 
 // line is the entry like a line of Riak's log files (riak.conf rule 62).
-func (e entry) line() string { return e.at.Format(logTime) + " " + e.text + "\n" }
+func (e entry) line() string { return e.at.Format(timeFormat) + " " + e.text + "\n" }
 
 // severity is the level as syslog and the journal number it.
 func (e entry) severity() int {
@@ -35,14 +35,14 @@ func (e entry) severity() int {
 
 // lineHandler makes records entries of the queues that want their level.
 type lineHandler struct {
-	queues []*logQueue
+	queues []*queue
 	attrs  string // of With, ready to print
 	group  string // prefix of keys
 }
 
 // Enabled implements [slog.Handler].
 func (h *lineHandler) Enabled(_ context.Context, l slog.Level) bool {
-	return slices.ContainsFunc(h.queues, func(q *logQueue) bool { return l >= q.level })
+	return slices.ContainsFunc(h.queues, func(q *queue) bool { return l >= q.level })
 }
 
 // Handle implements [slog.Handler].

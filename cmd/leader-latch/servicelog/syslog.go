@@ -1,4 +1,4 @@
-package main
+package servicelog
 
 import (
 	"errors"
@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// localSyslog is the socket of the local syslog, or of the journal in its
+// LocalSyslog is the socket of the local syslog, or of the journal in its
 // place.
-const localSyslog = "/dev/log"
+const LocalSyslog = "/dev/log"
 
 const (
 	// syslogPatience is how long an entry waits for a syslog that takes none.

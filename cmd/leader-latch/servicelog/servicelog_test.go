@@ -1,4 +1,4 @@
-package main
+package servicelog
 
 import (
 	"bytes"
@@ -37,16 +37,22 @@ func (c *console) String() string {
 	return c.b.String()
 }
 
+// patience bounds the waits for what has to happen.
+const patience = 20 * time.Second
+
+// anyFolder refuses none.
+func anyFolder(string) error { return nil }
+
 // quietly fails the test if a place of the log is in trouble.
 func quietly(t *testing.T) func(string, error) {
 	return func(msg string, err error) { t.Errorf("warned: %s: %v", msg, err) }
 }
 
 // runQueue gives a log with one place, and what closes it.
-func runQueue(t *testing.T, level slog.Level, s logSink) (*slog.Logger, func()) {
-	q := newLogQueue(level, s, quietly(t))
+func runQueue(t *testing.T, level slog.Level, s sink) (*slog.Logger, func()) {
+	q := newQueue(level, s, quietly(t))
 	go q.run()
-	return slog.New(&lineHandler{queues: []*logQueue{q}}), func() {
+	return slog.New(&lineHandler{queues: []*queue{q}}), func() {
 		close(q.quit)
 		<-q.done
 	}
@@ -147,12 +153,12 @@ func TestLogPlaces(t *testing.T) {
 	} {
 		t.Run(c.console+" "+c.level, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "var", "log")
-			conf := &riakconf.Config{Log: riakconf.Log{
+			conf := riakconf.Log{
 				Console: c.console, ConsoleLevel: c.level,
 				ConsoleFile: filepath.Join(dir, "console.log"), ErrorFile: filepath.Join(dir, "error.log"),
-			}}
+			}
 			var stderr console
-			l, err := openLog(conf, logPlaces{console: &stderr})
+			l, err := Open(conf, Places{Check: anyFolder, Console: &stderr})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -160,14 +166,14 @@ func TestLogPlaces(t *testing.T) {
 			l.Info("i")
 			l.Warn("w")
 			l.Error("e")
-			l.close()
+			l.Close()
 			if got := logStamp.ReplaceAllString(stderr.String(), ""); got != c.onConsole {
 				t.Errorf("on the console %q, want %q", got, c.onConsole)
 			}
-			if want := c.onConsole != none; l.onConsole != want {
-				t.Errorf("onConsole is %v", l.onConsole)
+			if want := c.onConsole != none; l.OnConsole != want {
+				t.Errorf("OnConsole is %v", l.OnConsole)
 			}
-			file, err := os.ReadFile(conf.Log.ConsoleFile)
+			file, err := os.ReadFile(conf.ConsoleFile)
 			got := logStamp.ReplaceAllString(string(file), "")
 			if errors.Is(err, os.ErrNotExist) {
 				got = missing
@@ -175,7 +181,7 @@ func TestLogPlaces(t *testing.T) {
 			if got != c.inFile {
 				t.Errorf("in the file %q, want %q", got, c.inFile)
 			}
-			file, _ = os.ReadFile(conf.Log.ErrorFile)
+			file, _ = os.ReadFile(conf.ErrorFile)
 			wantLines(t, string(file), "[error] e") // whatever log.console says
 		})
 	}
@@ -194,7 +200,7 @@ func TestOpenLogNamesKeyAndCure(t *testing.T) {
 		"log.error.file":   {Console: "file", ConsoleLevel: "info", ConsoleFile: good, ErrorFile: bad},
 		"log.crash.file":   {Console: "off", ErrorFile: good, Crash: true, CrashFile: bad},
 	} {
-		_, err := openLog(&riakconf.Config{Log: c}, logPlaces{console: io.Discard})
+		_, err := Open(c, Places{Check: anyFolder, Console: io.Discard})
 		if err == nil {
 			t.Errorf("%s: no error", key)
 			continue
@@ -207,15 +213,14 @@ func TestOpenLogNamesKeyAndCure(t *testing.T) {
 	}
 }
 
-// What root would leave in the folder of the service's user, the service could
-// not open.
-func TestRootDoesNotLogInTheFolderOfAnother(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root is refused")
-	}
+// Each file's folder is checked before a file is made in it.
+func TestNoFileIsMadeInAFolderThatIsRefused(t *testing.T) {
 	theirs := t.TempDir()
-	if err := os.Chown(theirs, 65534, -1); err != nil {
-		t.Fatal(err)
+	refuse := func(folder string) error {
+		if folder == theirs {
+			return errors.New("not there")
+		}
+		return nil
 	}
 	bad, good := filepath.Join(theirs, "x.log"), filepath.Join(t.TempDir(), "good.log")
 	for key, c := range map[string]riakconf.Log{
@@ -223,8 +228,8 @@ func TestRootDoesNotLogInTheFolderOfAnother(t *testing.T) {
 		"log.error.file":   {Console: "off", ErrorFile: bad},
 		"log.crash.file":   {Console: "off", ErrorFile: good, Crash: true, CrashFile: bad},
 	} {
-		_, err := openLog(&riakconf.Config{Log: c}, logPlaces{console: io.Discard})
-		if want := key + ": " + theirs + " belongs to user 65534 and this process runs as root; "; err == nil || !strings.HasPrefix(err.Error(), want) {
+		_, err := Open(c, Places{Check: refuse, Console: io.Discard})
+		if want := key + ": not there"; err == nil || err.Error() != want {
 			t.Errorf("\n got %v\nwant %s", err, want)
 		}
 		if _, err := os.Stat(bad); !errors.Is(err, os.ErrNotExist) {
@@ -238,7 +243,7 @@ func TestRootDoesNotLogInTheFolderOfAnother(t *testing.T) {
 func TestAStalledLogHoldsNobodyUp(t *testing.T) {
 	r, w := io.Pipe() // takes nothing until it is read
 	log, stop := runQueue(t, slog.LevelInfo, &consoleSink{w: w})
-	const all = 2*logQueueLength + 100
+	const all = 2*queueLength + 100
 	for range all {
 		log.Info("line")
 	}
@@ -250,8 +255,8 @@ func TestAStalledLogHoldsNobodyUp(t *testing.T) {
 	stop()
 	w.Close()
 	got := <-text
-	if n := strings.Count(got, "[info] line"); n < logQueueLength || n == all {
-		t.Errorf("%d lines written of %d, with room for %d", n, all, logQueueLength)
+	if n := strings.Count(got, "[info] line"); n < queueLength || n == all {
+		t.Errorf("%d lines written of %d, with room for %d", n, all, queueLength)
 	} else if want := fmt.Sprintf("[warning] the log could not be written in time lines_lost=%d\n", all-n); !strings.Contains(got, want) {
 		t.Errorf("the log does not say %s", want)
 	}
@@ -261,9 +266,9 @@ func TestAStalledLogHoldsNobodyUp(t *testing.T) {
 func TestAStalledPlaceHoldsUpNoOther(t *testing.T) {
 	r, w := io.Pipe()
 	var b console
-	stalled := newLogQueue(slog.LevelInfo, &consoleSink{w: w}, quietly(t))
-	free := newLogQueue(slog.LevelInfo, &consoleSink{w: &b}, quietly(t))
-	queues := []*logQueue{stalled, free}
+	stalled := newQueue(slog.LevelInfo, &consoleSink{w: w}, quietly(t))
+	free := newQueue(slog.LevelInfo, &consoleSink{w: &b}, quietly(t))
+	queues := []*queue{stalled, free}
 	for _, q := range queues {
 		go q.run()
 	}
@@ -283,8 +288,8 @@ func TestAStalledPlaceHoldsUpNoOther(t *testing.T) {
 // does not notice.
 func TestAFullDisk(t *testing.T) {
 	var stderr console
-	l, err := openLog(&riakconf.Config{Log: riakconf.Log{Console: "console", ConsoleLevel: "info", ErrorFile: "/dev/full"}},
-		logPlaces{console: &stderr})
+	l, err := Open(riakconf.Log{Console: "console", ConsoleLevel: "info", ErrorFile: "/dev/full"},
+		Places{Check: anyFolder, Console: &stderr})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,7 +297,7 @@ func TestAFullDisk(t *testing.T) {
 		l.Error("e")
 	}
 	eventually(t, "it is told", func() bool { return strings.Contains(stderr.String(), "lost") })
-	l.close()
+	l.Close()
 	const told = `[warning] log lines are lost to=log.error.file error="write /dev/full: no space left on device"`
 	if got := stderr.String(); strings.Count(got, told) != 1 || strings.Count(got, "[error] e") != 3 || strings.Count(got, "\n") != 4 {
 		t.Errorf("on the console:\n%s\nwant three errors and, once:\n%s", got, told)
@@ -322,10 +327,10 @@ func (s *scripted) tend(reopen bool) { io.WriteString(s.w, fmt.Sprintln("reopen"
 
 // scriptedQueue gives a queue that does not run, what it writes to and what
 // it told the other places.
-func scriptedQueue() (q *logQueue, place *scripted, text *strings.Builder, told *[]string) {
+func scriptedQueue() (q *queue, place *scripted, text *strings.Builder, told *[]string) {
 	text, told = new(strings.Builder), new([]string)
 	place = &scripted{consoleSink: consoleSink{w: text}, room: 100}
-	q = newLogQueue(slog.LevelInfo, place, func(msg string, err error) { *told = append(*told, fmt.Sprint(msg, ": ", err)) })
+	q = newQueue(slog.LevelInfo, place, func(msg string, err error) { *told = append(*told, fmt.Sprint(msg, ": ", err)) })
 	return q, place, text, told
 }
 
@@ -406,11 +411,11 @@ func TestLogLevels(t *testing.T) {
 		"debug": slog.LevelDebug, "info": slog.LevelInfo, "notice": slog.LevelWarn, "warning": slog.LevelWarn,
 		"error": slog.LevelError, "critical": slog.LevelError, "alert": slog.LevelError, "emergency": slog.LevelError,
 	} {
-		if got, on := logLevel(name); got != want || !on {
+		if got, on := levelNamed(name); got != want || !on {
 			t.Errorf("%s: %v, %v", name, got, on)
 		}
 	}
-	if _, on := logLevel("none"); on {
+	if _, on := levelNamed("none"); on {
 		t.Error("none logs")
 	}
 }
