@@ -137,7 +137,7 @@ func (d *dispatcher) tell(a *audience, leader string, token uint64) {
 		for len(d.telling) >= maxTelling {
 			d.tellSome()
 		}
-		if a.told == 0 { // whom it concerns most does not wait for the others
+		if a.told == 0 { // the new leader is told first
 			if i := slices.IndexFunc(a.members, func(m *Membership) bool { return m.client == leader }); i >= 0 {
 				a.members[i].told(leader, token)
 			}

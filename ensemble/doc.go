@@ -37,13 +37,26 @@
 //
 // # Goroutines
 //
-// A Node has its own, which [Node.Stop] ends: the loop, which looks at the
-// clocks; the proposer; the dispatcher, which calls members; one that follows
-// Raft's leadership, one that asks others for it, one that hands Raft what other
-// nodes send, one for each other member that is sent hints; and, until it is in a
-// cluster, one that sees to that. Those of the cluster port end with its
-// connections, those of the log store when it is closed. Short-lived ones wait for
-// Raft's answers; those that it leaves without one when it shuts down end with the
-// process. Raft calls the fsm from one of its own. Locks are taken in the order
-// changing, fsm, node, dispatcher; members are called with none of them held.
+// [Node.Stop] ends those that run as long as the Node:
+//
+//   - the loop, which looks at the clocks
+//   - the proposer, and the dispatcher, which calls members
+//   - one that follows Raft's leadership, one that finds a raft leader missing, one that asks
+//     other nodes who leads
+//   - one that hands Raft what other nodes send, and one that accepts on the cluster port
+//   - one for each other member that is sent hints
+//   - three that look after the folder: its free space, its files, whether it is still there
+//   - one that keeps the log small
+//   - until the node is in a cluster, one that sees to that
+//
+// Those of the cluster port's connections end with the connections, those of the log store
+// when it is closed. Short-lived ones wait for Raft's answers; one that gets none when Raft
+// shuts down ends with the process. Raft calls the fsm from a goroutine of its own.
+//
+// # Locks
+//
+// They are taken in the order changing, handOvers, fsm, node; last the dispatcher's or the
+// dead-man switch's. Of the others, anew comes before the folder's and the forwarder's before
+// its link's; reloading and the transport's are taken alone. Members are called with no lock
+// held.
 package ensemble

@@ -282,8 +282,8 @@ func encodeEntry(level uint64, entry Entry) []byte {
 	return e.buf
 }
 
-// decodeEntry reads a log entry. Its error wraps [ErrFormat] if a newer
-// program wrote the entry.
+// decodeEntry reads a log entry. Its error wraps [ErrFormat] if this program does not
+// know the entry's version, or one of its operations.
 func decodeEntry(b []byte) (Entry, error) {
 	d := &decoder{buf: b}
 	version := d.byte()

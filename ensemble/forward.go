@@ -199,7 +199,7 @@ func (l *link) fail(err error) {
 }
 
 // acceptProposals is the receiving side: it proposes what a node sends, as long
-// as this one is the raft leader. It takes no more at once than maxForwarded.
+// as this one is the raft leader. Raft has at most maxForwarded of them and one more at once.
 func (n *Node) acceptProposals(c net.Conn, peer clusterport.Hello) {
 	f := clusterport.NewFramer(c)
 	room := make(chan struct{}, maxForwarded)

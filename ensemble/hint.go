@@ -6,16 +6,20 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// Raft tells followers how far the log is committed with the next entry, or
-// when none comes for a while (CommitTimeout, once or twice): a follower's
-// clients would wait that long for what is decided already, and its lease for what
-// prolongs it; and of a raft leader that dies meanwhile it would know a sign of life
-// that it takes for a later one. So the raft leader, having applied an entry, sends a
-// hint to each follower that has stored it: an ordinary AppendEntries without entries,
-// whose commit index is that entry. It is what Raft itself could send at that moment, of
-// the term of that entry, and only while this node leads in that term; a follower checks
-// it against its log as any other. Its answer moves nothing here. A hint that is lost
-// costs only the wait.
+// Raft tells followers how far the log is committed with the next entry or, if none
+// comes, after CommitTimeout, once or twice. Until then a follower does not know of the
+// newest commit:
+//
+//  1. Its clients wait for what is decided already.
+//  2. Its lease is not prolonged by a renewal that is committed.
+//  3. It applies a renewal of the raft leader late. If the raft leader dies, the follower
+//     takes that renewal for a later sign of life than it was, and expires its session later.
+//
+// So the raft leader, when it has applied an entry, sends a hint to each follower that has
+// stored it: an ordinary AppendEntries without entries, whose commit index is that entry. A
+// hint is safe. Raft itself could send it at that moment: it is of the term of that entry,
+// and is sent only while this node leads in that term. A follower checks it against its log
+// as any other. Its answer changes nothing here. A lost hint costs only the wait.
 
 // entryID names an entry of the log for ever (Raft's thesis, 3.5).
 type entryID struct{ index, term uint64 }

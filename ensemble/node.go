@@ -246,9 +246,9 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 }
 
 // Join asks that client becomes a member of group on behalf of m, as
-// latch.Elections describes it. With all that it calls, where it does not refuse, it takes
-// little of the stack: the goroutine of each client that asks at once comes through here,
-// and grows its first one, of 2 KiB, if that is too small.
+// latch.Elections describes it. Join, and what it calls unless it refuses, needs
+// little stack. A goroutine begins with 2 KiB. Thousands of clients may ask at once, each on
+// its own goroutine; deeper calls would grow the stack of each.
 func (n *Node) Join(group, client string, m Member) (*Membership, error) {
 	n.mu.Lock()
 	defer n.unlock()

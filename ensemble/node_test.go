@@ -200,7 +200,7 @@ func TestMembersSucceedInOrderOfJoining(t *testing.T) {
 	}
 }
 
-// Contract rule 11: a name that a member has waits until that member goes.
+// PROTOCOL.md, rule 11: a name that a member has waits until that member goes.
 func TestANameIsWaitedFor(t *testing.T) {
 	n := startNode(t, t.TempDir(), nil)
 	a := join(t, n, "g", "x")

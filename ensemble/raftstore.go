@@ -10,27 +10,37 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// raftStore is the store as Raft has it. Where Raft cannot save its term, or read an
-// entry that is committed, it panics, and the process would die in the middle of closing
-// its connections and dump all its goroutines, on what is only a disk that failed.
-// Who is to know of the disk knows (logstore.Options.OnError) and stops the node;
-// Raft's goroutine, which has no way to go on, ends here.
+// raftStore is the store as Raft sees it. It repairs four things in raft 1.8.0 and adds
+// one, the fourth.
 //
-// And it knows the term of the entry with which the newest snapshot ends, where the log
-// has that one no more. A follower's log may begin behind it, with entries that were
-// never committed; raft 1.8.0 then looks for the entry before the ones of a new raft
-// leader in the log alone, and refuses them for ever. Nor does it look whether a log has
-// what went into a snapshot that is installed: see agree.
+//  1. A failed disk ends Raft's goroutine and not the process ([raftStore.survive]). Raft
+//     panics where it cannot save its term or read a committed entry. A panic would end the
+//     process while it closes its connections, and print all goroutines. The node hears of
+//     the disk from the log store (logstore.Options.OnError), and stops.
+//  2. It knows the term of the newest snapshot's last entry, also when the log has dropped
+//     that entry ([raftStore.GetLog]). A follower's log may begin behind a snapshot, with
+//     entries that were never committed. A new raft leader sends entries that follow on the
+//     snapshot. Raft looks for the entry before them in the log alone, and would refuse them
+//     for ever.
+//  3. It has the log and the snapshot agree ([raftStore.agree]). Raft installs a snapshot
+//     without a look at whether the log has the same entries.
+//  4. The raft leader sends an entry while its own disk writes it ([raftStore.StoreLogs];
+//     Raft's thesis, 10.2.1). See below.
+//  5. A term never goes back ([raftStore.SetUint64]). Raft handles a heartbeat beside its
+//     main goroutine, and may save the older term last.
 //
-// And what this node stores as the raft leader is sent before it is on the disk, so that
-// both take place at once (Raft's thesis, 10.2.1). Raft counts it as stored, so whatever
-// follows from that waits for the disk: [fsm.Apply], and with it clients, leases and
-// hints, and how far the log is committed, as the others hear it
-// ([transport.AppendEntries]). That is enough for entries of its term: where one is on
-// this disk, it is on those of a majority. Those before its term are committed by the
-// entry with which it begins, which therefore is no such one, nor is a configuration,
-// which Raft heeds before it is applied. Before it votes or follows in another term,
-// Raft notes that term, and what was stored is on the disk then.
+// Raft counts an entry of 4 as stored before it is on this disk. That is safe:
+//
+//  1. Raft commits an entry of its term when a majority counts it as stored. Each other node
+//     counts it when it is on its disk.
+//  2. What follows from a commit waits for this disk too. [fsm.Apply] waits, and with it
+//     clients, leases and hints. [transport.AppendEntries] names no commit beyond this disk.
+//     So a majority has on disk what anybody acts upon.
+//  3. The first entry of a term and configuration entries are never sent ahead of the disk.
+//     The first commits the entries of older terms. The others take effect when they are
+//     appended.
+//  4. Raft saves a newer term before it votes or follows in it. All that was stored before
+//     is on the disk then.
 type raftStore struct {
 	store
 	snapshots *snapshots

@@ -164,8 +164,8 @@ func (s *session) current(inc Incarnation) bool {
 	return s.phase == phaseOpen && s.lease.incarnation == inc
 }
 
-// accepted takes note that the node's own state machine accepted the
-// operation numbered seq, and gives it.
+// accepted looks for the operation numbered seq among those that are sent and not
+// settled. It changes nothing.
 func (s *session) accepted(seq uint64) (op sentOp, ok bool) {
 	i, ok := s.find(seq)
 	if !ok {

@@ -64,7 +64,7 @@ type group struct {
 	token       uint64             // of the present leader
 	since       int64              // when it became first, Unix milliseconds
 	headless    bool               // has lost its leader in the operation under way
-	epoch       uint32             // of the last snapshot that this is no news to: begun before it was, or done with it
+	epoch       uint32             // of the newest snapshot that does not need the group as it is now: the group is younger, or that snapshot has it
 }
 
 // member is a membership. Its first three fields never change, so that a snapshot

@@ -9,24 +9,26 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// transport is Raft's, with an end: Raft handles heartbeats on goroutines of the
-// transport, for which its Shutdown does not wait, and panics in one that finds
-// the store closed.
+// transport is Raft's own transport with six repairs of raft 1.8.0:
 //
-// On those goroutines Raft would also follow a new raft leader, beside its main one, which
-// might in that moment be storing an entry as the former raft leader, and make it one of
-// the new term (https://github.com/hashicorp/raft/issues/695). So a heartbeat by which a
-// node would do so goes to the main goroutine, or is only answered where that is busy:
-// the sender asks no more of it than whether the node is there. (Should it stand for
-// election just then, its term does not go back: [raftStore.SetUint64].)
-//
-// And it calls committed what the other node has, by the same request, and this one on its
-// disk. Raft would name all that is committed, whatever it sends with it; and the other one
-// take for that what it has in its place.
-//
-// And it tells Raft that a node cannot be reached when that node can be reached again.
-// After each failure Raft waits twice as long as before, up to 10 s, with the entries that
-// a node needs: one that was away for a minute would be back that much later.
+//  1. It ends ([transport.end]). Raft handles heartbeats on goroutines of the transport. Its
+//     Shutdown does not wait for these, and Raft panics in one that finds the store closed.
+//  2. A heartbeat of a new raft leader goes to Raft's main goroutine
+//     ([transport.SetHeartbeatHandler]). On its own goroutine Raft would follow that one at
+//     once. The main goroutine might be storing an entry as the former raft leader just then,
+//     and would store it as one of the new term
+//     (https://github.com/hashicorp/raft/issues/695). Where the main goroutine is busy, the
+//     heartbeat is only answered: the sender asks no more of it than whether the node is
+//     there. (If Raft stands for election meanwhile, its term does not go back:
+//     [raftStore.SetUint64].)
+//  3. It names as committed only what the other node has after this request, and what is on
+//     this node's disk ([transport.AppendEntries]). Raft names all that is committed,
+//     whatever it sends. The other node would apply what its log has at these places.
+//  4. It reports a failed request to Raft when the other node answers heartbeats again
+//     ([transport.awaitAnswer]). Raft waits after each failure twice as long as before, up to
+//     10 s. A node that was away for a minute would get its entries that much later.
+//  5. It sends no entry of which only the term is known ([endOfSnapshot]).
+//  6. It passes a heartbeat before a snapshot ([transport.pass]).
 type transport struct {
 	*raft.NetworkTransport
 	node  leadership
