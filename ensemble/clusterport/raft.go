@@ -23,7 +23,7 @@ import (
 type RaftLayer struct {
 	port   *Port
 	lookup func(node string) (address string, err error)
-	conns  chan net.Conn
+	conns  chan *conn
 	ctx    context.Context // done when the layer is closed
 	cancel context.CancelFunc
 }
@@ -38,7 +38,7 @@ var (
 // to dial it now; it is called from any goroutine. There is one layer at a
 // time: an older one is closed.
 func (p *Port) Raft(lookup func(node string) (address string, err error)) *RaftLayer {
-	l := &RaftLayer{port: p, lookup: lookup, conns: make(chan net.Conn)}
+	l := &RaftLayer{port: p, lookup: lookup, conns: make(chan *conn)}
 	l.ctx, l.cancel = context.WithCancel(p.ctx)
 	for {
 		p.mu.Lock()
@@ -72,7 +72,9 @@ func (l *RaftLayer) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.conns:
 		if l.ctx.Err() == nil {
-			return &requests{Conn: c, pause: l.port.cfg.RequestPause}, nil
+			return &requests{Conn: c, pause: l.port.cfg.RequestPause, hangUp: func() {
+				l.port.closeAll(func(other *conn) bool { return other.purpose == Raft && other.peer.Node == c.peer.Node })
+			}}, nil
 		}
 		c.Close()
 	case <-l.ctx.Done():
@@ -85,10 +87,12 @@ func (l *RaftLayer) Accept() (net.Conn, error) {
 // not within one: Raft reads a snapshot on its main goroutine, and neither votes nor
 // stands for election nor follows anybody before that has ended. The other node may hang
 // in its disk, or be frozen, while its kernel goes on to answer. So who stops in the middle
-// of a request, for as long as the pause, is hung up on.
+// of a request, for as long as the pause, is hung up on: on all its connections for Raft, as
+// it may have tried anew meanwhile, and stopped again, and Raft would wait for each.
 type requests struct {
 	net.Conn
 	pause  time.Duration
+	hangUp func()
 	within bool // a request has begun, and is not answered. One goroutine at a time reads or writes
 }
 
@@ -103,7 +107,7 @@ func (r *requests) Read(b []byte) (int, error) {
 	n, err := r.Conn.Read(b)
 	r.within = r.within || n > 0
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		r.Conn.Close() // Raft would go on to read what is left of the snapshot
+		r.hangUp() // else Raft would go on to read what is left of the snapshot
 		err = fmt.Errorf("a request stopped in its middle, and nothing came for %v: %w", r.pause, err)
 	}
 	return n, err

@@ -327,7 +327,7 @@ func TestWhoStopsWithinARequest(t *testing.T) {
 		const pause = 5 * time.Second
 		other, own := net.Pipe()
 		defer other.Close()
-		r := &requests{Conn: own, pause: pause}
+		r := &requests{Conn: own, pause: pause, hangUp: func() { own.Close() }}
 		buf := make([]byte, 1)
 		go func() {
 			for range 2 {
@@ -403,6 +403,51 @@ func TestASnapshotThatStops(t *testing.T) {
 		}
 	}
 	eventually(t, "nor at the sender", func() bool { return open(a) == 0 })
+}
+
+// Of transfers that stopped one after the other, as each was tried anew, Raft waits for one
+// only, however many have come meanwhile.
+func TestSnapshotsThatStopOneAfterTheOther(t *testing.T) {
+	const pause = time.Second
+	a, b := start(t, "a"), start(t, "b", func(cfg *Config) { cfg.RequestPause = pause })
+	book := new(addressBook)
+	book.set("b", b.addr)
+	la, lb := a.Raft(book.lookup), b.Raft(book.lookup)
+	config := func(l *RaftLayer) *raft.NetworkTransportConfig {
+		return &raft.NetworkTransportConfig{Stream: l, ServerAddressProvider: l, MaxPool: 3, Timeout: patience, Logger: hclog.NewNullLogger()}
+	}
+	ta, tb := raft.NewNetworkTransportWithConfig(config(la)), raft.NewNetworkTransportWithConfig(config(lb))
+	defer ta.Close()
+	defer tb.Close()
+	const transfers = 5
+	goOn := make(chan struct{})
+	var sending sync.WaitGroup
+	for range transfers {
+		sending.Go(func() {
+			data := io.MultiReader(strings.NewReader(strings.Repeat("x", 1<<20)), readerFunc(func([]byte) (int, error) { <-goOn; return 0, io.EOF }))
+			if err := ta.InstallSnapshot("b", "", &raft.InstallSnapshotRequest{Size: 2 << 20}, new(raft.InstallSnapshotResponse), data); err == nil {
+				t.Error("it was sent whole")
+			}
+		})
+	}
+	eventually(t, "all have come", func() bool {
+		b.Port.mu.Lock()
+		defer b.Port.mu.Unlock()
+		return len(b.conns) == transfers
+	})
+	began := time.Now()
+	for range transfers {
+		rpc := <-tb.Consumer()
+		if _, err := io.Copy(io.Discard, rpc.Reader); err == nil {
+			t.Error("it came whole")
+		}
+		rpc.Respond(&raft.InstallSnapshotResponse{}, errors.New("half a snapshot"))
+	}
+	if took := time.Since(began); took > 3*pause {
+		t.Errorf("%d transfers that stopped held up Raft for %v, want %v", transfers, took, pause)
+	}
+	close(goOn)
+	sending.Wait()
 }
 
 type readerFunc func([]byte) (int, error)
