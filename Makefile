@@ -6,10 +6,14 @@ TOOL := go tool -modfile=packaging/tools.mod
 
 export CGO_ENABLED ?= 0
 
-# Where "build" puts the binary.
+# Where "build" puts the binary, and "run" and "cluster" their settings, data and logs.
 BIN ?= bin/leader-latch
+RUN ?= run
 
-.PHONY: help build run test race lint fuzz faults corpus bench microbench packages test-packages clean
+# leader_latch.timing of "cluster" and "faults".
+TIMING ?= normal
+
+.PHONY: help build run cluster test race lint fuzz faults corpus bench microbench packages test-packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,9 +22,13 @@ build: ## one static binary, bin/leader-latch
 	go build -trimpath -buildvcs=false -ldflags '$(GO_LDFLAGS)' -o $(BIN) ./cmd/leader-latch
 
 run: build ## serve one node on 127.0.0.1:5323, data under ./run
-	@mkdir -p run/etc run/log
-	@test -e run/etc/riak.conf || cp packaging/riak.conf.run run/etc/riak.conf
-	bin/leader-latch serve --config run/etc/riak.conf
+	@mkdir -p $(RUN)/etc $(RUN)/log
+	@test -e $(RUN)/etc/riak.conf || cp packaging/riak.conf.run $(RUN)/etc/riak.conf
+	$(BIN) serve --config $(RUN)/etc/riak.conf
+
+NETWORK ?= 127.0.0
+cluster: build ## serve three nodes of one cluster, on 127.0.0.1 to 127.0.0.3, data under ./run (needs setsid)
+	@packaging/cluster.sh $(BIN) $(RUN) $(NETWORK) $(TIMING)
 
 test: ## all tests
 	go test ./...
@@ -46,7 +54,6 @@ fuzz: ## every fuzz target for FUZZTIME (30s) each
 	done
 
 FAULTS ?= 90s
-TIMING ?= normal
 faults: ## real processes under faults, random ones for FAULTS (90s) beside some minutes of named ones (needs root; README, Faults)
 	LEADER_LATCH_TEST_TIMING=$(TIMING) go test -tags faults -count=1 -timeout 12h -parallel 2 -v -run '^TestFault' ./cmd/leader-latch -faults $(FAULTS) $(FAULTS_FLAGS)
 
