@@ -54,7 +54,7 @@ fuzz: ## every fuzz target for FUZZTIME (30s) each
 	done
 
 FAULTS ?= 90s
-faults: ## real processes under faults, random ones for FAULTS (90s) beside some minutes of named ones (needs root; README, Faults)
+faults: ## real processes under faults, random ones for FAULTS (90s) beside some minutes of named ones (needs root; cmd/leader-latch/FAULTS.md)
 	LEADER_LATCH_TEST_TIMING=$(TIMING) go test -tags faults -count=1 -timeout 12h -parallel 2 -v -run '^TestFault' ./cmd/leader-latch -faults $(FAULTS) $(FAULTS_FLAGS)
 
 CORPUS ?= testdata/riakconf/real
@@ -63,7 +63,7 @@ corpus: ## read every riak.conf of a folder, CORPUS=..., beside its expected out
 
 BENCH ?=
 BESIDE ?=
-bench: ## the table of README, Speed, measured on this machine in 10 minutes; BENCH=storm one of its parts, BENCH_FLAGS=-short a trial; BESIDE=<commit or binary>: not worse than that one?
+bench: ## the table of cmd/leader-latch/SPEED.md, measured on this machine in 10 minutes; BENCH=storm one of its parts, BENCH_FLAGS=-short a trial; BESIDE=<commit or binary>: not worse than that one?
 	@go test -C cmd/leader-latch -tags bench -count=1 -timeout 6h $(if $(BESIDE),\
 	  -run '^TestBeside$$' -beside='$(or $(abspath $(wildcard $(BESIDE))),$(BESIDE))' -rows='$(BENCH)',\
 	  -run '^TestMeasure$$/$(BENCH)') $(BENCH_FLAGS)

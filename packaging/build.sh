@@ -44,7 +44,10 @@ for section in 5 8; do
   mv "$stage"/doc/*."$section".gz "$stage/doc/man$section"
 done
 mkdir "$stage/doc/text" "$stage/doc/examples"
-cp README.md latch/PROTOCOL.md "$stage/doc/text"
+# All documents in one folder, so that links between them lead there too.
+for document in README.md cmd/leader-latch/*.md ensemble/*.md latch/*.md packaging/*.md riakconf/*.md; do
+  sed 's|](\([a-z./-]*/\)\([A-Z]*\.md\)|](\2|g; s|\[\([A-Z]*\)\](\1)|\1|g' "$document" >"$stage/doc/text/${document##*/}"
+done
 cp packaging/sysctl.conf "$stage/doc/examples/60-leader-latch.sysctl.conf"
 cp packaging/limits.conf "$stage/doc/examples/leader-latch.limits.conf"
 

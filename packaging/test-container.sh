@@ -1,11 +1,11 @@
 #!/bin/bash
-# Plays what README says of containers, by podman under the name of docker, with a
+# Plays what INSTALLING.md says of containers, by podman under the name of docker, with a
 # store of its own. test.sh calls it, in a namespace of mounts of its own.
 #
 #   test-container.sh FOLDER   FOLDER/root is the system of the image
 set -Eeuo pipefail
-tmp=$1 readme=$PWD/README.md here=$1/container group=leader-latch-test.$$
-. packaging/testdata/readme.sh
+tmp=$1 document=$PWD/packaging/INSTALLING.md here=$1/container group=leader-latch-test.$$
+. packaging/testdata/blocks.sh
 fail() { echo "test-container.sh: line ${BASH_LINENO[0]}: $*" >&2; false; }
 
 # Without a network, and with what limits and control groups this machine lets
@@ -40,8 +40,8 @@ cd "$here"
   echo 'log.console = console'
 } >riak.conf
 
-README "Without systemd" | sed "s|_amd64|_$(dpkg --print-architecture)|" >Dockerfile
-README "Without systemd" 2 >commands
+block "Without systemd" | sed "s|_amd64|_$(dpkg --print-architecture)|" >Dockerfile
+block "Without systemd" 2 >commands
 limit=$(ulimit -Hn)
 if [ "$limit" != unlimited ] && [ "$limit" -lt 1048576 ]; then sed -i "s/nofile=1048576/nofile=$limit/" commands; fi
 played() { grep -m 1 "^docker $1" commands | tee played >&2; . ./played; } # WHICH

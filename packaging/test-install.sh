@@ -68,9 +68,9 @@ account() {
   test "$(within id -u riak)" -lt 1000
 }
 
-# The service, as user riak and with no systemd, as README says, and one client on
+# The service, as user riak and with no systemd, as INSTALLING.md says, and one client on
 # descriptor 5.
-as_written=$(sed -n 's/^  `\(setpriv .* leader-latch serve\)`;$/\1/p' README.md)
+as_written=$(sed -n 's/^  `\(setpriv .* leader-latch serve\)`;$/\1/p' packaging/INSTALLING.md)
 test -n "$as_written"
 serve() {
   # shellcheck disable=SC2086 # words

@@ -22,7 +22,7 @@ trap 'umount "$root"; rmdir "$root"' EXIT
 mkdir "$root"
 mount -t tmpfs booted "$root"
 cp -a "$tmp/root/." "$root"
-cp README.md packaging/testdata/systemd-lib.sh packaging/testdata/readme.sh "$root"
+cp packaging/INSTALLING.md packaging/testdata/systemd-lib.sh packaging/testdata/blocks.sh "$root"
 mkdir "$root/packages"
 if [ "$kind" = deb ]; then
   cp packaging/testdata/systemd.sh "$root/test.sh"

@@ -73,6 +73,14 @@ tar -c --exclude=./dist --exclude=./bin --exclude=./run . | (umask 077 && tar -x
 for file in dist/*.deb dist/*.rpm; do cmp "$file" "$tmp/copy/$file"; done
 rm -rf "$tmp/copy"
 
+step "links between the documents, which lie in one folder"
+grep -o ']([^)#]*' dist/stage/doc/text/*.md | sed 's/.*](//' | sort -u | while read -r link; do
+  case $link in
+    '' | *://*) ;;
+    *) test -e "dist/stage/doc/text/$link" || fail "a document links to $link" ;;
+  esac
+done
+
 step "the program for arm64, by an emulator"
 none cmp -s dist/stage/amd64/leader-latch dist/stage/arm64/leader-latch
 qemu-aarch64-static dist/stage/arm64/leader-latch version

@@ -37,6 +37,9 @@ commands and the table of settings. SOURCE_DATE_EPOCH is the date on them.`,
 	},
 }
 
+// documentsFolder is where the packages have the documents of the repository.
+const documentsFolder = "/usr/share/doc/leader-latch"
+
 func writeDocuments(dir, epoch string) error {
 	date := ""
 	if seconds, err := time.ParseDuration(epoch + "s"); err == nil {
@@ -86,10 +89,19 @@ Every command takes --config PATH (-c), else LEADER_LATCH_CONFIG, else
 	manItem(w, "1", "failed")
 	manItem(w, "2", "wrong usage")
 	manItem(w, "3", "will never work without a change by a person; the unit does not start the service again")
+	manSection(w, "SIGNALS", "")
+	manItem(w, "SIGTERM, SIGINT", "serve stops in order; a second one ends it at once")
+	manItem(w, "SIGHUP", "serve opens its log files again")
+	manSection(w, "ENVIRONMENT", "")
+	manItem(w, "LEADER_LATCH_CONFIG", "the file with the settings, unless --config names one. The unit has it from /etc/default/leader-latch or /etc/sysconfig/leader-latch, which a shell does not read")
 	manSection(w, "FILES", "")
 	manItem(w, defaultConfig, "the settings; Riak's file will do")
 	manItem(w, "/etc/riak/leader-latch.conf", "read after it, and wins: for this service's own settings where Riak reads riak.conf too")
 	manItem(w, "/var/lib/riak/leader_latch", "the service's state, and the socket that the commands talk over")
+	manItem(w, "/var/log/riak", "the logs")
+	manItem(w, documentsFolder+"/OPERATING.md", "how a cluster is changed, and what the lines of the log mean")
+	manItem(w, documentsFolder+"/INSTALLING.md", "upgrades, a machine on which Riak runs, containers")
+	manItem(w, documentsFolder+"/PROTOCOL.md, CLIENTS.md", "what clients say and hear, and what they may rely on")
 	manSection(w, "SEE ALSO", "")
 	fmt.Fprintf(w, ".BR leader\\-latch.conf (5)\n")
 }
@@ -121,7 +133,7 @@ folder, which has the same syntax and wins. A setting is a line
 
 and # begins a comment. Keys that are not listed here are Riak's and are left
 alone. Those whose names begin with leader_latch are flags of leader-latch serve
-too.`)
+too, but for those that end in $name.`)
 	manSection(w, "SETTINGS", "")
 	for _, k := range riakconf.Keys() {
 		if k.Foreign {

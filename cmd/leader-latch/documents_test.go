@@ -64,6 +64,11 @@ func TestDocumentsKnowEveryCommandAndFlag(t *testing.T) {
 			t.Errorf("leader-latch.conf.5 does not have %q", want)
 		}
 	}
+	for _, document := range []string{"OPERATING.md", "INSTALLING.md", "PROTOCOL.md"} {
+		if !strings.Contains(docs["leader-latch.8"], document) {
+			t.Errorf("leader-latch.8 does not say where %s is", document)
+		}
+	}
 	if !strings.Contains(docs["leader-latch.8"], "2023-11-14") {
 		t.Error("leader-latch.8 does not have the date of SOURCE_DATE_EPOCH")
 	}

@@ -93,7 +93,7 @@ func faultsAllowed(t testing.TB) {
 	if missing == nil {
 		return
 	}
-	message := "no faults without " + strings.Join(missing, ", ") + "; see README, Faults"
+	message := "no faults without " + strings.Join(missing, ", ") + "; see cmd/leader-latch/FAULTS.md"
 	if os.Getenv("LEADER_LATCH_TEST_FAULTS") == "required" {
 		t.Fatal(message)
 	}

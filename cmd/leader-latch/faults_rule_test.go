@@ -17,11 +17,11 @@ import (
 	"leaderlatch/latch/latchtest"
 )
 
-// The rule for a client that must be sure (README, What is promised; DESIGN.md, rule 10): it
+// The rule for a client that must be sure (PROTOCOL.md, What a client may believe; DESIGN.md, rule 10): it
 // sends its JOIN again at time t of its clock, and leads upon ALREADY_JOINED until t + W.
 // Whatever fails, and whatever it has read of that or not, nobody else is told to lead before.
 
-// windows are W, as README gives it for each timing.
+// windows are W, as PROTOCOL.md gives it for each timing.
 var windows = map[string]time.Duration{
 	ensemble.Quick.Name:  190 * time.Millisecond,
 	ensemble.Normal.Name: 390 * time.Millisecond,

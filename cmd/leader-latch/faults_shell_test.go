@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// When the host of its node vanishes, a client in shell knows after as long as README.md
+// When the host of its node vanishes, a client in shell knows after as long as CLIENTS.md
 // says, and the next one leads; when the host is back it joins again.
 func TestFaultTheHostOfAShellClientsNodeVanishes(t *testing.T) {
 	forms := shellForms(t)
@@ -42,7 +42,7 @@ func TestFaultTheHostOfAShellClientsNodeVanishes(t *testing.T) {
 	}
 }
 
-func TestFaultREADMESaysWhichTalkersMissAVanishedHost(t *testing.T) {
+func TestFaultDocumentSaysWhichTalkersMissAVanishedHost(t *testing.T) {
 	wantTalkers(t)
 	t.Parallel()
 	nw := newNetwork(t, 2)

@@ -24,7 +24,7 @@ import (
 
 // The attack on real processes: nodes and clients on hosts of a network of the test's
 // own, with faults of all kinds in a random order, and everything that a client was
-// told held against the promise. It needs root; see README, Faults.
+// told held against the promise. It needs root; see FAULTS.md.
 var (
 	faultsTime   = flag.Duration("faults", 2*time.Minute, "how long the random faults last, against 3 and 5 nodes side by side")
 	faultsSeed   = flag.Uint64("faults-seed", 0, "the order of faults to play again; 0: a new one")

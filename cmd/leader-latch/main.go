@@ -19,7 +19,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Exit codes, as the README lists them.
+// Exit codes, as packaging/OPERATING.md lists them.
 const (
 	exitOK        = 0
 	exitFailed    = 1

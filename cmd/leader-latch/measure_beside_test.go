@@ -153,7 +153,7 @@ func briefly() time.Duration { return time.Duration(fewer(500)) * time.Milliseco
 // TestBeside compares the program of this folder with an older one, row by row: old and
 // new by turns, the order changing each time, with processes that are started for each
 // pair, as two clusters of one program are not alike. It fails if a row is worse or
-// undecided. README, Speed, says what that means. With -short each figure is of a tenth,
+// undecided. SPEED.md says what that means. With -short each figure is of a tenth,
 // to try it out.
 func TestBeside(t *testing.T) {
 	if *besideOld == "" {

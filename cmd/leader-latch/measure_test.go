@@ -22,10 +22,10 @@ import (
 	"leaderlatch/riakconf"
 )
 
-// TestMeasure prints a table of what README promises of speed and size, measured with
+// TestMeasure prints a table of what SPEED.md promises of speed and size, measured with
 // real nodes on this machine, which clients and nodes share: run it when the machine
 // has nothing else to do. With -short it takes a tenth of everything, to try it out.
-// README, Speed, says what the rows mean.
+// SPEED.md says what the rows mean.
 func TestMeasure(t *testing.T) {
 	began := time.Now()
 	row("what", "measured")

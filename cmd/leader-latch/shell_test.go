@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// The clients in shell of README.md, word for word, against real nodes. How they do
+// The clients in shell of README.md and latch/CLIENTS.md, word for word, against real nodes. How they do
 // when a host vanishes is among the tests of faults.
 
 // shellForm is one of the scripts.
@@ -26,11 +26,11 @@ type shellForm struct {
 	sh        string // the program that sh is; empty: the machine's own
 	text      string
 	processes int           // that it consists of while it is a member
-	silence   time.Duration // how long it may believe in a node whose host has vanished, as README.md says
+	silence   time.Duration // how long it may believe in a node whose host has vanished, as CLIENTS.md says
 	exitStays bool          // `exit` in the loop does not end the script
 }
 
-// shellForms reads the scripts from README.md.
+// shellForms reads the scripts from the documents.
 func shellForms(t *testing.T) (forms []shellForm) {
 	t.Helper()
 	for _, program := range []string{"bash", "busybox", "socat", "setpriv"} {
@@ -38,16 +38,11 @@ func shellForms(t *testing.T) (forms []shellForm) {
 	}
 	bash := shellForm{name: "bash", shell: "bash", processes: 1}
 	sh := shellForm{name: "sh", shell: "sh", processes: 3, exitStays: true}
-	_, section, _ := strings.Cut(readREADME(t), "\n## A client in shell\n")
-	section, _, _ = strings.Cut(section, "\n## ")
-	blocks := regexp.MustCompile("(?ms)^```(.*?)\n(.*?)^```$").FindAllStringSubmatch(section, -1)
-	if len(blocks) != 2 || blocks[0][1] != bash.shell || blocks[1][1] != sh.shell {
-		t.Fatalf("README.md has not the two clients in shell, for bash and for sh: %q", blocks)
-	}
-	bash.text, sh.text = blocks[0][2], blocks[1][2]
-	bounds := regexp.MustCompile(`at most ([0-9.]+) s in bash and ([0-9.]+) s with socat`).FindStringSubmatch(section)
+	bash.text = shellClient(t, readme, bash.shell)
+	sh.text = shellClient(t, clientsDocument, sh.shell)
+	bounds := regexp.MustCompile(`at most ([0-9.]+) s in bash and ([0-9.]+) s with socat`).FindStringSubmatch(sectionOf(t, clientsDocument, "A client in shell"))
 	if bounds == nil {
-		t.Fatal("README.md does not say how long its clients in shell believe in a host that has vanished")
+		t.Fatalf("%s does not say how long the clients in shell believe in a host that has vanished", clientsDocument)
 	}
 	bash.silence, _ = time.ParseDuration(bounds[1] + "s")
 	sh.silence, _ = time.ParseDuration(bounds[2] + "s")
@@ -59,6 +54,16 @@ func shellForms(t *testing.T) (forms []shellForm) {
 	return forms
 }
 
+// shellClient is the one script in a document's section on clients in shell.
+func shellClient(t *testing.T, document, shell string) string {
+	t.Helper()
+	blocks := regexp.MustCompile("(?ms)^```(.*?)\n(.*?)^```$").FindAllStringSubmatch(sectionOf(t, document, "A client in shell"), -1)
+	if len(blocks) != 1 || blocks[0][1] != shell {
+		t.Fatalf("%s has not one client in shell, for %s: %q", document, shell, blocks)
+	}
+	return blocks[0][2]
+}
+
 // script prepares this client, with changes to its text: each old and new.
 func (f shellForm) script(t *testing.T, addr, group, name string, changes ...string) *script {
 	t.Helper()
@@ -68,7 +73,7 @@ func (f shellForm) script(t *testing.T, addr, group, name string, changes ...str
 	text := f.text
 	for c := range slices.Chunk(changes, 2) {
 		if strings.Count(text, c[0]) != 1 {
-			t.Fatalf("README.md's client for %s has no single %q", f.shell, c[0])
+			t.Fatalf("the documents' client for %s has no single %q", f.shell, c[0])
 		}
 		text = strings.Replace(text, c[0], c[1], 1)
 	}

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// The table of README.md that says what the programs with which people talk to the
+// The table of latch/CLIENTS.md that says what the programs with which people talk to the
 // service miss between the two parts of a script. Tests play its columns; one of them,
 // that of the host that vanishes, is among the tests of faults.
 
@@ -72,11 +72,11 @@ func (s *talk) loopEnded() bool {
 func (s *talk) left() bool { return len(s.node.group(s.group).Members) == 0 }
 
 // wantColumns has these misfortunes befall scripts around all talkers, and expects that
-// README.md's table says whether that was noticed, within a time to look. Where it says
+// CLIENTS.md's table says whether that was noticed, within a time to look. Where it says
 // yes, longer is waited for it.
 func wantColumns(t *testing.T, look time.Duration, start func(*script), misfortunes ...misfortune) {
 	t.Helper()
-	_, table, _ := tableOfREADME(t, "programs")
+	_, table, _ := documentTable(t, clientsDocument, "programs")
 	expected := cellsOf(table)
 	type played struct {
 		misfortune
@@ -125,7 +125,7 @@ func wantColumns(t *testing.T, look time.Duration, start func(*script), misfortu
 
 	tableMu.Lock()
 	defer tableMu.Unlock()
-	_, table, _ = tableOfREADME(t, "programs")
+	_, table, _ = documentTable(t, clientsDocument, "programs")
 	old := cellsOf(table)
 	var b strings.Builder
 	fmt.Fprintf(&b, "| program | %s |\n|%s\n", strings.Join(columns, " | "), strings.Repeat("---|", len(columns)+1))
@@ -136,7 +136,7 @@ func wantColumns(t *testing.T, look time.Duration, start func(*script), misfortu
 		}
 		b.WriteString("\n")
 	}
-	wantTable(t, "programs", b.String())
+	wantTable(t, clientsDocument, "programs", b.String())
 }
 
 var tableMu sync.Mutex // held while columns are compared or written: others play others
@@ -166,7 +166,7 @@ func wantTalkers(t *testing.T) {
 	}
 }
 
-func TestREADMESaysWhatTalkersMiss(t *testing.T) {
+func TestDocumentSaysWhatTalkersMiss(t *testing.T) {
 	wantTalkers(t)
 	t.Parallel()
 	node, killed, stopped := start(t, t.TempDir()), start(t, t.TempDir()), start(t, t.TempDir())

@@ -1,7 +1,7 @@
 # Played inside a machine that systemd has booted, by test-systemd.sh: the deb.
 . /systemd-lib.sh
-readme=/README.md
-. /readme.sh
+document=/INSTALLING.md
+. /blocks.sh
 
 echo "-- the package starts nothing; systemctl does, and returns when it serves"
 dpkg -i /previous.deb
@@ -231,20 +231,20 @@ if systemctl is-enabled leader-latch 2>/dev/null; then fail "it is enabled"; fi
 read_as_written() { (cd /packages && DEBIAN_FRONTEND=noninteractive bash -ex /commands </dev/null); }
 echo 'APT::Get::Assume-Yes "true"; quiet "2"; Dpkg::Use-Pty "0";' >/etc/apt/apt.conf.d/yes
 
-echo "-- as README says: beside Riak, then after it"
+echo "-- as INSTALLING.md says: beside Riak, then after it"
 rm -rf /etc/riak /var/log/riak
 dpkg -i /packages/riak_*.deb # a stand-in
-README Installed | sed -n '/^apt/s/ # .*//p' | sed "s|dist/||; s|_amd64|_$(dpkg --print-architecture)|" >/commands
+block Installed | sed -n '/^apt/s/ # .*//p' | sed "s|dist/||; s|_amd64|_$(dpkg --print-architecture)|" >/commands
 read_as_written
-README "Beside a running Riak" >/etc/riak/leader-latch.conf
-sed -n 's/^  `\(install .*\)`\.$/\1/p' /README.md >/commands
-README Installed 2 >>/commands
+block "Beside a running Riak" >/etc/riak/leader-latch.conf
+sed -n 's/^  `\(install .*\)`\.$/\1/p' /INSTALLING.md >/commands
+block Installed 2 >>/commands
 read_as_written
 is ActiveState active
 join a
 test -s /var/log/leader-latch/console.log
 test ! -e /var/log/riak/console.log
-README "After Riak" >/commands
+block "After Riak" >/commands
 grep -q '^apt purge riak' /commands
 read_as_written
 hung_up
@@ -255,7 +255,7 @@ test -e /var/lib/riak/leader_latch/node.json
 
 echo "-- a port below 1024"
 mkdir -p /etc/systemd/system/leader-latch.service.d
-README Installed 3 >/etc/systemd/system/leader-latch.service.d/port.conf
+block Installed 3 >/etc/systemd/system/leader-latch.service.d/port.conf
 sed -i 's/:5323$/:523/' /etc/riak/leader-latch.conf
 systemctl daemon-reload
 systemctl restart leader-latch
