@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -97,8 +98,8 @@ func testNames(t *testing.T) (names []string) {
 	return names
 }
 
-// TestDocumentIsTrue: PROTOCOL.md names the transcripts that there are, and the
-// code's references into it lead somewhere.
+// TestDocumentIsTrue: PROTOCOL.md names the transcripts that there are, its rules come in
+// their order, and the code's references into it lead somewhere.
 func TestDocumentIsTrue(t *testing.T) {
 	doc, err := os.ReadFile("PROTOCOL.md")
 	if err != nil {
@@ -123,6 +124,16 @@ func TestDocumentIsTrue(t *testing.T) {
 	}
 	for name := range named {
 		t.Errorf("PROTOCOL.md names the transcript %s, which does not exist", name)
+	}
+
+	rules := regexp.MustCompile(`(?m)^\*\*Rule (\d+)\.\*\* `).FindAllSubmatch(doc, -1)
+	if len(rules) != len(proofs) {
+		t.Errorf("PROTOCOL.md has %d rules; %d are proved", len(rules), len(proofs))
+	}
+	for i, m := range rules {
+		if string(m[1]) != strconv.Itoa(i+1) {
+			t.Errorf("PROTOCOL.md has rule %s in the place of rule %d", m[1], i+1)
+		}
 	}
 
 	headings := make(map[string]bool)
