@@ -519,17 +519,21 @@ func (n *Node) upkeep(now reading) {
 	}
 }
 
-// known is what the state says of a node.
+// known is what the state says of a node that was not removed.
 type known struct {
 	name, address string
-	live, removed bool
+	live          bool
 	reads         uint64 // the level that the node has announced, while it has a session
 }
 
+// knownNodes does without those that were removed: over the years they may be many.
 func knownNodes(s *State) map[NodeID]known {
-	nodes := make(map[NodeID]known, len(s.nodes))
+	nodes := make(map[NodeID]known)
 	for id, node := range s.nodes {
-		k := known{name: node.name, address: node.address, removed: node.removed}
+		if node.removed {
+			continue
+		}
+		k := known{name: node.name, address: node.address}
 		if node.session != nil {
 			k.live, k.reads = node.session.renewal > 0, node.reads
 		}
@@ -617,7 +621,7 @@ func nextChange(servers []server, nodes map[NodeID]known, away map[NodeID]bool, 
 	}
 	for _, id := range slices.Sorted(maps.Keys(nodes)) {
 		k := nodes[id]
-		if !k.removed && !slices.ContainsFunc(servers, func(s server) bool { return s.id == id }) {
+		if !slices.ContainsFunc(servers, func(s server) bool { return s.id == id }) {
 			return change{text: "it is no member any more", node: id, name: k.name, forget: true}
 		}
 	}

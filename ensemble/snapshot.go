@@ -3,7 +3,6 @@ package ensemble
 import (
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -175,7 +174,7 @@ func (e *encoder) flush(w io.Writer, least int) error {
 
 // appendHead appends what comes before the groups.
 func (s *State) appendHead(b []byte) []byte {
-	e := &encoder{buf: b}
+	e := &encoder{buf: slices.Grow(b, 1024+128*len(s.order))} // to grow it bit by bit takes longer than the rest
 	version := levels[s.level].snapshot
 	e.byte(version)
 	if version > 1 {
@@ -185,9 +184,8 @@ func (s *State) appendHead(b []byte) []byte {
 	e.string(s.cluster)
 	e.uint(s.tokenBase)
 	e.bool(s.active)
-	e.uint(uint64(len(s.nodes)))
-	for _, id := range slices.Sorted(maps.Keys(s.nodes)) {
-		n := s.nodes[id]
+	e.uint(uint64(len(s.order)))
+	for _, n := range s.order {
 		e.string(string(n.id))
 		e.string(n.name)
 		e.string(n.address)
@@ -276,7 +274,7 @@ func restoreState(r io.Reader) (*State, error) {
 		if d.err != nil {
 			break
 		}
-		s.nodes[n.id] = n
+		s.add(n)
 	}
 
 	d.fill()

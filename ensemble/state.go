@@ -3,6 +3,7 @@ package ensemble
 import (
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -24,6 +25,7 @@ type State struct {
 	level     uint64 // of what is written; see level.go
 
 	nodes    map[NodeID]*node
+	order    []*node // the same, by their ids: to sort them takes long when many have been removed
 	sessions map[Incarnation]*nodeSession
 	groups   map[string]*group
 
@@ -231,9 +233,15 @@ func (s *State) node(id NodeID) *node {
 	n := s.nodes[id]
 	if n == nil {
 		n = &node{id: id}
-		s.nodes[id] = n
+		s.add(n)
 	}
 	return n
+}
+
+func (s *State) add(n *node) {
+	s.nodes[n.id] = n
+	at, _ := slices.BinarySearchFunc(s.order, n.id, func(o *node, id NodeID) int { return strings.Compare(string(o.id), string(id)) })
+	s.order = slices.Insert(s.order, at, n)
 }
 
 // accept gives the session whose next operation this is, and counts it; nil
