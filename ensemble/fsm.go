@@ -19,7 +19,7 @@ import (
 type fsm struct {
 	observer observer
 	alter    func(*State, Entry) Entry // a seam of tests: what an entry is taken for; nil: for itself
-	full     chan struct{}             // the log has become too large in bytes; room for one
+	full     chan struct{}             // a snapshot may be due: the log has become too large in bytes, or the newest one cannot be read; room for one
 
 	awaitFlushed func(index uint64) error // returns when an entry is on this node's disk
 

@@ -63,7 +63,8 @@ func (l *logSize) trailing() uint64 {
 	return min(trailingEntries, l.last-l.marks[0]+1)
 }
 
-// watchLog takes snapshots when the log has become too large in bytes.
+// watchLog takes snapshots when the log has become too large in bytes, and when the newest
+// cannot be read any more.
 func (n *Node) watchLog() {
 	for {
 		select {
@@ -73,7 +74,7 @@ func (n *Node) watchLog() {
 		}
 		full := false
 		n.fsm.read(func(*State) { full = n.fsm.log.full() })
-		if !full {
+		if !full && !n.lacksSnapshot() {
 			continue // came while a snapshot was written
 		}
 		future := n.raft.Snapshot()

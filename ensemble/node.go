@@ -98,8 +98,9 @@ type Node struct {
 	yields    atomic.Bool          // its disk hangs, and it takes no part in Raft
 	leads     atomic.Uint64        // the term in which this node is the raft leader; 0: none
 	newest    atomic.Pointer[entryID]
-	followers sync.Map      // raft.ServerID to *follower
-	trailing  atomic.Uint64 // how many entries Raft leaves behind a snapshot
+	followers sync.Map               // raft.ServerID to *follower
+	trailing  atomic.Uint64          // how many entries Raft leaves behind a snapshot
+	unread    atomic.Pointer[string] // the last snapshot that could not be read again; nil: none yet
 
 	dispatch     *dispatcher
 	wake         chan struct{}   // the loop has something to look at; room for one

@@ -136,7 +136,7 @@ func (n *Node) startRaft() error {
 	n.entries.append = store.Append
 	n.entries.leads = func() bool { return n.raft.State() == raft.Leader } // which changes between what Raft stores
 	n.entries.restart = n.failed
-	snapshots.failed = n.snapshotFailed
+	snapshots.failed, snapshots.unread = n.snapshotFailed, n.snapshotUnread
 	if n.cfg.createState != nil {
 		snapshots.create = n.cfg.createState
 	}
@@ -268,6 +268,30 @@ func (n *Node) snapshotFailed(index uint64, err error) {
 	if index > n.raft.AppliedIndex() && !errors.Is(err, diskthread.ErrClosed) {
 		n.failed(fmt.Errorf("disk: the snapshot of entry %d, which the raft leader sent, cannot be stored in %s: %w; make room, or replace the disk", index, n.dir.path, err))
 	}
+}
+
+// snapshotUnread has a new snapshot be taken in the place of the newest one, which cannot be
+// read any more though it is of this node's own state. Raft would try for ever to send it to
+// a node that needs one.
+func (n *Node) snapshotUnread(name string, err error) {
+	select {
+	case <-n.started:
+	default:
+		return // NewRaft says itself what it cannot read
+	}
+	if errors.Is(err, diskthread.ErrClosed) {
+		return
+	}
+	if told := n.unread.Swap(&name); told == nil || *told != name {
+		n.log.Error("the newest snapshot cannot be read any more, so a new one is taken in its place; should that come again, replace the disk", "folder", n.entries.snapshots.path, "snapshot", name, "error", err)
+	}
+	signal(n.fsm.full) // each time: the new one may have failed
+}
+
+// lacksSnapshot reports whether the newest snapshot is still one that cannot be read.
+func (n *Node) lacksSnapshot() bool {
+	name := n.unread.Load()
+	return name != nil && n.entries.snapshots.isNewest(*name)
 }
 
 // hello is how the node introduces itself to others.

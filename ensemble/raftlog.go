@@ -15,11 +15,12 @@ import (
 
 // chatter is how messages begin that Raft logs again and again while another
 // node cannot be reached, and what belongs to an ordinary start, stop or
-// election. The node says itself, once, who does not answer and who leads.
+// election. The node says itself, once, who does not answer, who leads, and which snapshot
+// cannot be read.
 var chatter = []string{
 	"appendEntries rejected", "clearing log suffix", "Election timeout reached", "failed to appendEntries to", "failed to contact",
-	"failed to accept connection", "failed to decode incoming command", "failed to flush response", "failed to get previous log", "failed to heartbeat to",
-	"failed to make requestPreVote RPC", "failed to make requestVote RPC", "failed to pipeline appendEntries", "failed to send snapshot to",
+	"failed to accept connection", "failed to decode incoming command", "failed to flush response", "failed to get log", "failed to get previous log", "failed to heartbeat to",
+	"failed to make requestPreVote RPC", "failed to make requestVote RPC", "failed to open snapshot", "failed to pipeline appendEntries", "failed to send snapshot to",
 	"failed to start pipeline replication to", "heartbeat timeout reached", "lost leadership because received a requestVote",
 	"no known peers", "not part of stable configuration", "peer has newer term", "previous log term mis-match", "received heartbeat",
 	"rejecting appendEntries request", "rejecting pre-vote request", "rejecting vote request", "skipping application of old log",

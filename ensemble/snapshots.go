@@ -48,6 +48,7 @@ type snapshots struct {
 
 	completed func(*raft.SnapshotMeta) error       // is told of a snapshot that is on disk
 	failed    func(index uint64, err error)        // is told of one that cannot be written, or read; it is called by Raft
+	unread    func(name string, err error)         // is told if the newest cannot be read any more; likewise
 	create    func(name string) (stateFile, error) // a seam of tests of failing disks
 }
 
@@ -83,6 +84,7 @@ func newSnapshots(d *Dir, log store, logger hclog.Logger) (*snapshots, error) {
 		log:       logger,
 		completed: func(*raft.SnapshotMeta) error { return nil },
 		failed:    func(uint64, error) {},
+		unread:    func(string, error) {},
 		create: func(name string) (stateFile, error) {
 			return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		},
@@ -324,9 +326,17 @@ func (s *snapshots) Open(name string) (*raft.SnapshotMeta, io.ReadCloser, error)
 	})
 	if err != nil {
 		s.failed(id.index, err)
+		if s.isNewest(name) {
+			s.unread(name, err)
+		}
 		return nil, nil, err
 	}
 	return &meta.SnapshotMeta, &snapshotReader{f, s.thread}, nil
+}
+
+func (s *snapshots) isNewest(name string) bool {
+	newest := s.newest.Load()
+	return newest != nil && newest.ID == name
 }
 
 // snapshotSink is a snapshot that is being written.
