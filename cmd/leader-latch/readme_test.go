@@ -211,6 +211,35 @@ func TestCodeNamesDocumentsThatThereAre(t *testing.T) {
 	}
 }
 
+// Tests that documents name exist: a row that says what holds it has to be true.
+func TestDocumentsNameTestsThatThereAre(t *testing.T) {
+	exists := map[string]bool{}
+	declared := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+	err := fs.WalkDir(os.DirFS(repository), ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		for _, m := range declared.FindAllStringSubmatch(readDocument(t, filepath.Join(repository, path)), -1) {
+			exists[m[1]] = true
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := 0
+	for _, document := range allDocuments(t) {
+		for _, name := range regexp.MustCompile(`\bTest[A-Z]\w+`).FindAllString(readDocument(t, filepath.Join(repository, document)), -1) {
+			if named++; !exists[name] {
+				t.Errorf("%s names %s, which does not exist", document, name)
+			}
+		}
+	}
+	if named == 0 {
+		t.Error("no document names a test; this one looks for the wrong thing")
+	}
+}
+
 // The commands of README.md's cluster of three, as they are, but for folder, network and
 // timing. When a node is killed a client of another one leads; an interrupt ends the
 // others in order.
