@@ -46,6 +46,7 @@ func TestMeasure(t *testing.T) {
 		{"node-killed", measureNodeKilled},
 		{"nodes", measureMoreNodes},
 		{"disk", measureSlowDisk},
+		{"distance", measureDistance},
 		{"million", measureMillion},
 		{"start", measureStart},
 	} {
