@@ -3,6 +3,10 @@ package ensemble
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -110,4 +114,92 @@ func TestANodeEndsWhenASnapshotHangs(t *testing.T) {
 	}
 	comesBack()
 	<-taken // whatever has become of it
+}
+
+// A snapshot for which there is no room beside minimum_free_space is not begun, and one that
+// becomes larger than there is room for is given up in time. The node goes on, says the
+// sizes, and takes one when there is room again.
+func TestASnapshotLeavesTheMinimumFree(t *testing.T) {
+	const minimum = 64 << 20
+	var free, least atomic.Int64
+	var said lines
+	free.Store(1 << 40)
+	n := startNode(t, t.TempDir(), func(c *Config) {
+		c.MinimumFree = minimum
+		c.freeSpace = func(string) (uint64, error) { return uint64(free.Load()), nil }
+		c.createState = func(name string) (stateFile, error) {
+			f, err := os.Create(name)
+			return &spaceTaker{f, &free, &least}, err
+		}
+		c.Logger = slog.New(slog.NewTextHandler(io.MultiWriter(&said, t.Output()), nil))
+	})
+	a := join(t, n, "g", "a")
+	a.wantTold("a")
+	small := func() {
+		t.Helper()
+		least.Store(free.Load())
+		err := n.raft.Snapshot().Error()
+		if err == nil {
+			t.Fatal("it was taken")
+		}
+		for _, want := range []string{fmt.Sprintf("only %d MiB are free", free.Load()>>20), "64 MiB of leader_latch.minimum_free_space", n.dir.path, "make room"} {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%v, want %q", err, want)
+			}
+		}
+		if n := least.Load(); n < minimum {
+			t.Errorf("%d bytes were left", n)
+		}
+		wantSnapshots(t, n.dir, "refused")
+	}
+	free.Store(minimum + 1<<20)
+	small()
+
+	// With a large state, of which nobody knows beforehand how large it is.
+	n.fsm.mu.Lock()
+	ses := n.fsm.state.nodes[n.self].session
+	for i := range uint64(200_000) {
+		m := &member{id: MemberID{ses.incarnation, 1<<40 + i}, client: strings.Repeat("c", 100) + fmt.Sprint(i), group: n.fsm.state.groups["g"]}
+		m.group.append(m)
+	}
+	n.fsm.mu.Unlock()
+	free.Store(minimum + 10<<20)
+	err := n.raft.Snapshot().Error()
+	if err == nil || !strings.Contains(err.Error(), "make room") {
+		t.Fatalf("taken: %v", err)
+	}
+	if left := least.Load(); left < minimum {
+		t.Errorf("%d bytes were left", left)
+	}
+	if left := least.Load(); left == free.Load() {
+		t.Error("it was not begun")
+	}
+	free.Store(minimum + 10<<20)
+	small() // without having been begun
+	if least.Load() != free.Load() {
+		t.Error("it was begun again, though it cannot fit")
+	}
+	free.Store(minimum + 100<<20)
+	if err := n.raft.Snapshot().Error(); err != nil {
+		t.Errorf("with room: %v", err)
+	}
+	if err := n.Err(); err != nil || !a.membership.Live() {
+		t.Errorf("failed: %v", err)
+	}
+	if n := said.count("make room"); n != 3 {
+		t.Errorf("three refusals are said %d times:\n%s", n, said.text())
+	}
+}
+
+// spaceTaker is a file that takes of the free space of a disk what is written to it.
+type spaceTaker struct {
+	*os.File
+	free, least *atomic.Int64
+}
+
+func (f *spaceTaker) Write(b []byte) (int, error) {
+	if left := f.free.Add(-int64(len(b))); left < f.least.Load() {
+		f.least.Store(left)
+	}
+	return f.File.Write(b)
 }

@@ -87,19 +87,26 @@ func (n *Node) watchLog() {
 			if err == nil || errors.Is(err, raft.ErrNothingNewToSnapshot) {
 				continue
 			}
-			n.log.Warn("snapshot not taken, trying again", "error", err)
+		}
+		again := snapshotAgain // Raft has said why
+		if n.entries.snapshots.small.Load() {
+			again = snapshotInterval
 		}
 		select {
 		case <-n.done:
 			return
-		case <-time.After(snapshotAgain):
+		case <-time.After(again):
 		}
 	}
 }
 
 // snapshotAgain is the pause after a snapshot that was not taken. Raft refuses one
-// while a change of its configuration is being applied.
-const snapshotAgain = time.Second
+// while a change of its configuration is being applied. Where there is no room for one, the
+// pause is snapshotInterval, the same as Raft makes between two looks at its log.
+const (
+	snapshotAgain    = time.Second
+	snapshotInterval = 30 * time.Second
+)
 
 // snapshotted implements observer. Raft shortens its log when it returns.
 func (n *Node) snapshotted(trailing uint64) {

@@ -121,7 +121,7 @@ func (n *Node) startRaft() error {
 	c.LeaderLeaseTimeout = n.cfg.Timing.Heartbeat / 10 * 9
 	c.CommitTimeout = 200 * time.Millisecond // for what a hint did not tell
 	c.MaxAppendEntries = 64                  // without BatchApplyCh: what waits in that has no answer when Raft shuts down
-	c.SnapshotInterval = 30 * time.Second
+	c.SnapshotInterval = snapshotInterval
 	c.SnapshotThreshold = snapshotEntries
 	c.TrailingLogs = trailingEntries
 	c.ShutdownOnRemove = false // it hands over before it is removed
@@ -136,7 +136,7 @@ func (n *Node) startRaft() error {
 	n.entries.append = store.Append
 	n.entries.leads = func() bool { return n.raft.State() == raft.Leader } // which changes between what Raft stores
 	n.entries.restart = n.failed
-	snapshots.failed, snapshots.unread = n.snapshotFailed, n.snapshotUnread
+	snapshots.failed, snapshots.unread, snapshots.room = n.snapshotFailed, n.snapshotUnread, n.roomForSnapshot
 	if n.cfg.createState != nil {
 		snapshots.create = n.cfg.createState
 	}

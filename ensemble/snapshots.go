@@ -45,11 +45,14 @@ type snapshots struct {
 	log    hclog.Logger
 	newest atomic.Pointer[raft.SnapshotMeta] // nil: there is none
 	sound  string                            // the snapshot that was verified when it was chosen, until it is opened; used on the thread
+	tried  int64                             // how large the last one had become for which there was no room; used on the thread
+	small  atomic.Bool                       // there was no room for the last one
 
-	completed func(*raft.SnapshotMeta) error       // is told of a snapshot that is on disk
-	failed    func(index uint64, err error)        // is told of one that cannot be written, or read; it is called by Raft
-	unread    func(name string, err error)         // is told if the newest cannot be read any more; likewise
-	create    func(name string) (stateFile, error) // a seam of tests of failing disks
+	room      func(index uint64, bytes int64) error // refuses a snapshot for which so much more is to be written; called on the thread
+	completed func(*raft.SnapshotMeta) error        // is told of a snapshot that is on disk
+	failed    func(index uint64, err error)         // is told of one that cannot be written, or read; it is called by Raft
+	unread    func(name string, err error)          // is told if the newest cannot be read any more; likewise
+	create    func(name string) (stateFile, error)  // a seam of tests of failing disks
 }
 
 type stateFile interface {
@@ -82,6 +85,7 @@ func newSnapshots(d *Dir, log store, logger hclog.Logger) (*snapshots, error) {
 		thread:    d.files,
 		store:     log,
 		log:       logger,
+		room:      func(uint64, int64) error { return nil },
 		completed: func(*raft.SnapshotMeta) error { return nil },
 		failed:    func(uint64, error) {},
 		unread:    func(string, error) {},
@@ -289,6 +293,9 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, c r
 		Index: index, Term: term, Configuration: c, ConfigurationIndex: at,
 	}
 	err := s.thread.Do(func() (err error) {
+		if err = s.hasRoom(index); err != nil {
+			return err
+		}
 		if err = os.Mkdir(sink.unfinished(), 0o750); err != nil {
 			return err
 		}
@@ -302,6 +309,19 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, c r
 		return nil, err
 	}
 	return sink, nil
+}
+
+// hasRoom refuses a snapshot for which there seems to be too little room. How large it will be
+// is not known before: as large as the last one, or as one got for which there was no room, or
+// a little larger; for more the sink asks as it is written.
+func (s *snapshots) hasRoom(index uint64) error {
+	size := s.tried
+	if newest := s.newest.Load(); newest != nil {
+		size = max(size, newest.Size)
+	}
+	err := s.room(index, size+flushSnapshotAt)
+	s.small.Store(err != nil)
+	return err
 }
 
 // List implements [raft.SnapshotStore]. It gives no second one for Raft to fall back to.
@@ -372,7 +392,9 @@ func (s *snapshotSink) Write(b []byte) (n int, err error) {
 		// Now and then, so that no flush takes long: others wait for the thread.
 		if s.unflushed += n; s.unflushed >= flushSnapshotAt {
 			s.unflushed = 0
-			err = s.file.Sync()
+			if err = s.file.Sync(); err == nil {
+				err = s.hasRoom()
+			}
 		}
 		return err
 	})
@@ -382,6 +404,16 @@ func (s *snapshotSink) Write(b []byte) (n int, err error) {
 		s.of.failed(s.meta.Index, err)
 	}
 	return n, err
+}
+
+// hasRoom gives the snapshot up in time if it has become larger than there is room for.
+func (s *snapshotSink) hasRoom() error {
+	err := s.of.room(s.meta.Index, flushSnapshotAt)
+	if err != nil {
+		s.of.tried = s.meta.Size + flushSnapshotAt
+		s.of.small.Store(true)
+	}
+	return err
 }
 
 // errOvertaken: Raft would take its log to end there.
@@ -410,6 +442,7 @@ func (s *snapshotSink) Close() error {
 			return err
 		}
 		s.of.newest.Store(&s.meta.SnapshotMeta)
+		s.of.tried = 0
 		s.of.reap(s.meta.ID, before)
 		return nil
 	})
