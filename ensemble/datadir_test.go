@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -249,4 +252,69 @@ func TestImports(t *testing.T) {
 			t.Errorf("imports %s", pkg)
 		}
 	}
+}
+
+// In a folder that took the place of the node's own nothing is made, changed or removed, not
+// even in the second until the node notices and ends.
+func TestNothingIsWrittenIntoAFolderThatTookThePlace(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data")
+	n := startNode(t, path, nil)
+	join(t, n, "g", "a").wantTold("a")
+	if err := n.raft.Snapshot().Error(); err != nil {
+		t.Fatal(err)
+	}
+	begun, err := n.entries.snapshots.Create(1, n.raft.AppliedIndex(), n.raft.CurrentTerm(), raft.Configuration{}, 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := begun.Write([]byte("state")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path, path+".moved"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(path, os.DirFS(path+".moved")); err != nil {
+		t.Fatal(err)
+	}
+	was := contentOf(t, path)
+
+	elsewhere := func(what string, err error) {
+		t.Helper()
+		if err == nil || !strings.Contains(err.Error(), "was removed, moved away or replaced") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	elsewhere("a snapshot", n.raft.Snapshot().Error())
+	elsewhere("a snapshot that was begun before", begun.Close())
+	// It begins another file, as none ends before such an entry.
+	elsewhere("the log", n.store.StoreLogs([]*raft.Log{{Index: 1 << 40, Term: n.raft.CurrentTerm()}}))
+	select {
+	case <-n.Failed():
+	case <-time.After(20 * time.Second):
+		t.Fatal("it goes on")
+	}
+	elsewhere("the node", n.Err())
+	kill(n)
+	if is := contentOf(t, path); !maps.Equal(is, was) {
+		t.Errorf("in the new folder there are\n%v\nand were\n%v", slices.Sorted(maps.Keys(is)), slices.Sorted(maps.Keys(was)))
+	}
+}
+
+// contentOf gives the files below a folder, by their names.
+func contentOf(t *testing.T, folder string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	err := fs.WalkDir(os.DirFS(folder), ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			files[name+"/"] = ""
+			return err
+		}
+		b, err := os.ReadFile(filepath.Join(folder, name))
+		files[name] = string(b)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
 }

@@ -37,6 +37,7 @@ func (n *Node) startRaft() error {
 	store, err := logstore.Open(n.dir.raftPath(), logstore.Options{
 		Format:       levels[n.dir.id().Format].logstore,
 		Thread:       n.dir.log,
+		There:        n.dir.there,
 		OnError:      func(err error) { n.failed(fmt.Errorf("disk: %w", err)) },
 		BeforeCommit: n.cfg.beforeCommit,
 		StallLimit:   n.cfg.stallLimit,

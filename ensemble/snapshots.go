@@ -41,6 +41,7 @@ import (
 type snapshots struct {
 	path   string
 	thread *diskthread.Thread
+	there  func() error // whether the folder at the path is still this one
 	store  store
 	log    hclog.Logger
 	newest atomic.Pointer[raft.SnapshotMeta] // nil: there is none
@@ -83,6 +84,7 @@ func newSnapshots(d *Dir, log store, logger hclog.Logger) (*snapshots, error) {
 	s := &snapshots{
 		path:      d.Path("snapshots"),
 		thread:    d.files,
+		there:     d.there,
 		store:     log,
 		log:       logger,
 		room:      func(uint64, int64) error { return nil },
@@ -293,7 +295,7 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, c r
 		Index: index, Term: term, Configuration: c, ConfigurationIndex: at,
 	}
 	err := s.thread.Do(func() (err error) {
-		if err = s.hasRoom(index); err != nil {
+		if err = cmp.Or(s.there(), s.hasRoom(index)); err != nil {
 			return err
 		}
 		if err = os.Mkdir(sink.unfinished(), 0o750); err != nil {
@@ -492,10 +494,15 @@ func (s *snapshotSink) Cancel() error {
 	return nil
 }
 
-// end ends the snapshot. If f fails, nothing is left of it, in the folder or open.
+// end ends the snapshot. If f fails, nothing is left of it, in the folder or open. In a folder
+// that took the place of this one it does nothing.
 func (s *snapshotSink) end(f func() error) error {
 	s.ended = true
 	s.outcome = s.of.thread.Do(func() error {
+		if gone := s.of.there(); gone != nil {
+			s.file.Close()
+			return gone
+		}
 		err := f()
 		if err == nil {
 			return nil

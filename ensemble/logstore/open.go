@@ -50,6 +50,11 @@ type Options struct {
 	// of bbolt, or descriptors of all other threads.
 	Thread *diskthread.Thread
 
+	// There, if set, is called on the thread before a file is made, opened for writing or
+	// removed by its path, once the store is open: an error, if the folder at that path
+	// is another one by now, keeps the store from doing so.
+	There func() error
+
 	// BeforeCommit, if set, is called in every write before it goes to disk.
 	// Tests and benchmarks make slow disks by it.
 	BeforeCommit func()
@@ -78,6 +83,7 @@ func Open(path string, opts Options) (*Store, error) {
 		size:         opts.SegmentSize,
 		onError:      opts.OnError,
 		beforeCommit: opts.BeforeCommit,
+		there:        func() error { return nil },
 		appended:     make(chan struct{}, 1),
 		closed:       make(chan struct{}),
 		changing:     newLock(),
@@ -100,6 +106,9 @@ func Open(path string, opts Options) (*Store, error) {
 	if err != nil {
 		s.Close()
 		return nil, fmt.Errorf("open log store %s: %w", path, err)
+	}
+	if opts.There != nil {
+		s.there = opts.There
 	}
 	go s.watch(opts.StallLimit)
 	go s.flushAppended()

@@ -82,6 +82,7 @@ type Store struct {
 	failed  atomic.Pointer[error]
 
 	beforeCommit func()
+	there        func() error
 
 	began     atomic.Pointer[time.Time] // of the write that is under way; nil: none
 	appended  chan struct{}             // there is something to flush; room for one
@@ -431,7 +432,7 @@ func (s *Store) provide(next uint64) error {
 	if err := s.closeTail(); err != nil {
 		return err
 	}
-	err := s.onDisk(func() (err error) {
+	err := s.byPath(func() (err error) {
 		s.tail, err = g.create(s.size)
 		return err
 	})
@@ -551,7 +552,7 @@ func (s *Store) take(i, j int, first uint64) []*segment {
 // remove deletes the files of segments that count no more.
 func (s *Store) remove(gone []*segment) error {
 	err := closeSegments(gone)
-	return errors.Join(err, s.onDisk(func() (err error) {
+	return errors.Join(err, s.byPath(func() (err error) {
 		for _, g := range gone {
 			err = errors.Join(err, os.Remove(g.path))
 		}
@@ -567,7 +568,7 @@ func closeSegments(all []*segment) (err error) {
 }
 
 func (s *Store) openTail() error {
-	return s.onDisk(func() (err error) {
+	return s.byPath(func() (err error) {
 		s.tail, err = openForWriting(s.segments[len(s.segments)-1].path, 0)
 		return err
 	})
@@ -681,6 +682,16 @@ func (s *Store) update(f func(*bolt.Tx) error) error {
 // onDisk does what may hang in the disk: all but reading.
 func (s *Store) onDisk(f func() error) error {
 	return s.thread.Do(func() error { return guard(f) })
+}
+
+// byPath does something on the disk with files that it finds by their paths.
+func (s *Store) byPath(f func() error) error {
+	return s.onDisk(func() error {
+		if err := s.there(); err != nil {
+			return err
+		}
+		return f()
+	})
 }
 
 // write does something that writes to the disk.
