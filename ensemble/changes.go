@@ -380,6 +380,10 @@ func (n *Node) awaitAlone(ctx context.Context, s server) error {
 // then has the node removed. Should the removal fail, the next life goes on as
 // the member that it was.
 func (n *Node) leave(ctx context.Context) error {
+	// Whoever has left has a cluster of its own.
+	if err := checkClock(time.Now(), n.cfg.released); err != nil {
+		return fmt.Errorf("nothing was done: %w", err)
+	}
 	id := n.dir.id()
 	if _, member := n.server(n.self); !member && (id.Join != "" || id.Cluster == "") {
 		_, err := n.beginAnew("") // it gives up asking to be let in

@@ -177,6 +177,44 @@ func TestNoClusterIsFoundedByAClockThatIsWrong(t *testing.T) {
 	startNodeOn(t, dir, nil) // by one that is right
 }
 
+// Nor does a node found one that gives up asking to be let in, or leaves, by such a clock:
+// nothing is done, and with a clock that is right it can be.
+func TestNobodyLeavesByAClockThatIsWrong(t *testing.T) {
+	wrong := func(c *Config) { c.released = time.Now().Add(time.Hour) }
+	nobody := newMachine(t, "nobody@127.0.0.1", nil)
+	looks := func(c *Config) { c.Join = []Place{nobody.place()} }
+	asks := newMachine(t, "asks@127.0.0.1", func(c *Config) {
+		looks(c)
+		wrong(c)
+	}).start()
+	all := founders(t, 3)
+	_, others := raftLeaderOf(t, all)
+	kill(others[0].Node)
+	right := others[0].change
+	others[0].change = func(c *Config) {
+		right(c)
+		wrong(c)
+	}
+	others[0].start().ready()
+	for _, m := range []*machine{asks, others[0]} {
+		was := m.dir.id()
+		err := m.Leave(t.Context(), "")
+		if err == nil || !strings.Contains(err.Error(), "nothing was done") || !strings.Contains(err.Error(), "set the clock right") {
+			t.Errorf("%s left: %v", m.name, err)
+		}
+		if is := m.dir.id(); is != was || m.Err() != nil {
+			t.Errorf("%s is %+v and was %+v; failed %v", m.name, is, was, m.Err())
+		}
+	}
+	kill(asks.Node)
+	asks.change = looks
+	asks.start()
+	if err := asks.Leave(t.Context(), ""); err != nil {
+		t.Error(err)
+	}
+	asks.again()
+}
+
 // A Lift has all tokens from then on be above, and never makes them lower.
 func TestLift(t *testing.T) {
 	s := NewState()
