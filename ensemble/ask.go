@@ -38,6 +38,9 @@ const (
 	askOrder   = "order"   // of any node: what its cluster's raft leader answers; see Order
 )
 
+// notKnown is in the answer to a question that is not known, from the first version on.
+const notKnown = "does not know the question"
+
 // questionTime bounds a question from the dialling on where the context has no
 // earlier end, and how long a node waits for one on a new connection.
 const questionTime = 10 * time.Second
@@ -153,7 +156,7 @@ func (n *Node) answers(known map[string]answerer) func(net.Conn, clusterport.Hel
 			if answer := known[q.Ask]; answer != nil {
 				is, err = answer(ctx, peer, q.With)
 			} else {
-				err = fmt.Errorf("this node does not know the question %q; it is of another version", q.Ask)
+				err = fmt.Errorf("this node "+notKnown+" %q; it is of another version", q.Ask)
 			}
 		}
 		var a answer

@@ -1,6 +1,7 @@
 package ensemble
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -66,10 +67,34 @@ func higherTokens(name string) string {
 func (n *Node) passLift(ctx context.Context, peer clusterport.Hello, with json.RawMessage) (any, error) {
 	ctx, cancel := context.WithTimeout(ctx, changeTime) // before the asking node gives up, so that it hears why
 	defer cancel()
-	return nil, n.askLeader(ctx, askLift, with, nil, func(ctx context.Context) error {
+	err := n.askLeader(ctx, askLift, with, nil, func(ctx context.Context) error {
 		_, err := n.answerLift(ctx, peer, with)
 		return err
 	})
+	if err != nil && strings.Contains(err.Error(), notKnown) { // the raft leader is of an older version
+		err = cmp.Or(n.liftHeld(), err)
+	}
+	return nil, err
+}
+
+// liftHeld is why no tokens can be lifted as long as the formats have a level below 2; nil:
+// they have not.
+func (n *Node) liftHeld() error {
+	var level uint64
+	var nodes map[NodeID]known
+	n.fsm.read(func(s *State) { level, nodes = s.level, knownNodes(s) })
+	if level >= 2 {
+		return nil
+	}
+	_, holding := nextLevel(level, n.servers(), nodes)
+	if holding == nil {
+		return later("the formats are just about to rise to level 2, at which tokens can be lifted")
+	}
+	var names []string
+	for _, s := range holding {
+		names = append(names, s.name)
+	}
+	return fmt.Errorf("%s, which can lift its own from level 2 of the formats on, and is held at %d by %s; upgrade these, or let them rise (leader_latch.format_level)", higherTokens("the node"), level, strings.Join(names, ", "))
 }
 
 // answerLift answers members.
@@ -83,25 +108,16 @@ func (n *Node) answerLift(_ context.Context, _ clusterport.Hello, with json.RawM
 	if !n.serving() || n.Err() != nil {
 		return nil, later("%s is not the raft leader any more", n.cfg.Name)
 	}
-	var level, now uint64
-	var nodes map[NodeID]known
-	n.fsm.read(func(s *State) { level, now, nodes = s.level, s.token(positionOf(s.index, MaxOps-1)), knownNodes(s) })
+	var now uint64
+	n.fsm.read(func(s *State) { now = s.token(positionOf(s.index, MaxOps-1)) })
 	if now >= above {
 		return nil, nil
 	}
 	if limit := uint64(time.Now().Add(liftAhead).UnixMicro()); above > max(limit, now) {
 		return nil, fmt.Errorf("%s by more than a year, as its cluster was founded by a clock that was wrong; have it leave that one and give its folder up (move it away), or set the clocks right", higherTokens("the node"))
 	}
-	if level < 2 {
-		_, holding := nextLevel(level, n.servers(), nodes)
-		if holding == nil {
-			return nil, later("the formats are just about to rise to level 2, at which tokens can be lifted")
-		}
-		var names []string
-		for _, s := range holding {
-			names = append(names, s.name)
-		}
-		return nil, fmt.Errorf("%s, which can lift its own from level 2 of the formats on, and is held at %d by %s; upgrade these, or let them rise (leader_latch.format_level)", higherTokens("the node"), level, strings.Join(names, ", "))
+	if err := n.liftHeld(); err != nil {
+		return nil, err
 	}
 	if err := n.await(n.propose([]Op{Lift{above}})); err != nil {
 		return nil, later("lift tokens: %w", err)

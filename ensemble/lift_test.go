@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"leaderlatch/ensemble/clusterport"
 )
 
 // alone starts a node that elects with nobody else.
@@ -280,5 +282,30 @@ func TestTokensAreNotLiftedFarAhead(t *testing.T) {
 	}
 	if err := b.lift(ctx, a.place(), in, far-uint64(liftAhead.Microseconds()+time.Hour.Microseconds())); err != nil {
 		t.Errorf("less than a year ahead: %v", err)
+	}
+}
+
+// Where the raft leader is of a version that knows nothing of tokens which are lifted, the node
+// that is asked says what helps, and who has to be upgraded.
+func TestARaftLeaderOfAnOlderVersionCannotLift(t *testing.T) {
+	all := foundersWith(t, 3, func(_ int, c *Config) { c.FormatLevel = 1 })
+	leader, others := raftLeaderOf(t, all)
+	for _, m := range all { // as the older program does, of which each might lead
+		m.port.Handle(clusterport.Admin, m.answers(map[string]answerer{
+			askView: m.answerView, askAdd: m.answerAdd, askRemove: m.answerRemove, askLeave: m.answerLeave, askCounter: m.answerCounter, askOrder: m.answerOrder,
+		}))
+	}
+	b := alone(t, "b@127.0.0.1", 0) // founded later
+	led(t, b, "g", "x")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	err := b.JoinCluster(ctx, others[0].place())
+	for _, want := range []string{"fencing tokens above those of the cluster", "held at 1 by", leader.name, "upgrade"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	if err != nil && strings.Contains(err.Error(), "does not know the question") {
+		t.Error(err)
 	}
 }
