@@ -341,7 +341,7 @@ type bookkeeper struct {
 
 func newBookkeeper() *bookkeeper {
 	n := &bookkeeper{dispatch: newDispatcher()}
-	n.roster = newRoster(session{node: "n1", boot: "boot", name: "riak@10.0.0.1", address: "10.0.0.1:5324", timing: Normal},
+	n.roster = newRoster(session{node: "n1", boot: "boot", name: "riak@10.0.0.1", address: "10.0.0.1:5324", timing: Normal}, &changing{},
 		func() reading { return n.clock }, n.dispatch.add, slog.New(slog.DiscardHandler))
 	n.fsm = newFSM(n)
 	n.commit([]Op{Found{"c", 1000}, Activate{}})
@@ -390,8 +390,7 @@ func (deaf) Close()                  {}
 func (n *bookkeeper) join(b *testing.B, members, perGroup int, told *atomic.Int64) []*Membership {
 	all := make([]*Membership, members)
 	for i := range all {
-		all[i] = &Membership{member: deaf{told}, group: groupOf(i, perGroup), client: clientOf(i)}
-		n.roster.join(all[i])
+		all[i] = n.roster.join(groupOf(i, perGroup), clientOf(i), deaf{told})
 		if i%batch == batch-1 {
 			n.run()
 		}
@@ -457,8 +456,7 @@ func BenchmarkChurn(b *testing.B) {
 	for done := 0; done < b.N; done += batch {
 		all := make([]*Membership, batch)
 		for i := range all {
-			all[i] = &Membership{member: deaf{&told}, group: groups[i], client: "worker-17.example.com:7077"}
-			n.roster.join(all[i])
+			all[i] = n.roster.join(groups[i], "worker-17.example.com:7077", deaf{&told})
 		}
 		n.run()
 		for _, m := range all {

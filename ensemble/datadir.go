@@ -25,17 +25,6 @@ import (
 	"leaderlatch/ensemble/diskthread"
 )
 
-// PermanentError is a failure that no restart cures: a person has to change
-// something. Its text says what.
-type PermanentError struct{ Err error }
-
-func (e *PermanentError) Error() string { return e.Err.Error() }
-func (e *PermanentError) Unwrap() error { return e.Err }
-
-func permanent(format string, args ...any) error {
-	return &PermanentError{fmt.Errorf(format, args...)}
-}
-
 // ErrLocked is returned by [OpenDir] when another process holds the folder.
 var ErrLocked = errors.New("another leader-latch runs on this data folder")
 
@@ -68,9 +57,6 @@ type Dir struct {
 	writing sync.Mutex // held over a change of identity, to disk; guards life
 	life    int        // which of the nodes that were started on the folder may change it: the last
 }
-
-// cureFolder is what helps where a folder's content does not fit together.
-const cureFolder = "restore the whole data folder from one copy, or move it away to start as a new node"
 
 // identity is the content of node.json. It is written before anything that
 // depends on it is done.

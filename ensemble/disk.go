@@ -147,14 +147,3 @@ func (n *Node) watchFolder() {
 		}
 	}
 }
-
-// orderlyError is a failure after which the node can still end in order: it goes
-// on until it is stopped.
-type orderlyError struct{ error }
-
-func (e *orderlyError) Unwrap() error { return e.error }
-
-func inOrder(err error) bool {
-	_, ok := errors.AsType[*orderlyError](err)
-	return ok
-}

@@ -33,7 +33,7 @@
 // are the ways into the log and out of it. servers.go is the list of members,
 // entering.go how a node gets into it, changes.go how it changes; ask.go is how
 // nodes talk about that, views.go and report.go what they tell operators.
-// datadir.go is what lies on disk beside Raft's own.
+// datadir.go is what lies on disk beside Raft's own; errors.go the kinds of failure.
 //
 // # Goroutines
 //

@@ -381,9 +381,6 @@ func (n *Node) JoinCluster(ctx context.Context, via Place) error {
 	return err
 }
 
-// ErrUnreachable is wrapped by errors about a node that could not be asked.
-var ErrUnreachable = errors.New("cannot be reached")
-
 // Joinable reports an error unless this node could join the cluster of another
 // one, and gives the names of the nodes that live there.
 func (n *Node) Joinable(ctx context.Context, via Place) (nodes []string, err error) {

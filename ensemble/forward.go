@@ -37,7 +37,6 @@ type forwarder struct {
 var (
 	errOtherLeader = errors.New("there is another raft leader")
 	errNoAnswer    = errors.New("the raft leader does not answer")
-	errStopped     = errors.New("the node stops")
 )
 
 // send proposes an entry to the raft leader. The outcome goes to done, once,

@@ -29,7 +29,7 @@ type Member interface {
 // Membership is one client's place in a group, asked for or committed. It is
 // safe for concurrent use.
 type Membership struct {
-	node          *Node
+	roster        *roster
 	member        Member
 	group, client string
 
@@ -38,7 +38,7 @@ type Membership struct {
 	inAudience int                     // its place there; of the dispatcher's goroutine alone
 	leads      atomic.Bool             // its connection was handed its own name last
 
-	// Guarded by the node's mutex.
+	// Guarded by the roster's guard.
 	state    memberState
 	seq      uint64 // of its Join, once proposed
 	stopped  bool   // its client has said that it has stopped
@@ -72,7 +72,9 @@ func (m *Membership) Live() bool {
 // that is returned, for which the node is bound by a promise unless [Membership.Stopped]
 // is called. Only the first call counts.
 func (m *Membership) Closed(acknowledged bool) (bound time.Duration) {
-	return m.node.closed(m, acknowledged)
+	m.roster.guard.Lock()
+	defer m.roster.guard.Unlock()
+	return m.roster.closed(m, acknowledged)
 }
 
 func (m *Membership) propose(l *lease, seq uint64) {

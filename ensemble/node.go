@@ -18,16 +18,6 @@ import (
 	"leaderlatch/ensemble/logstore"
 )
 
-// ErrUnavailable is returned by [Node.Join] when no membership can come about
-// at this node now: the cluster has never reached its minimum size, or the
-// node is stopping or has failed.
-var ErrUnavailable = errors.New("elections are unavailable")
-
-// ErrAnew is why a node fails that has left its cluster or is about to join
-// another: its life is over in order, and the folder is that of a new node,
-// which [Start] starts when this one is stopped.
-var ErrAnew error = &orderlyError{errors.New("the node begins anew")}
-
 // Config is what a node needs to know beside its data folder.
 type Config struct {
 	Name         string // the node's name in the cluster, riak@host
@@ -147,16 +137,15 @@ type Node struct {
 	stopOnce sync.Once
 	stopErr  error
 
-	mu       sync.Mutex // guards what follows; taken after the fsm's lock, before the dispatcher's
-	roster   *roster
+	mu       sync.Mutex    // guards what follows; taken after the fsm's lock, before the dispatcher's
+	roster   *roster       // its guard is the mutex
 	deadMan  *deadMan      // nil: none
 	changed  chan struct{} // closed and replaced when roster.changed is set
 	asked    reading       // when Found or Activate was proposed last
 	askedYet bool
-	warned   bool          // that elections are not active
-	askers   []*Membership // who wait until a promise of the session is noted
-	kept     reading       // when the configuration was looked after last
-	heard    time.Time     // when a renewal was accepted last, for people; zero: none yet
+	warned   bool      // that elections are not active
+	kept     reading   // when the configuration was looked after last
+	heard    time.Time // when a renewal was accepted last, for people; zero: none yet
 }
 
 // Start starts the node in its folder, founding a cluster of its own if the
@@ -214,8 +203,9 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 	n.roster = newRoster(session{
 		node: n.self, boot: cfg.bootID,
 		name: cfg.Name, address: cfg.Address, timing: cfg.Timing, reads: cfg.reads(), started: n.born,
-	}, n.now, n.dispatch.add, n.log)
+	}, guard{n}, n.now, n.dispatch.add, n.log)
 	n.roster.omit = cfg.omit
+	n.roster.note = func(l *lease, counter uint64) { go n.note(l, counter) }
 	n.roster.alive = n.rearm
 	if cfg.DeadManSwitch {
 		var err error
@@ -259,21 +249,12 @@ func (n *Node) Join(group, client string, m Member) (*Membership, error) {
 	if len(n.roster.members) >= n.cfg.Timing.MaxMembers() {
 		return nil, n.full()
 	}
-	ms := &Membership{node: n, member: m, group: group, client: client}
-	n.roster.join(ms)
-	return ms, nil
+	return n.roster.join(group, client, m), nil
 }
 
 // full is why no more JOINs are taken.
 func (n *Node) full() error {
 	return fmt.Errorf("%w: this node has %d clients, as many as it could close in time with leader_latch.timing = %s", ErrUnavailable, n.cfg.Timing.MaxMembers(), n.cfg.Timing.Name)
-}
-
-// closed is [Membership.Closed].
-func (n *Node) closed(m *Membership, acknowledged bool) (bound time.Duration) {
-	n.mu.Lock()
-	defer n.unlock()
-	return n.roster.closed(m, acknowledged)
 }
 
 // applied implements observer: it is called with every entry's effects, under
@@ -319,6 +300,12 @@ func (n *Node) unlock() {
 	}
 	signal(n.wakeProposer)
 }
+
+// guard is the node's mutex as memberships take it.
+type guard struct{ n *Node }
+
+func (g guard) Lock()   { g.n.mu.Lock() }
+func (g guard) Unlock() { g.n.unlock() }
 
 // tellWaiters has those look again who wait for a change of the roster. The node's mutex
 // is held.

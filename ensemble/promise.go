@@ -48,7 +48,7 @@ func (m *Membership) Promise() (now, later bool) {
 	case !l.live():
 		return false, false
 	case !l.noted.Load():
-		return false, m.node.askToNote(m, l)
+		return false, m.roster.askToNote(m, l)
 	}
 	m.said.Store(&said)
 	return true, false
@@ -57,27 +57,35 @@ func (m *Membership) Promise() (now, later bool) {
 // Stopped says that the client has closed its side itself, by a FIN of its own that was
 // read: it has stopped, and is bound by no promise. It may be called at any time, before
 // or after Closed.
-func (m *Membership) Stopped() { m.node.stopped(m) }
-
-// stopped is [Membership.Stopped].
-func (n *Node) stopped(m *Membership) {
-	n.mu.Lock()
-	defer n.unlock()
-	n.roster.stopped(m)
+func (m *Membership) Stopped() {
+	m.roster.guard.Lock()
+	defer m.roster.guard.Unlock()
+	m.roster.stopped(m)
 }
 
-// askToNote has the node note that its session has made a promise. It reports false if the
+// askToNote has it noted that the session has made a promise. It reports false if the
 // lease is not that of the present session.
-func (n *Node) askToNote(m *Membership, l *lease) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if s := &n.roster.session; s.phase != phaseOpen || s.lease != l {
+func (r *roster) askToNote(m *Membership, l *lease) bool {
+	r.guard.Lock()
+	defer r.guard.Unlock()
+	if r.session.phase != phaseOpen || r.session.lease != l {
 		return false
 	}
-	if n.askers = append(n.askers, m); len(n.askers) == 1 {
-		go n.note(l, n.roster.session.counter)
+	if r.askers = append(r.askers, m); len(r.askers) == 1 {
+		r.note(l, r.session.counter)
 	}
 	return true
+}
+
+// noted takes note that it is on disk, or not to be had there, that the session of a lease
+// has made a promise. It gives those who may ask for theirs again.
+func (r *roster) noted(l *lease, onDisk bool) (again []*Membership) {
+	if onDisk {
+		l.noted.Store(true)
+		again = r.askers
+	}
+	r.askers = nil
+	return again
 }
 
 // note writes down that the session with a counter has made a promise, and lets those
@@ -88,16 +96,10 @@ func (n *Node) note(l *lease, counter uint64) {
 		err = notePromise(n.store, counter, n.cfg.Timing.promise())
 	}
 	n.mu.Lock()
-	if err == nil {
-		l.noted.Store(true)
-	}
-	askers := n.askers
-	n.askers = nil
+	again := n.roster.noted(l, err == nil)
 	n.mu.Unlock()
-	if err == nil {
-		for _, m := range askers {
-			m.member.Promised()
-		}
+	for _, m := range again {
+		m.member.Promised()
 	}
 }
 

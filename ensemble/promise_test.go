@@ -43,9 +43,7 @@ func TestOneOfManyPromisesIsReleasedAtOnce(t *testing.T) {
 	n := newBookkeeper()
 	var all []*Membership
 	for i := range 100 {
-		m := &Membership{member: deaf{new(atomic.Int64)}, group: "g", client: fmt.Sprint("c", i)}
-		n.roster.join(m)
-		all = append(all, m)
+		all = append(all, n.roster.join("g", fmt.Sprint("c", i), deaf{new(atomic.Int64)}))
 	}
 	n.run()
 	for i, m := range all {
@@ -224,8 +222,7 @@ func TestBoundBy(t *testing.T) {
 // though every client knows that its connection has ended.
 func TestALostSessionWaitsForPromises(t *testing.T) {
 	n := newBookkeeper()
-	m := &Membership{member: deaf{new(atomic.Int64)}, group: "g", client: "c"}
-	n.roster.join(m)
+	m := n.roster.join("g", "c", deaf{new(atomic.Int64)})
 	n.run()
 	said := n.clock
 	m.said.Store(&said)

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -22,6 +23,7 @@ type roster struct {
 	doomed  []*Membership // joined once, and not in the state any more: to be closed
 	bound   []*Membership // closed, and promised something that lasts
 	next    time.Duration // until a promise to one of them is over; 0: there are none
+	askers  []*Membership // who wait until a promise of the session is noted
 	omit    waits
 
 	index    uint64 // of the log entry up to which all this is
@@ -29,9 +31,11 @@ type roster struct {
 	stopping bool
 	changed  bool // what a waiter, or step, may wait for has changed; the caller resets it
 
+	guard   sync.Locker // held over all calls, but for those that take it themselves
 	now     func() reading
-	deliver func(delivery) // to the dispatcher; does not block
-	alive   func()         // called when the lease has begun or been prolonged
+	deliver func(delivery)                 // to the dispatcher; does not block
+	note    func(l *lease, counter uint64) // has it noted that the session has promised something, and calls noted; does not block
+	alive   func()                         // called when the lease has begun or been prolonged
 	log     *slog.Logger
 }
 
@@ -42,8 +46,9 @@ func (k nameKey) compare(o nameKey) int {
 	return cmp.Or(cmp.Compare(k.group, o.group), cmp.Compare(k.client, o.client))
 }
 
-func newRoster(s session, now func() reading, deliver func(delivery), log *slog.Logger) *roster {
+func newRoster(s session, guard sync.Locker, now func() reading, deliver func(delivery), log *slog.Logger) *roster {
 	return &roster{
+		guard:   guard,
 		session: s,
 		expirer: newExpirer(s.timing.Renew),
 		held:    make(map[nameKey][]*Membership),
@@ -55,10 +60,11 @@ func newRoster(s session, now func() reading, deliver func(delivery), log *slog.
 }
 
 // join takes a membership in and has it asked for.
-func (r *roster) join(m *Membership) {
-	m.inRoster = len(r.members)
+func (r *roster) join(group, client string, member Member) *Membership {
+	m := &Membership{roster: r, member: member, group: group, client: client, inRoster: len(r.members)}
 	r.members = append(r.members, m)
 	r.session.join(m)
+	return m
 }
 
 // remove takes a membership out of those that are not over.

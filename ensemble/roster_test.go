@@ -9,12 +9,8 @@ import (
 // would wake for each JOIN, only to read the clocks.
 func TestTheLoopIsWokenForWhatCannotWait(t *testing.T) {
 	var told atomic.Int64
-	client := func() *Membership { return &Membership{member: deaf{&told}, group: "g", client: "c"} }
 	var m *Membership
-	join := func(n *bookkeeper) {
-		m = client()
-		n.roster.join(m)
-	}
+	join := func(n *bookkeeper) { m = n.roster.join("g", "c", deaf{&told}) }
 	joined := func(n *bookkeeper) {
 		join(n)
 		n.run()

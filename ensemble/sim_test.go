@@ -213,12 +213,13 @@ type simNode struct {
 }
 
 type simConn struct {
-	node   *simNode
-	m      *Membership
-	open   bool // at the server
-	told   string
-	ending bool
-	until  time.Duration // its client takes itself for the leader by its clock, whatever becomes of the connection
+	node          *simNode
+	m             *Membership
+	group, client string
+	open          bool // at the server
+	told          string
+	ending        bool
+	until         time.Duration // its client takes itself for the leader by its clock, whatever becomes of the connection
 }
 
 func newSim(seed uint64, mutate mutation) *sim {
@@ -359,11 +360,10 @@ func (s *sim) clients() {
 	if s.chance(0.08) {
 		n := s.nodes[s.rng.IntN(len(s.nodes))]
 		if n.up && !n.paused && !n.roster.stopping {
-			c := &simConn{node: n, open: true}
-			c.m = &Membership{member: c, group: fmt.Sprintf("g%d", s.rng.IntN(2)), client: fmt.Sprintf("c%d", s.rng.IntN(5))}
+			c := &simConn{node: n, open: true, group: fmt.Sprintf("g%d", s.rng.IntN(2)), client: fmt.Sprintf("c%d", s.rng.IntN(5))}
 			s.conns = append(s.conns, c)
-			s.tracef("%s: JOIN %s %s", n.id, c.m.group, c.m.client)
-			n.roster.join(c.m)
+			s.tracef("%s: JOIN %s %s", n.id, c.group, c.client)
+			c.m = n.roster.join(c.group, c.client, c)
 		}
 	}
 	if len(s.conns) > 0 && s.chance(0.1) {
@@ -376,18 +376,18 @@ func (s *sim) clients() {
 		switch {
 		case !c.open || !c.node.up || c.node.paused:
 		case s.chance(0.2): // by the client, or in its name
-			s.tracef("%s: reset of %s %s", c.node.id, c.m.group, c.m.client)
+			s.tracef("%s: reset of %s %s", c.node.id, c.group, c.client)
 			c.shut()
-			c.node.roster.closed(c.m, true)
+			c.m.Closed(true)
 		case s.chance(0.3): // the node ends it: a stuck reader, a limit
-			s.tracef("%s: ends %s %s", c.node.id, c.m.group, c.m.client)
+			s.tracef("%s: ends %s %s", c.node.id, c.group, c.client)
 			c.Close()
 		default:
-			s.tracef("%s: EOF of %s %s", c.node.id, c.m.group, c.m.client)
+			s.tracef("%s: EOF of %s %s", c.node.id, c.group, c.client)
 			c.until = 0 // it has stopped before
 			c.shut()
-			c.node.roster.stopped(c.m)
-			c.node.roster.closed(c.m, true)
+			c.m.Stopped()
+			c.m.Closed(true)
 		}
 	}
 	s.conns = slices.DeleteFunc(s.conns, func(c *simConn) bool { return !c.open && !c.ending && c.until < s.now })
@@ -437,14 +437,14 @@ func (s *sim) check() {
 	}
 	leads := map[string]*simConn{}
 	for _, c := range s.conns {
-		told := c.open && c.node.up && !c.node.paused && c.told == c.m.client
+		told := c.open && c.node.up && !c.node.paused && c.told == c.client
 		if !told && c.until < s.now {
 			continue
 		}
-		if other := leads[c.m.group]; other != nil {
-			s.failf("two lead %s: %s at %s and %s at %s", c.m.group, other.m.client, other.node.id, c.m.client, c.node.id)
+		if other := leads[c.group]; other != nil {
+			s.failf("two lead %s: %s at %s and %s at %s", c.group, other.client, other.node.id, c.client, c.node.id)
 		}
-		leads[c.m.group] = c
+		leads[c.group] = c
 	}
 }
 
@@ -452,8 +452,8 @@ func (s *sim) check() {
 // leads at a node that may say so.
 func (s *sim) checkStale(c *simConn) {
 	for _, o := range s.conns {
-		if o != c && o.open && o.node.up && !o.node.paused && o.m.group == c.m.group && o.told == o.m.client && o.m.Live() {
-			s.failf("%s at %s is told to lead %s while %s at %s does", c.m.client, c.node.id, c.m.group, o.m.client, o.node.id)
+		if o != c && o.open && o.node.up && !o.node.paused && o.group == c.group && o.told == o.client && o.m.Live() {
+			s.failf("%s at %s is told to lead %s while %s at %s does", c.client, c.node.id, c.group, o.client, o.node.id)
 		}
 	}
 }
@@ -469,18 +469,18 @@ func (s *sim) checkCalm() {
 		if !c.open || !c.node.up {
 			continue
 		}
-		g := state.groups[c.m.group]
+		g := state.groups[c.group]
 		switch {
-		case g == nil || g.find(c.m.client) == nil:
-			s.failf("%s %s at %s is connected and no member", c.m.group, c.m.client, c.node.id)
+		case g == nil || g.find(c.client) == nil:
+			s.failf("%s %s at %s is connected and no member", c.group, c.client, c.node.id)
 		case c.m.state == memberHeld:
 		case c.told != g.first.client:
-			s.failf("%s %s at %s was told %q, the log says %s", c.m.group, c.m.client, c.node.id, c.told, g.first.client)
+			s.failf("%s %s at %s was told %q, the log says %s", c.group, c.client, c.node.id, c.told, g.first.client)
 		}
 	}
 	for name, g := range state.groups {
 		for m := g.first; m != nil; m = m.next {
-			if !slices.ContainsFunc(s.conns, func(c *simConn) bool { return c.open && c.m.group == name && c.m.client == m.client }) {
+			if !slices.ContainsFunc(s.conns, func(c *simConn) bool { return c.open && c.group == name && c.client == m.client }) {
 				s.failf("%s %s is a member without a connection", name, m.client)
 			}
 		}
@@ -558,12 +558,18 @@ func (n *simNode) start() {
 	n.up, n.paused, n.stopped, n.writing, n.outstanding = true, false, false, false, nil
 	n.life++
 	n.dispatch = newDispatcher()
-	n.roster = newRoster(session{node: n.id, boot: fmt.Sprint(n.boot), timing: n.sim.timing}, n.clock, n.dispatch.add, slog.New(slog.DiscardHandler))
+	n.roster = newRoster(session{node: n.id, boot: fmt.Sprint(n.boot), timing: n.sim.timing}, &changing{}, n.clock, n.dispatch.add, slog.New(slog.DiscardHandler))
 	n.sim.tracef("%s: starts, boot %d", n.id, n.boot)
 	if n.roster.session.started = n.clock(); n.counter > 0 && n.promises == n.counter && !omits(s.mutate).start {
 		n.roster.session.silent = s.timing.promise()
 	}
 	n.roster.omit = omits(s.mutate)
+	n.roster.note = func(l *lease, counter uint64) {
+		if !omits(s.mutate).note {
+			n.promises = counter
+		}
+		n.roster.noted(l, true)
+	}
 	n.roster.restored(n.state) // its own, from disk
 	n.wake = 0
 	if n.sim.chance(0.7) || n.sim.calm {
@@ -781,9 +787,9 @@ func (c *simConn) Leader(name string, _ uint64) {
 		return
 	}
 	c.node.sim.counts.told++
-	c.node.sim.tracef("%s: tells %s %s: LEADER %s", c.node.id, c.m.group, c.m.client, name)
+	c.node.sim.tracef("%s: tells %s %s: LEADER %s", c.node.id, c.group, c.client, name)
 	c.told = name
-	if name == c.m.client && c.node.sim.noSwitch() && c.node.sim.mutate != mutateNoSwitch {
+	if name == c.client && c.node.sim.noSwitch() && c.node.sim.mutate != mutateNoSwitch {
 		c.node.sim.checkStale(c)
 	}
 }
@@ -791,20 +797,21 @@ func (c *simConn) Leader(name string, _ uint64) {
 // again is a further JOIN. Upon the answer a leader may go on for S - L by its clock, from
 // before it sent the line on. Before the first promise of a session its node notes that.
 func (c *simConn) again() {
-	s, n, l := c.node.sim, c.node, c.m.lease.Load()
-	if c.told == "" || l == nil {
+	s, n := c.node.sim, c.node
+	if c.told == "" {
 		return
 	}
-	if !l.noted.Swap(true) && !omits(s.mutate).note {
-		n.promises = n.roster.session.counter
+	now, later := c.m.Promise()
+	if later {
+		now, _ = c.m.Promise()
 	}
-	if now, _ := c.m.Promise(); !now {
+	if !now {
 		c.Close()
 		return
 	}
 	s.counts.promises++
-	s.tracef("%s: promises %s %s", n.id, c.m.group, c.m.client)
-	if c.told == c.m.client {
+	s.tracef("%s: promises %s %s", n.id, c.group, c.client)
+	if c.told == c.client {
 		c.until = s.now - s.upTo(3*time.Millisecond) + time.Duration(float64(s.timing.Expiry-s.timing.Lease)*(1+Rho*0.9))
 	}
 }
@@ -826,11 +833,11 @@ func (c *simConn) Close() {
 			if c.ending = false; n.life != life {
 				return
 			}
-			n.roster.closed(c.m, acknowledged)
+			c.m.Closed(acknowledged)
 			if acknowledged && s.chance(0.5) { // it closes too, when it has stopped
 				s.after(s.upTo(300*time.Millisecond), func() {
 					if c.until = 0; n.life == life {
-						n.roster.stopped(c.m)
+						c.m.Stopped()
 					}
 				})
 			}

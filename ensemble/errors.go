@@ -1,0 +1,46 @@
+package ensemble
+
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrUnavailable is returned by [Node.Join] when no membership can come about
+// at this node now: the cluster has never reached its minimum size, or the
+// node is stopping or has failed.
+var ErrUnavailable = errors.New("elections are unavailable")
+
+// ErrAnew is why a node fails that has left its cluster or is about to join
+// another: its life is over in order, and the folder is that of a new node,
+// which [Start] starts when this one is stopped.
+var ErrAnew error = &orderlyError{errors.New("the node begins anew")}
+
+// ErrUnreachable is wrapped by errors about a node that could not be asked.
+var ErrUnreachable = errors.New("cannot be reached")
+
+var errStopped = errors.New("the node stops")
+
+// PermanentError is a failure that no restart cures: a person has to change
+// something. Its text says what.
+type PermanentError struct{ Err error }
+
+func (e *PermanentError) Error() string { return e.Err.Error() }
+func (e *PermanentError) Unwrap() error { return e.Err }
+
+func permanent(format string, args ...any) error {
+	return &PermanentError{fmt.Errorf(format, args...)}
+}
+
+// cureFolder is what helps where a folder's content does not fit together.
+const cureFolder = "restore the whole data folder from one copy, or move it away to start as a new node"
+
+// orderlyError is a failure after which the node can still end in order: it goes
+// on until it is stopped.
+type orderlyError struct{ error }
+
+func (e *orderlyError) Unwrap() error { return e.error }
+
+func inOrder(err error) bool {
+	_, ok := errors.AsType[*orderlyError](err)
+	return ok
+}
