@@ -345,13 +345,13 @@ func newBookkeeper() *bookkeeper {
 		func() reading { return n.clock }, n.dispatch.add, slog.New(slog.DiscardHandler))
 	n.fsm = newFSM(n)
 	n.commit([]Op{Found{"c", 1000}, Activate{}})
-	n.roster.session.begin(1, n.clock)
+	n.roster.Begin(1, n.clock)
 	n.run()
 	return n
 }
 
-func (n *bookkeeper) applied(s *State, effects []Effect, _ uint64) { n.roster.applied(s, effects) }
-func (n *bookkeeper) restored(s *State)                            { n.roster.restored(s) }
+func (n *bookkeeper) applied(s *State, effects []Effect, _ uint64) { n.roster.Applied(s, effects) }
+func (n *bookkeeper) restored(s *State)                            { n.roster.Restored(s) }
 func (n *bookkeeper) snapshotted(uint64)                           {}
 func (n *bookkeeper) failed(err error)                             { panic(err) }
 
@@ -362,7 +362,7 @@ func (n *bookkeeper) commit(ops []Op) {
 
 // run proposes and delivers all that there is.
 func (n *bookkeeper) run() {
-	for ops := n.roster.session.cut(n.clock); len(ops) > 0; ops = n.roster.session.cut(n.clock) {
+	for ops := n.roster.Batch(n.clock); len(ops) > 0; ops = n.roster.Batch(n.clock) {
 		n.commit(ops)
 		n.deliver()
 	}
@@ -390,7 +390,7 @@ func (deaf) Close()                  {}
 func (n *bookkeeper) join(b *testing.B, members, perGroup int, told *atomic.Int64) []*Membership {
 	all := make([]*Membership, members)
 	for i := range all {
-		all[i] = n.roster.join(groupOf(i, perGroup), clientOf(i), deaf{told})
+		all[i] = n.roster.Join(groupOf(i, perGroup), clientOf(i), deaf{told})
 		if i%batch == batch-1 {
 			n.run()
 		}
@@ -434,7 +434,7 @@ func BenchmarkOneGroup(b *testing.B) {
 		joining += time.Since(began)
 		told.Store(0)
 		began = time.Now()
-		n.roster.closed(all[0], true)
+		all[0].Closed(true)
 		n.run()
 		telling += time.Since(began)
 		if told.Load() != members { // one has left, and the new leader is told before the others and among them
@@ -456,11 +456,11 @@ func BenchmarkChurn(b *testing.B) {
 	for done := 0; done < b.N; done += batch {
 		all := make([]*Membership, batch)
 		for i := range all {
-			all[i] = n.roster.join(groups[i], "worker-17.example.com:7077", deaf{&told})
+			all[i] = n.roster.Join(groups[i], "worker-17.example.com:7077", deaf{&told})
 		}
 		n.run()
 		for _, m := range all {
-			n.roster.closed(m, true)
+			m.Closed(true)
 		}
 		n.run()
 	}

@@ -6,8 +6,8 @@ func (n *Node) duties(now reading) []Op {
 	if n.Err() != nil {
 		return nil
 	}
-	ops := n.roster.expirer.due(now)
-	if !n.roster.expirer.leading || n.askedYet && now.atLeast(n.asked) < askAgain {
+	ops := n.roster.Expiries(now)
+	if !n.roster.Leading() || n.askedYet && now.atLeast(n.asked) < askAgain {
 		return ops
 	}
 	quiet := len(ops)
@@ -51,7 +51,7 @@ func (n *Node) tellExpired(duties []Op) {
 // upkeepDue reports whether the raft leader should look at the configuration.
 // The node's mutex is held.
 func (n *Node) upkeepDue(now reading) bool {
-	if !n.roster.expirer.leading || n.Err() != nil || now.atLeast(n.kept) < upkeepEvery {
+	if !n.roster.Leading() || n.Err() != nil || now.atLeast(n.kept) < upkeepEvery {
 		return false
 	}
 	n.kept = now

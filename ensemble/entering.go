@@ -150,7 +150,7 @@ func (n *Node) change(f func(*identity)) error {
 func (n *Node) entered() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.roster.known
+	return n.roster.Known()
 }
 
 // WaitMember returns nil as soon as the node is a member of a cluster, with a

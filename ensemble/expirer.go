@@ -68,6 +68,15 @@ func (x *expirer) lead(now reading) {
 	x.leading, x.since, x.checked, x.excused = true, now, now, false
 }
 
+// blame has all have been silent for that much longer than they were; see omissions.
+func (x *expirer) blame(longer time.Duration) {
+	x.since = x.since.later(-longer)
+	for id, st := range x.stamps {
+		st.at = st.at.later(-longer)
+		x.stamps[id] = st
+	}
+}
+
 func (x *expirer) follow() { x.leading = false }
 
 // due gives the Expires to propose. A look that is late gives none, for what came in

@@ -22,7 +22,7 @@ func TestANodeThatHangsIsNotHealthy(t *testing.T) {
 
 	a.mu.Lock()                                      // its Close waits
 	ahead.Store(int64(10*steady.Expiry + time.Hour)) // the session is over: all are closed
-	poll(t, "the loop stands still", func() bool { n.mu.Lock(); defer n.mu.Unlock(); return n.roster.session.phase != phaseOpen })
+	poll(t, "the loop stands still", func() bool { n.mu.Lock(); defer n.mu.Unlock(); return !n.roster.Live() })
 	ahead.Add(int64(2 * stallsAfter))
 	if n.Healthy() {
 		t.Error("a node whose loop stands still is healthy")

@@ -63,7 +63,7 @@ type Config struct {
 	now          func() reading
 	bootID       string
 	alter        func(*State, Entry) Entry
-	omit         waits
+	omit         omissions
 }
 
 // Node is one node of the ensemble: the replicated state, this node's session
@@ -140,7 +140,7 @@ type Node struct {
 	mu       sync.Mutex    // guards what follows; taken after the fsm's lock, before the dispatcher's
 	roster   *roster       // its guard is the mutex
 	deadMan  *deadMan      // nil: none
-	changed  chan struct{} // closed and replaced when roster.changed is set
+	changed  chan struct{} // closed and replaced when the roster has changed
 	asked    reading       // when Found or Activate was proposed last
 	askedYet bool
 	warned   bool      // that elections are not active
@@ -174,7 +174,7 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 	if err := cfg.Timing.Check(); err != nil {
 		return nil, err
 	}
-	if cfg.omit == (waits{}) {
+	if cfg.omit == (omissions{}) {
 		cfg.omit = omitted
 	}
 	if cfg.Voters <= 0 {
@@ -206,7 +206,7 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 	}, guard{n}, n.now, n.dispatch.add, n.log)
 	n.roster.omit = cfg.omit
 	n.roster.note = func(l *lease, counter uint64) { go n.note(l, counter) }
-	n.roster.alive = n.rearm
+	n.roster.alive = n.renewed
 	if cfg.DeadManSwitch {
 		var err error
 		if n.deadMan, err = newDeadMan(); err != nil {
@@ -243,13 +243,13 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 func (n *Node) Join(group, client string, m Member) (*Membership, error) {
 	n.mu.Lock()
 	defer n.unlock()
-	if n.roster.stopping || n.Err() != nil || n.inactive() {
+	if n.roster.Stopping() || n.Err() != nil || n.inactive() {
 		return nil, n.missing()
 	}
-	if len(n.roster.members) >= n.cfg.Timing.MaxMembers() {
+	if n.roster.Size() >= n.cfg.Timing.MaxMembers() {
 		return nil, n.full()
 	}
-	return n.roster.join(group, client, m), nil
+	return n.roster.Join(group, client, m), nil
 }
 
 // full is why no more JOINs are taken.
@@ -276,7 +276,7 @@ func (n *Node) applied(s *State, effects []Effect, term uint64) {
 	}
 	n.mu.Lock()
 	defer n.unlock()
-	n.roster.applied(s, effects)
+	n.roster.Applied(s, effects)
 }
 
 // restored implements observer.
@@ -287,12 +287,12 @@ func (n *Node) restored(s *State) {
 	}
 	n.mu.Lock()
 	defer n.unlock()
-	n.roster.restored(s)
+	n.roster.Restored(s)
 }
 
 // unlock lets go of the mutex and wakes whoever may have something to do.
 func (n *Node) unlock() {
-	due := n.roster.due()
+	due := n.roster.Due()
 	n.tellWaiters()
 	n.mu.Unlock()
 	if due {
@@ -310,8 +310,7 @@ func (g guard) Unlock() { g.n.unlock() }
 // tellWaiters has those look again who wait for a change of the roster. The node's mutex
 // is held.
 func (n *Node) tellWaiters() {
-	if n.roster.changed {
-		n.roster.changed = false
+	if n.roster.Changed() {
 		close(n.changed)
 		n.changed = make(chan struct{})
 	}
@@ -320,7 +319,7 @@ func (n *Node) tellWaiters() {
 // inactive reports whether elections are known not to have begun: the cluster is
 // too small, or the node is not in one yet.
 func (n *Node) inactive() bool {
-	return n.roster.known && !n.active.Load() && n.size() < n.cfg.MinimumNodes || !n.dir.settled()
+	return n.roster.Known() && !n.active.Load() && n.size() < n.cfg.MinimumNodes || !n.dir.settled()
 }
 
 // noteCluster takes over what holds for the whole cluster. A data folder whose
@@ -345,7 +344,7 @@ func (n *Node) allJoined() (index uint64, all []delivery) {
 	n.fsm.read(func(s *State) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		index, all = n.roster.joined(s)
+		index, all = n.roster.Joined(s)
 	})
 	return index, all
 }
@@ -397,7 +396,7 @@ func (n *Node) Healthy() bool {
 	n.fsm.read(func(*State) {})
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.Err() == nil && n.now().atMost(n.roster.session.looked) < stallsAfter
+	return n.Err() == nil && n.now().atMost(n.roster.Looked()) < stallsAfter
 }
 
 // stallsAfter is after how long without a look at the clocks a node is not healthy.
@@ -408,23 +407,17 @@ func (n *Node) step() time.Duration {
 	now := n.now()
 	n.yield()
 	n.mu.Lock()
-	if err := n.Err(); err != nil && !inOrder(err) && n.roster.session.phase == phaseOpen {
-		n.roster.session.lease.end() // of a life that ends in order, Stop sees to the connections
+	if err := n.Err(); err != nil && !inOrder(err) {
+		n.roster.Fail() // of a life that ends in order, Stop sees to the connections
 	}
-	what, closing := n.roster.step(now)
+	what, closing := n.roster.Step(now)
 	if n.inactive() {
-		closing = append(closing, n.roster.queued()...) // came before that was known; see Join
+		closing = append(closing, n.roster.Queued()...) // came before that was known; see Join
 	}
 	duties := n.duties(now)
 	upkeep := n.upkeepDue(now)
-	stopping := n.roster.stopping
-	again := n.cfg.Timing.lookEvery()
-	if what == needNothing && !n.roster.expirer.leading && n.roster.timeLeft() > 4*rarelyLook*again {
-		again *= rarelyLook
-	}
-	if next := n.roster.next; next > 0 {
-		again = min(again, next)
-	}
+	stopping := n.roster.Stopping()
+	again := n.roster.NextLook()
 	n.tellWaiters()
 	n.mu.Unlock()
 
@@ -433,7 +426,7 @@ func (n *Node) step() time.Duration {
 		n.log.Warn("session lost: closing its connections", "count", len(closing))
 	}
 	for _, m := range closing {
-		m.member.Close()
+		m.Close()
 	}
 	if what == needClose {
 		n.deadMan.disarm() // all closed, in time
@@ -464,13 +457,12 @@ func (n *Node) step() time.Duration {
 	return again
 }
 
-// rearm is called when a renewal was accepted, with the node's mutex held. It moves the dead-man's switch on: who closes in time is not killed, and the
-// sockets of who does not are closed in time. With members that join in between
-// it comes a little late for them, until the next renewal.
-func (n *Node) rearm() {
+// renewed is called when a renewal was accepted, with the node's mutex held. It moves the
+// dead-man's switch on.
+func (n *Node) renewed(killAt time.Duration) {
 	n.heard = time.Now()
-	if l := n.roster.session.lease; l.left() > 0 {
-		n.deadMan.arm(l.sent.Load().boot + n.cfg.Timing.killAfter(len(n.roster.members)))
+	if killAt > 0 {
+		n.deadMan.arm(killAt)
 	}
 }
 
@@ -494,9 +486,7 @@ func (n *Node) open() {
 	n.counter.Store(counter)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !n.roster.stopping {
-		n.roster.session.begin(counter, n.now())
-	}
+	n.roster.Begin(counter, n.now())
 }
 
 // vet has the raft leader say whether it knows a later session of this node than
@@ -573,17 +563,17 @@ func (n *Node) missing() error {
 	switch {
 	case n.Err() != nil:
 		return fmt.Errorf("%w: %w", ErrUnavailable, n.Err())
-	case n.roster.stopping:
+	case n.roster.Stopping():
 		return fmt.Errorf("%w: the node is stopping", ErrUnavailable)
 	case !n.dir.id().Settled:
 		return fmt.Errorf("%w: this node is in no cluster yet", ErrUnavailable)
 	case n.dir.id().Recovery != recoveryNone:
 		return fmt.Errorf("%w: %w", ErrUnavailable, errRecovering)
-	case n.roster.session.silentFor(n.now()) > 0:
+	case n.roster.SilentFor(n.now()) > 0:
 		return fmt.Errorf("%w: this node waits until what its last session promised is over", ErrUnavailable)
 	case n.inactive():
 		return fmt.Errorf("%w: the cluster has never had %d nodes (leader_latch.minimum_nodes)", ErrUnavailable, n.cfg.MinimumNodes)
-	case !n.active.Load() || n.roster.session.phase != phaseOpen || !n.roster.session.lease.live():
+	case !n.active.Load() || !n.roster.Live():
 		return fmt.Errorf("%w: this node has no session: its renewals are not committed, by a majority and its own disk", ErrUnavailable)
 	}
 	return nil
@@ -623,30 +613,21 @@ func (n *Node) stop(ctx context.Context) error {
 // retire closes all connections and ends the session. It may be called again.
 func (n *Node) retire(ctx context.Context) error {
 	n.mu.Lock()
-	closing := n.roster.stop()
+	closing := n.roster.Stop()
 	n.unlock()
 	n.log.Info("stopping: closing all connections", "count", len(closing))
 	for _, m := range closing {
-		m.member.Close()
+		m.Close()
 	}
 	// Rule 10: the End waits for promises too, unless their clients say that they have stopped.
-	err := n.wait(ctx, func(r *roster) bool { return len(r.members) == 0 && len(r.bound) == 0 })
+	err := n.wait(ctx, n.roster.Empty)
 	if err != nil {
 		return err
 	}
 	n.mu.Lock()
-	n.roster.session.endAsked = true
+	n.roster.AskEnd()
 	n.unlock()
-	// An Open that is under way may be accepted yet, and then has to be ended.
-	return n.wait(ctx, func(r *roster) bool {
-		switch r.session.phase {
-		case phaseOpening:
-			return false
-		case phaseOpen:
-			return r.session.lease.left() == 0
-		}
-		return true
-	})
+	return n.wait(ctx, n.roster.Over)
 }
 
 // release hands over raft leadership and ends the node's goroutines, Raft, the
@@ -665,11 +646,11 @@ func (n *Node) release() error {
 }
 
 // wait returns when cond holds, which is called with the node's mutex held.
-func (n *Node) wait(ctx context.Context, cond func(*roster) bool) error {
+func (n *Node) wait(ctx context.Context, cond func() bool) error {
 	failing := n.failing
 	for {
 		n.mu.Lock()
-		ok, changed := cond(n.roster), n.changed
+		ok, changed := cond(), n.changed
 		n.mu.Unlock()
 		if ok {
 			return nil

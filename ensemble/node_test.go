@@ -417,7 +417,7 @@ func TestBelowItsMinimumAClusterDoesNotElect(t *testing.T) {
 	poll(t, "the node knows", func() bool {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		return n.roster.known
+		return n.roster.Known()
 	})
 	if _, err := n.Join("g", "a", &client{}); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("JOIN: %v", err)
@@ -632,7 +632,7 @@ func TestANodeHoldsNoMoreThanItCanClose(t *testing.T) {
 		return true
 	})
 	kill(n) // its members would never be closed
-	if have := len(n.roster.members); have != 800 {
+	if have := n.roster.Size(); have != 800 {
 		t.Errorf("%d members", have)
 	}
 }

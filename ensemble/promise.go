@@ -19,19 +19,6 @@ func (t Timing) promise() time.Duration {
 	return time.Duration(float64(t.Expiry-t.Lease) * (1 + 2*Rho))
 }
 
-// waits are those of rule 10. One that is true is left out, which shows in tests that it
-// is needed.
-type waits struct {
-	leave bool // before a Leave, of a connection that has ended
-	end   bool // before the End, of a node that stops
-	open  bool // before the Open that ends a session which was lost
-	start bool // before the first Open of a process
-	note  bool // for the note on disk, before the first promise of a session
-}
-
-// omitted are the waits that nodes leave out: none, but in tests of faults.
-var omitted waits
-
 // Promise reports whether ALREADY_JOINED may be written at this instant, and binds the
 // node to it: it does not propose the end of the membership before the promise is over,
 // unless [Membership.Stopped] is called. The line that is answered must have been read
@@ -77,12 +64,12 @@ func (r *roster) askToNote(m *Membership, l *lease) bool {
 	return true
 }
 
-// noted takes note that it is on disk, or not to be had there, that the session of a lease
-// has made a promise. It gives those who may ask for theirs again.
-func (r *roster) noted(l *lease, onDisk bool) (again []*Membership) {
+// Promised takes note that it is on disk, or not to be had there, that the session of a
+// lease has made a promise. It gives those who may ask for theirs again.
+func (r *roster) Promised(l *lease, onDisk bool) (again []Member) {
 	if onDisk {
 		l.noted.Store(true)
-		again = r.askers
+		again = connections(r.askers)
 	}
 	r.askers = nil
 	return again
@@ -96,10 +83,10 @@ func (n *Node) note(l *lease, counter uint64) {
 		err = notePromise(n.store, counter, n.cfg.Timing.promise())
 	}
 	n.mu.Lock()
-	again := n.roster.noted(l, err == nil)
+	again := n.roster.Promised(l, err == nil)
 	n.mu.Unlock()
 	for _, m := range again {
-		m.member.Promised()
+		m.Promised()
 	}
 }
 
@@ -107,10 +94,9 @@ func (n *Node) note(l *lease, counter uint64) {
 // order: the next process has nothing to wait for. Should that fail, it waits.
 func (n *Node) unpromise() {
 	n.mu.Lock()
-	s := &n.roster.session
-	kept, counter := s.phase == phaseEnded && s.lease.noted.Load(), s.counter
+	counter, noted := n.roster.Noted()
 	n.mu.Unlock()
-	if kept {
+	if noted {
 		notePromise(n.store, counter, 0)
 	}
 }

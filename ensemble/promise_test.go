@@ -43,27 +43,27 @@ func TestOneOfManyPromisesIsReleasedAtOnce(t *testing.T) {
 	n := newBookkeeper()
 	var all []*Membership
 	for i := range 100 {
-		all = append(all, n.roster.join("g", fmt.Sprint("c", i), deaf{new(atomic.Int64)}))
+		all = append(all, n.roster.Join("g", fmt.Sprint("c", i), deaf{new(atomic.Int64)}))
 	}
 	n.run()
 	for i, m := range all {
 		said := n.clock.later(time.Duration(i) * time.Millisecond)
 		m.said.Store(&said)
-		n.roster.closed(m, true)
+		m.Closed(true)
 	}
 	reads := 0
 	clock := n.roster.now
 	n.roster.now = func() reading { reads++; return clock() }
 	for i, m := range all {
 		if i%3 == 0 {
-			n.roster.stopped(m)
+			m.Stopped()
 		}
 	}
 	if reads > 0 {
 		t.Errorf("the clocks were read %d times", reads)
 	}
 	n.clock = n.clock.later(Normal.promise() + 50*time.Millisecond)
-	n.roster.step(n.clock)
+	n.roster.Step(n.clock)
 	for i, m := range all {
 		want := memberOver
 		if i%3 != 0 && i > 50 {
@@ -222,19 +222,19 @@ func TestBoundBy(t *testing.T) {
 // though every client knows that its connection has ended.
 func TestALostSessionWaitsForPromises(t *testing.T) {
 	n := newBookkeeper()
-	m := n.roster.join("g", "c", deaf{new(atomic.Int64)})
+	m := n.roster.Join("g", "c", deaf{new(atomic.Int64)})
 	n.run()
 	said := n.clock
 	m.said.Store(&said)
 	n.clock = n.clock.later(Normal.Lease)
-	if what, _ := n.roster.step(n.clock); what != needClose {
+	if what, _ := n.roster.Step(n.clock); what != needClose {
 		t.Fatalf("when the lease is over: %v", what)
 	}
 	last := n.clock
 	m.said.Store(&last) // in the last moment of the lease
-	n.roster.closed(m, true)
+	m.Closed(true)
 	for n.clock.atLeast(last) < Normal.promise() {
-		if what, _ := n.roster.step(n.clock); what != needNothing {
+		if what, _ := n.roster.Step(n.clock); what != needNothing {
 			t.Fatalf("%v after a promise: %v", n.clock.atLeast(last), what)
 		}
 		if left := n.roster.next; left <= 0 || left > Normal.promise()-n.clock.atLeast(last) {
@@ -242,7 +242,7 @@ func TestALostSessionWaitsForPromises(t *testing.T) {
 		}
 		n.clock = n.clock.later(n.roster.next)
 	}
-	if what, _ := n.roster.step(n.clock); what != needOpen {
+	if what, _ := n.roster.Step(n.clock); what != needOpen {
 		t.Errorf("when the promise is over: %v", what)
 	}
 }

@@ -33,21 +33,16 @@ func (n *Node) runProposer() {
 	for {
 		n.mu.Lock()
 		committed = slices.DeleteFunc(committed, func(o outcome) bool {
-			if o.index > n.roster.index {
-				return false
+			applied := n.roster.Settled(o.index, o.last)
+			if applied {
+				outstanding--
 			}
-			outstanding--
-			// What was applied and not accepted stood behind a gap, left by a
-			// batch that was lost.
-			if _, missing := n.roster.session.accepted(o.last); missing {
-				n.roster.session.rewind()
-			}
-			return true
+			return applied
 		})
 		n.mu.Unlock()
 		for outstanding < maxOutstanding && retry == nil {
 			n.mu.Lock()
-			batch := n.roster.session.cut(n.now())
+			batch := n.roster.Batch(n.now())
 			n.mu.Unlock()
 			if len(batch) == 0 {
 				break
@@ -70,7 +65,7 @@ func (n *Node) runProposer() {
 			n.log.Debug("batch not committed", "error", o.err)
 			outstanding--
 			n.mu.Lock()
-			n.roster.session.rewind()
+			n.roster.Lost()
 			n.mu.Unlock()
 			retry = time.After(retryAfter)
 		}

@@ -54,9 +54,7 @@ func (n *Node) startRaft() error {
 		return permanent("data folder: %w; %s", err, cureFolder)
 	}
 	n.counter.Store(counter)
-	if !n.cfg.omit.start {
-		n.roster.session.silent = bound
-	}
+	n.roster.Bind(bound)
 	logger := raftLogger(n.log, n.nameHeard)
 	snapshots, err := newSnapshots(n.dir, store, logger)
 	if err != nil {
@@ -446,7 +444,7 @@ func (n *Node) watchRaft(leading <-chan bool, changes <-chan raft.Observation) {
 			n.mu.Lock()
 			turn++
 			mine := turn
-			n.roster.expirer.follow()
+			n.roster.Follow()
 			n.mu.Unlock()
 			n.leads.Store(0)
 			if !is {
@@ -464,7 +462,7 @@ func (n *Node) watchRaft(leading <-chan bool, changes <-chan raft.Observation) {
 				n.mu.Lock()
 				defer n.mu.Unlock()
 				if mine == turn {
-					n.roster.expirer.lead(n.now())
+					n.roster.Lead(n.now())
 					signal(n.wake)
 				}
 			}()

@@ -143,7 +143,7 @@ type Confirmed struct {
 func (n *Node) Confirmed() (c Confirmed) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	live := n.roster.session.phase == phaseOpen && n.roster.session.lease.live()
+	live := n.roster.Live()
 	if err := n.missing(); err != nil && !live { // elections may be off where all is known
 		c.Missing = strings.TrimPrefix(err.Error(), ErrUnavailable.Error()+": ")
 	}
@@ -197,19 +197,18 @@ func (n *Node) Groups(only string) []Group {
 		}
 	})
 	n.mu.Lock()
-	for key, waiting := range n.roster.held {
-		if only != "" && key.group != only {
+	waiters := n.roster.Waiters()
+	n.mu.Unlock()
+	for _, w := range waiters {
+		if only != "" && w.Group != only {
 			continue
 		}
-		if byName[key.group] == nil {
-			byName[key.group] = &Group{Name: key.group, Members: []GroupMember{}}
+		if byName[w.Group] == nil {
+			byName[w.Group] = &Group{Name: w.Group, Members: []GroupMember{}}
 		}
-		g := byName[key.group]
-		for _, m := range waiting {
-			g.Waiting = append(g.Waiting, Waiting{m.client, m.holder})
-		}
+		g := byName[w.Group]
+		g.Waiting = append(g.Waiting, Waiting{w.Client, w.Holder})
 	}
-	n.mu.Unlock()
 	all := make([]Group, 0, len(byName))
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
 		byName[name].Stale = stale

@@ -11,10 +11,10 @@ import (
 
 // roster is a node's book of its own session and of its clients' memberships:
 // what each has asked for, what came of it, who waits for a name. With
-// [session] and [expirer] it is the whole of the protocol on the node's side,
-// and like them pure code: its caller guards it, passes in what the clocks
+// [session] and [expirer], which it has to itself, it is the whole of the protocol on the
+// node's side, and like them pure code: its caller guards it, passes in what the clocks
 // show, what the state machine applied and which connections closed, and does
-// what [roster.step] says.
+// what [roster.Step] says.
 type roster struct {
 	session session
 	expirer *expirer
@@ -24,7 +24,7 @@ type roster struct {
 	bound   []*Membership // closed, and promised something that lasts
 	next    time.Duration // until a promise to one of them is over; 0: there are none
 	askers  []*Membership // who wait until a promise of the session is noted
-	omit    waits
+	omit    omissions
 
 	index    uint64 // of the log entry up to which all this is
 	known    bool   // the state has been seen up to date: it says rightly whether elections are active
@@ -34,8 +34,8 @@ type roster struct {
 	guard   sync.Locker // held over all calls, but for those that take it themselves
 	now     func() reading
 	deliver func(delivery)                 // to the dispatcher; does not block
-	note    func(l *lease, counter uint64) // has it noted that the session has promised something, and calls noted; does not block
-	alive   func()                         // called when the lease has begun or been prolonged
+	note    func(l *lease, counter uint64) // has it noted that the session has promised something, and calls Promised; does not block
+	alive   func(killAt time.Duration)     // called when a renewal has been accepted; see prolonged
 	log     *slog.Logger
 }
 
@@ -54,13 +54,13 @@ func newRoster(s session, guard sync.Locker, now func() reading, deliver func(de
 		held:    make(map[nameKey][]*Membership),
 		now:     now,
 		deliver: deliver,
-		alive:   func() {},
+		alive:   func(time.Duration) {},
 		log:     log,
 	}
 }
 
-// join takes a membership in and has it asked for.
-func (r *roster) join(group, client string, member Member) *Membership {
+// Join takes a membership in and has it asked for.
+func (r *roster) Join(group, client string, member Member) *Membership {
 	m := &Membership{roster: r, member: member, group: group, client: client, inRoster: len(r.members)}
 	r.members = append(r.members, m)
 	r.session.join(m)
@@ -204,8 +204,8 @@ func (r *roster) requeue(key nameKey) {
 	delete(r.held, key)
 }
 
-// applied takes note of what an entry changed.
-func (r *roster) applied(s *State, effects []Effect) {
+// Applied takes note of what an entry changed.
+func (r *roster) Applied(s *State, effects []Effect) {
 	now := r.now()
 	r.index = s.index
 	r.session.electing = s.active
@@ -220,7 +220,7 @@ func (r *roster) applied(s *State, effects []Effect) {
 			r.expirer.renewed(e.Node, e.Incarnation, e.Seq, now)
 			if r.session.current(e.Incarnation) {
 				r.session.renewedAt(e.Seq)
-				r.alive()
+				r.prolonged()
 			}
 		case Ended:
 			r.expirer.ended(e.Node)
@@ -257,7 +257,7 @@ func (r *roster) joining(id MemberID) *Membership {
 	if !r.session.current(id.Incarnation) {
 		return nil
 	}
-	op, ok := r.session.accepted(id.Seq)
+	op, ok := r.session.waiting(id.Seq)
 	if !ok || op.member == nil || op.member.state != memberProposed {
 		return nil
 	}
@@ -274,7 +274,7 @@ func (r *roster) hold(m *Membership, holder NodeID, s *State) {
 // entered begins the node's life in an incarnation.
 func (r *roster) entered() {
 	r.known = true
-	r.alive()
+	r.prolonged()
 	r.log.Info("session opened", "node", r.session.name)
 	for _, key := range slices.SortedFunc(maps.Keys(r.held), nameKey.compare) {
 		r.requeue(key) // the names may have come free unseen
@@ -298,9 +298,24 @@ func (r *roster) sessionEnded(inc Incarnation) {
 	}
 }
 
-// restored takes note that the state was replaced by a snapshot's. What
+// prolonged tells that a renewal was accepted, and when a process that does nothing has to be
+// killed, by BOOTTIME: who closes in time is not killed, and the sockets of who does not are
+// closed in time. With members that join in between it comes a little late for them, until the
+// next renewal. 0: the lease was over by then.
+func (r *roster) prolonged() {
+	if r.omit.sending {
+		r.session.lease.prolong(r.now())
+	}
+	var killAt time.Duration
+	if l := r.session.lease; l.left() > 0 {
+		killAt = l.sent.Load().boot + r.session.timing.killAfter(len(r.members))
+	}
+	r.alive(killAt)
+}
+
+// Restored takes note that the state was replaced by a snapshot's. What
 // happened in between is found by comparing, by member id and never by name.
-func (r *roster) restored(s *State) {
+func (r *roster) Restored(s *State) {
 	r.index = s.index
 	r.session.electing = s.active
 	r.expirer.reset(s, r.now())
@@ -317,7 +332,7 @@ func (r *roster) restored(s *State) {
 			return
 		}
 		r.session.renewedAt(renewal)
-		r.alive()
+		r.prolonged()
 		for _, m := range r.members {
 			if m.state != memberProposed && m.state != memberJoined || m.seq > seq || m.lease.Load() != r.session.lease {
 				continue
@@ -344,9 +359,9 @@ func (r *roster) restored(s *State) {
 	r.deliver(delivery{what: deliverAll})
 }
 
-// joined gives the committed memberships with the leaders of their groups, and
+// Joined gives the committed memberships with the leaders of their groups, and
 // the log index as of which they are.
-func (r *roster) joined(s *State) (index uint64, all []delivery) {
+func (r *roster) Joined(s *State) (index uint64, all []delivery) {
 	for _, m := range r.members {
 		l := m.lease.Load()
 		if m.state != memberJoined || l == nil {
@@ -359,23 +374,108 @@ func (r *roster) joined(s *State) (index uint64, all []delivery) {
 	return s.index, all
 }
 
-// step says what has to be done at this time, and which connections have to be
+// Step says what has to be done at this time, and which connections have to be
 // closed for it, in this order.
-func (r *roster) step(now reading) (what need, closing []*Membership) {
-	closing, r.doomed = r.doomed, nil
+func (r *roster) Step(now reading) (what need, closing []Member) {
+	if r.omit.acknowledgement && r.session.phase == phaseOpen {
+		r.session.lease.sent.Store(&now)
+	}
+	doomed := r.doomed
+	r.doomed = nil
 	r.releaseDue(now)
 	if what = r.session.check(now, r.session.timing.early(len(r.members))); what == needClose {
-		closing = r.leadersFirst(func(m *Membership) bool {
+		doomed = r.leadersFirst(func(m *Membership) bool {
 			return m.lease.Load() == r.session.lease && (m.state == memberProposed || m.state == memberJoined)
 		})
-		r.session.unheard = len(closing)
+		r.session.unheard = len(doomed)
 		r.changed = true
 	}
-	return what, closing
+	return what, connections(doomed)
 }
 
-// due reports whether step has something to do before time itself brings something.
-func (r *roster) due() bool { return r.changed || len(r.doomed) > 0 || r.session.due() }
+// connections gives what speaks for memberships.
+func connections(all []*Membership) (members []Member) {
+	for _, m := range all {
+		members = append(members, m.member)
+	}
+	return members
+}
+
+// NextLook is how long after a step the next one may come, if nothing happens meanwhile.
+func (r *roster) NextLook() time.Duration {
+	again := r.session.timing.lookEvery()
+	if !r.expirer.leading && r.timeLeft() > 4*rarelyLook*again {
+		again *= rarelyLook
+	}
+	if r.next > 0 {
+		again = min(again, r.next)
+	}
+	return again
+}
+
+// Begin asks for a session with an open counter that is on disk, unless the node stops.
+func (r *roster) Begin(counter uint64, now reading) {
+	if !r.stopping {
+		r.session.begin(counter, now)
+	}
+}
+
+// Bind has the node open no session for a while from its start on: the process before it
+// has made promises.
+func (r *roster) Bind(lasts time.Duration) {
+	if !r.omit.start {
+		r.session.silent = lasts
+	}
+}
+
+// Fail shuts the gate for good: the node cannot go on. The next step closes the connections.
+func (r *roster) Fail() {
+	if r.session.phase == phaseOpen {
+		r.session.lease.end()
+	}
+}
+
+// Batch gives the operations to propose next, as one entry; none: there is nothing to
+// propose. What becomes of them, Settled or Lost is told.
+func (r *roster) Batch(now reading) []Op { return r.session.cut(now) }
+
+// Settled reports whether an entry is applied, that of a batch whose last operation has this
+// number. What was applied and not accepted stood behind a gap, left by a batch that was
+// lost: it is handed out once more.
+func (r *roster) Settled(index, last uint64) bool {
+	if index > r.index {
+		return false
+	}
+	if _, refused := r.session.waiting(last); refused {
+		r.session.rewind()
+	}
+	return true
+}
+
+// Lost has everything that was not accepted handed out once more: what was proposed
+// may have been lost with a raft leader, or not.
+func (r *roster) Lost() { r.session.rewind() }
+
+// Lead has the expirer act on the silence of others, as this node is the raft leader and its
+// state machine is up to date.
+func (r *roster) Lead(now reading) {
+	r.expirer.lead(now)
+	if r.omit.grace {
+		r.expirer.blame(time.Hour)
+	}
+}
+
+// Follow is the opposite of Lead.
+func (r *roster) Follow() { r.expirer.follow() }
+
+// Leading reports whether the node is the raft leader, and caught up as such.
+func (r *roster) Leading() bool { return r.expirer.leading }
+
+// Expiries gives the Expires to propose; see expirer.due.
+func (r *roster) Expiries(now reading) []Op { return r.expirer.due(now) }
+
+// Due reports whether Step has something to do before time itself brings something.
+func (r *roster) Due() bool { return r.changed || len(r.doomed) > 0 || r.session.due() }
 
 // timeLeft is how long the node has until it must begin to close its connections, if
 // nothing prolongs its lease; 0 without a session.
@@ -386,9 +486,9 @@ func (r *roster) timeLeft() time.Duration {
 	return r.session.lease.left() - r.session.timing.early(len(r.members))
 }
 
-// stop refuses further memberships and gives all connections, to be closed in
+// Stop refuses further memberships and gives all connections, to be closed in
 // this order.
-func (r *roster) stop() (closing []*Membership) {
+func (r *roster) Stop() (closing []Member) {
 	r.stopping = true
 	for _, waiting := range r.held {
 		for _, m := range waiting {
@@ -397,14 +497,81 @@ func (r *roster) stop() (closing []*Membership) {
 	}
 	clear(r.held)
 	r.session.joins = nil
-	return r.leadersFirst(func(*Membership) bool { return true })
+	return connections(r.leadersFirst(func(*Membership) bool { return true }))
 }
 
-// queued gives the memberships that were not asked for yet.
-func (r *roster) queued() (all []*Membership) {
+// Empty reports whether all connections are closed and no promise to a client lasts.
+func (r *roster) Empty() bool { return len(r.members) == 0 && len(r.bound) == 0 }
+
+// AskEnd has the session end when all that was asked for before is proposed. The roster
+// stops, and is empty.
+func (r *roster) AskEnd() { r.session.endAsked = true }
+
+// Over reports whether there is no session whose end could be waited for: it has ended, or
+// its lease has. An Open that is under way may be accepted yet, and then has to be ended.
+func (r *roster) Over() bool {
+	switch r.session.phase {
+	case phaseOpening:
+		return false
+	case phaseOpen:
+		return r.session.lease.left() == 0
+	}
+	return true
+}
+
+// Noted gives the counter of a session that has ended in order, if the folder says that it
+// has made promises.
+func (r *roster) Noted() (counter uint64, noted bool) {
+	return r.session.counter, r.session.phase == phaseEnded && r.session.lease.noted.Load()
+}
+
+// Queued gives the connections whose memberships were not asked for yet.
+func (r *roster) Queued() (all []Member) {
 	for _, m := range r.members {
 		if m.state == memberQueued {
-			all = append(all, m)
+			all = append(all, m.member)
+		}
+	}
+	return all
+}
+
+// Changed reports whether something has changed, since the call before, that a waiter may
+// wait for.
+func (r *roster) Changed() bool {
+	was := r.changed
+	r.changed = false
+	return was
+}
+
+// Known reports whether the state has been seen up to date: the node has had a session.
+func (r *roster) Known() bool { return r.known }
+
+// Stopping reports whether Stop was called.
+func (r *roster) Stopping() bool { return r.stopping }
+
+// Live reports whether the node may speak for members at this instant.
+func (r *roster) Live() bool { return r.session.phase == phaseOpen && r.session.lease.live() }
+
+// Size is how many memberships there are whose connections are not closed.
+func (r *roster) Size() int { return len(r.members) }
+
+// SilentFor is for how long yet the node opens no session; see Bind.
+func (r *roster) SilentFor(now reading) time.Duration { return r.session.silentFor(now) }
+
+// Looked is when Step was called last.
+func (r *roster) Looked() reading { return r.session.looked }
+
+// waiter is a client that waits for a name that a member of its group has.
+type waiter struct {
+	Group, Client string
+	Holder        string // the name of the node of that member
+}
+
+// Waiters gives the clients that wait for a name, those for one name in order of their coming.
+func (r *roster) Waiters() (all []waiter) {
+	for key, waiting := range r.held {
+		for _, m := range waiting {
+			all = append(all, waiter{key.group, key.client, m.holder})
 		}
 	}
 	return all

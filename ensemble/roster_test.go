@@ -10,7 +10,7 @@ import (
 func TestTheLoopIsWokenForWhatCannotWait(t *testing.T) {
 	var told atomic.Int64
 	var m *Membership
-	join := func(n *bookkeeper) { m = n.roster.join("g", "c", deaf{&told}) }
+	join := func(n *bookkeeper) { m = n.roster.Join("g", "c", deaf{&told}) }
 	joined := func(n *bookkeeper) {
 		join(n)
 		n.run()
@@ -19,10 +19,10 @@ func TestTheLoopIsWokenForWhatCannotWait(t *testing.T) {
 	lost := func(n *bookkeeper) {
 		joined(n)
 		n.clock = n.clock.later(Normal.Lease)
-		if what, closing := n.roster.step(n.clock); what != needClose || len(closing) != 1 {
+		if what, closing := n.roster.Step(n.clock); what != needClose || len(closing) != 1 {
 			t.Fatalf("step: %v, %d to close", what, len(closing))
 		}
-		n.roster.changed = false
+		n.roster.Changed()
 	}
 	restore := func(n *bookkeeper, ops ...Op) {
 		ahead, err := restoreBytes(snapshotOf(n.fsm.state))
@@ -30,7 +30,7 @@ func TestTheLoopIsWokenForWhatCannotWait(t *testing.T) {
 			t.Fatal(err)
 		}
 		ahead.Apply(n.index+1, Entry{Ops: ops}, nil)
-		n.roster.restored(ahead)
+		n.roster.Restored(ahead)
 	}
 	inc := newBookkeeper().roster.session.lease.incarnation
 
@@ -42,8 +42,8 @@ func TestTheLoopIsWokenForWhatCannotWait(t *testing.T) {
 	}{
 		{"a client comes", nothing, join, false},
 		{"it is a member", join, (*bookkeeper).run, false},
-		{"it goes", joined, func(n *bookkeeper) { n.roster.closed(m, true) }, false},
-		{"its end is committed", joined, func(n *bookkeeper) { n.roster.closed(m, true); n.run() }, false},
+		{"it goes", joined, func(n *bookkeeper) { m.Closed(true) }, false},
+		{"its end is committed", joined, func(n *bookkeeper) { m.Closed(true); n.run() }, false},
 		{"a renewal is committed", nothing, func(n *bookkeeper) {
 			n.clock = n.clock.later(Normal.Renew)
 			n.run()
@@ -56,25 +56,25 @@ func TestTheLoopIsWokenForWhatCannotWait(t *testing.T) {
 		{"a snapshot says that it was", joined, func(n *bookkeeper) { restore(n, Expire{inc, 0}) }, true},
 		{"a snapshot lacks a member", joined, func(n *bookkeeper) { restore(n, Leave{inc, 2, 1}) }, true},
 		{"a gate has found the lease over", joined, func(n *bookkeeper) { n.clock = n.clock.later(Normal.Lease); n.roster.session.lease.live() }, true},
-		{"the last client knows of a lost session", lost, func(n *bookkeeper) { n.roster.closed(m, true) }, true},
-		{"there is no session and none under way", lost, func(n *bookkeeper) { n.roster.closed(m, true); n.roster.session.phase = phaseIdle }, true},
-		{"the last client may not know of it", lost, func(n *bookkeeper) { n.roster.closed(m, false) }, false},
+		{"the last client knows of a lost session", lost, func(n *bookkeeper) { m.Closed(true) }, true},
+		{"there is no session and none under way", lost, func(n *bookkeeper) { m.Closed(true); n.roster.session.phase = phaseIdle }, true},
+		{"the last client may not know of it", lost, func(n *bookkeeper) { m.Closed(false) }, false},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			n := newBookkeeper()
-			if !n.roster.due() {
+			if !n.roster.Due() {
 				t.Error("not woken when the session is open, though somebody may wait for that")
 			}
-			n.roster.changed = false
+			n.roster.Changed()
 			c.before(n)
-			if n.roster.step(n.clock); n.roster.due() {
+			if n.roster.Step(n.clock); n.roster.Due() {
 				t.Fatal("woken before anything happens")
 			}
 			c.happens(n)
-			if got := n.roster.due(); got != c.due {
+			if got := n.roster.Due(); got != c.due {
 				t.Errorf("due: %v", got)
 			}
-			if what, closing := n.roster.step(n.clock); (what != needNothing || len(closing) > 0) != c.due {
+			if what, closing := n.roster.Step(n.clock); (what != needNothing || len(closing) > 0) != c.due {
 				t.Errorf("step then has to do: %v, %d to close", what, len(closing))
 			}
 		})

@@ -164,9 +164,9 @@ func (s *session) current(inc Incarnation) bool {
 	return s.phase == phaseOpen && s.lease.incarnation == inc
 }
 
-// accepted looks for the operation numbered seq among those that are sent and not
-// settled. It changes nothing.
-func (s *session) accepted(seq uint64) (op sentOp, ok bool) {
+// waiting looks for the operation numbered seq among those that are sent and not
+// settled.
+func (s *session) waiting(seq uint64) (op sentOp, ok bool) {
 	i, ok := s.find(seq)
 	if !ok {
 		return sentOp{}, false

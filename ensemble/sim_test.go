@@ -207,8 +207,9 @@ type simNode struct {
 	roster      *roster
 	dispatch    *dispatcher
 	outstanding []*simProposal
-	writing     bool // the next counter is on its way to the disk
-	stopped     bool // has ended its session in order
+	writing     bool          // the next counter is on its way to the disk
+	ending      bool          // has asked for the end of its session
+	killAt      time.Duration // the dead-man's switch, by its clock; 0: off
 	wake        time.Duration
 }
 
@@ -283,7 +284,7 @@ func (s *sim) play() error {
 					n.boot += s.rng.IntN(2)
 					n.start()
 				}
-				n.roster.expirer.lead(n.clock())
+				n.roster.Lead(n.clock())
 			}
 		}
 		s.now += s.upTo(8 * time.Millisecond)
@@ -351,19 +352,21 @@ func (s *sim) outcome(p *simProposal, failed bool) {
 	}
 	p.waited = false
 	n.outstanding = slices.DeleteFunc(n.outstanding, func(o *simProposal) bool { return o == p })
-	if _, missing := n.roster.session.accepted(seqOf(p.ops[len(p.ops)-1])); failed || missing {
-		n.roster.session.rewind()
+	if failed {
+		n.roster.Lost()
+	} else if !n.roster.Settled(uint64(p.index), seqOf(p.ops[len(p.ops)-1])) {
+		s.failf("%s: has applied %d, and the roster has not", n.id, p.index)
 	}
 }
 
 func (s *sim) clients() {
 	if s.chance(0.08) {
 		n := s.nodes[s.rng.IntN(len(s.nodes))]
-		if n.up && !n.paused && !n.roster.stopping {
+		if n.up && !n.paused && !n.roster.Stopping() {
 			c := &simConn{node: n, open: true, group: fmt.Sprintf("g%d", s.rng.IntN(2)), client: fmt.Sprintf("c%d", s.rng.IntN(5))}
 			s.conns = append(s.conns, c)
 			s.tracef("%s: JOIN %s %s", n.id, c.group, c.client)
-			c.m = n.roster.join(c.group, c.client, c)
+			c.m = n.roster.Join(c.group, c.client, c)
 		}
 	}
 	if len(s.conns) > 0 && s.chance(0.1) {
@@ -410,7 +413,7 @@ func (s *sim) faults() {
 				n.resume()
 			}
 		})
-	case s.chance(0.0008) && n.up && !n.paused && !n.roster.stopping:
+	case s.chance(0.0008) && n.up && !n.paused && !n.roster.Stopping():
 		s.counts.stops++
 		s.tracef("%s: stops", n.id)
 		n.stop()
@@ -419,10 +422,10 @@ func (s *sim) faults() {
 	case s.chance(0.003):
 		n.cutOff = s.now + s.upTo(5*time.Second)
 	case s.chance(0.004) && n.up && !n.paused:
-		if n.roster.expirer.leading {
-			n.roster.expirer.follow()
+		if n.roster.Leading() {
+			n.roster.Follow()
 		} else {
-			n.roster.expirer.lead(n.clock())
+			n.roster.Lead(n.clock())
 		}
 	case s.chance(0.01) && n.up && !n.paused && n.applied+5 < len(s.log):
 		s.counts.snapshots++
@@ -487,11 +490,12 @@ func (s *sim) checkCalm() {
 	}
 }
 
-// omits gives the waits that are left out.
-func omits(mutate mutation) waits {
-	return waits{
+// omits gives the rules that are left out by the node itself.
+func omits(mutate mutation) omissions {
+	return omissions{
 		leave: mutate == mutateLeaveWait, end: mutate == mutateEndWait, open: mutate == mutateOpenWait,
 		start: mutate == mutateStartWait, note: mutate == mutateNoNote,
+		acknowledgement: mutate == mutateNoAcknowledgement, sending: mutate == mutateReceiveTime, grace: mutate == mutateNoGrace,
 	}
 }
 
@@ -555,25 +559,27 @@ func (n *simNode) start() {
 		return
 	}
 	s := n.sim
-	n.up, n.paused, n.stopped, n.writing, n.outstanding = true, false, false, false, nil
+	n.up, n.paused, n.ending, n.writing, n.outstanding = true, false, false, false, nil
 	n.life++
 	n.dispatch = newDispatcher()
-	n.roster = newRoster(session{node: n.id, boot: fmt.Sprint(n.boot), timing: n.sim.timing}, &changing{}, n.clock, n.dispatch.add, slog.New(slog.DiscardHandler))
+	n.roster = newRoster(session{node: n.id, boot: fmt.Sprint(n.boot), timing: n.sim.timing, started: n.clock()}, &changing{}, n.clock, n.dispatch.add, slog.New(slog.DiscardHandler))
 	n.sim.tracef("%s: starts, boot %d", n.id, n.boot)
-	if n.roster.session.started = n.clock(); n.counter > 0 && n.promises == n.counter && !omits(s.mutate).start {
-		n.roster.session.silent = s.timing.promise()
-	}
 	n.roster.omit = omits(s.mutate)
 	n.roster.note = func(l *lease, counter uint64) {
 		if !omits(s.mutate).note {
 			n.promises = counter
 		}
-		n.roster.noted(l, true)
+		n.roster.Promised(l, true)
 	}
-	n.roster.restored(n.state) // its own, from disk
+	n.killAt = 0
+	n.roster.alive = func(killAt time.Duration) { n.killAt = killAt }
+	if n.counter > 0 && n.promises == n.counter {
+		n.roster.Bind(s.timing.promise())
+	}
+	n.roster.Restored(n.state) // its own, from disk
 	n.wake = 0
 	if n.sim.chance(0.7) || n.sim.calm {
-		n.roster.expirer.lead(n.clock())
+		n.roster.Lead(n.clock())
 	}
 }
 
@@ -601,8 +607,8 @@ func (n *simNode) resume() {
 }
 
 func (n *simNode) stop() {
-	for _, m := range n.roster.stop() {
-		m.member.Close()
+	for _, m := range n.roster.Stop() {
+		m.Close()
 	}
 }
 
@@ -613,9 +619,7 @@ func (n *simNode) run() {
 		return
 	}
 	if n.paused {
-		// The dead-man's switch, DESIGN.md, rule 8.
-		l := n.roster.session.lease
-		if n.roster.session.phase == phaseOpen && n.clock().atMost(*l.sent.Load()) >= l.length+s.timing.Close/4 && !s.noSwitch() {
+		if n.killAt > 0 && n.clock().boot >= n.killAt && !s.noSwitch() {
 			s.counts.switched++
 			n.crash("killed by the switch")
 			s.after(s.upTo(4*time.Second), n.start)
@@ -630,7 +634,7 @@ func (n *simNode) run() {
 		n.wake = s.now + s.upTo(s.timing.Close/3)
 	}
 	for len(n.outstanding) < maxOutstanding {
-		ops := n.roster.session.cut(n.clock())
+		ops := n.roster.Batch(n.clock())
 		if len(ops) == 0 {
 			break
 		}
@@ -651,15 +655,15 @@ func (n *simNode) run() {
 		}
 	}
 	n.deliver()
-	if n.roster.stopping && !n.stopped {
-		switch r := n.roster; {
-		case len(r.members) > 0 || len(r.bound) > 0:
-		case r.session.phase == phaseEnded || r.session.phase != phaseOpen || !r.session.lease.live():
-			n.stopped = true
+	if n.roster.Stopping() {
+		switch {
+		case !n.roster.Empty():
+		case !n.ending:
+			n.ending = true
+			n.roster.AskEnd()
+		case n.roster.Over():
 			n.crash("stopped")
 			s.after(s.upTo(2*time.Second), n.start)
-		case r.session.seq == 0 || !n.stopAsked():
-			r.session.endAsked = true
 		}
 	}
 }
@@ -669,33 +673,20 @@ func (n *simNode) deliver() {
 	for len(n.dispatch.queue) > 0 && (n.sim.calm || n.sim.chance(0.7)) {
 		v := n.dispatch.queue[0]
 		n.dispatch.queue = n.dispatch.queue[1:]
-		n.dispatch.deliver(v, func() (uint64, []delivery) { return n.roster.joined(n.state) })
+		n.dispatch.deliver(v, func() (uint64, []delivery) { return n.roster.Joined(n.state) })
 	}
-}
-
-// stopAsked reports whether the End has been numbered.
-func (n *simNode) stopAsked() bool {
-	ses := &n.roster.session
-	if ses.endAsked {
-		return true
-	}
-	for _, op := range ses.sent {
-		if _, ok := op.op.(End); ok {
-			return true
-		}
-	}
-	return false
 }
 
 func (n *simNode) step() {
 	s := n.sim
-	what, closing := n.roster.step(n.clock())
+	what, closing := n.roster.Step(n.clock())
 	if what == needClose {
 		s.counts.leasesLost++
 		s.tracef("%s: session lost, %d connections", n.id, len(closing))
+		n.killAt = 0 // as when all are closed: their closing, below, needs no process
 	}
 	for _, m := range closing {
-		c := m.member.(*simConn)
+		c := m.(*simConn)
 		if s.mutate == mutateOpenBeforeClose {
 			n.roster.session.unheard = 0
 		}
@@ -711,7 +702,7 @@ func (n *simNode) step() {
 			c.Close()
 		}
 	}
-	if what == needOpen && !n.roster.stopping && !n.writing {
+	if what == needOpen && !n.roster.Stopping() && !n.writing {
 		// The counter is on disk before it is used, and the disk takes its time.
 		n.writing = true
 		life := n.life
@@ -720,11 +711,11 @@ func (n *simNode) step() {
 				n.counter++
 				n.writing = false
 				s.tracef("%s: opens with counter %d", n.id, n.counter)
-				n.roster.session.begin(n.counter, n.clock())
+				n.roster.Begin(n.counter, n.clock())
 			}
 		})
 	}
-	if ops := n.roster.expirer.due(n.clock()); len(ops) > 0 {
+	if ops := n.roster.Expiries(n.clock()); len(ops) > 0 {
 		s.counts.expiries++
 		s.tracef("%s: proposes %v", n.id, ops)
 		s.flight = append(s.flight, &simProposal{node: n, ops: ops, left: s.rng.IntN(2)})
@@ -743,18 +734,7 @@ func (n *simNode) apply() {
 			s.tracef("%s: applies %d: %T%v", n.id, n.applied, f, f)
 		}
 	}
-	var before *lease
-	if n.roster.session.phase == phaseOpen {
-		before = n.roster.session.lease
-	}
-	n.roster.applied(n.state, effects)
-	if s.mutate == mutateReceiveTime && before != nil {
-		for _, f := range effects {
-			if r, ok := f.(Renewed); ok && r.Incarnation == before.incarnation {
-				before.prolong(n.clock())
-			}
-		}
-	}
+	n.roster.Applied(n.state, effects)
 }
 
 // install gives the node a snapshot from further on.
@@ -774,7 +754,7 @@ func (n *simNode) install() {
 	}
 	s.tracef("%s: installs a snapshot of %d, had applied %d", n.id, to, n.applied)
 	n.state, n.applied = ahead, to
-	n.roster.restored(ahead)
+	n.roster.Restored(ahead)
 }
 
 // Leader implements Member: the gate and the write, which nothing comes between.

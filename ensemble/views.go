@@ -83,7 +83,7 @@ func (n *Node) raftState(leader raft.ServerID) string {
 func (n *Node) serving() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.roster.expirer.leading
+	return n.roster.Leading()
 }
 
 // quorum gives the raft leader that a majority of the voters follows, and which
