@@ -98,9 +98,8 @@ func (n *Node) answerCounter(_ context.Context, peer clusterport.Hello, _ json.R
 	}
 	var counter uint64
 	n.fsm.read(func(s *State) {
-		if node := s.nodes[NodeID(peer.Node)]; node != nil {
-			counter = node.counter
-		}
+		node, _ := s.Node(NodeID(peer.Node))
+		counter = node.Counter
 	})
 	return counter, nil
 }
@@ -128,12 +127,11 @@ func (n *Node) add(ctx context.Context, a applicant) error {
 	var level uint64
 	live := map[NodeID]bool{}
 	n.fsm.read(func(s *State) {
-		level = s.level
-		if known := s.nodes[a.Node]; known != nil {
-			removed = known.removed
-		}
-		for id, node := range s.nodes {
-			live[id] = node.session != nil
+		level = s.Level()
+		known, _ := s.Node(a.Node)
+		removed = known.Removed
+		for node := range s.Nodes() {
+			live[node.ID] = node.Session
 		}
 	})
 	if removed {
@@ -496,7 +494,7 @@ func (n *Node) upkeep(now reading) {
 	}
 	var nodes map[NodeID]known
 	var level uint64
-	n.fsm.read(func(s *State) { nodes, level = knownNodes(s), s.level })
+	n.fsm.read(func(s *State) { nodes, level = knownNodes(s), s.Level() })
 	if term := n.raft.CurrentTerm(); term != n.awayTerm {
 		n.awayTerm = term
 		clear(n.awaySince) // what was noted as an earlier raft leader is old
@@ -533,15 +531,15 @@ type known struct {
 // knownNodes does without those that were removed: over the years they may be many.
 func knownNodes(s *State) map[NodeID]known {
 	nodes := make(map[NodeID]known)
-	for id, node := range s.nodes {
-		if node.removed {
+	for node := range s.Nodes() {
+		if node.Removed {
 			continue
 		}
-		k := known{name: node.name, address: node.address}
-		if node.session != nil {
-			k.live, k.reads = node.session.renewal > 0, node.reads
+		k := known{name: node.Name, address: node.Address}
+		if node.Session {
+			k.live, k.reads = node.Renewed, node.Reads
 		}
-		nodes[id] = k
+		nodes[node.ID] = k
 	}
 	return nodes
 }
@@ -565,8 +563,8 @@ func (n *Node) noteAway(nodes map[NodeID]known, now reading) {
 func (n *Node) timingsDiffer(now reading) string {
 	expiries := map[time.Duration]NodeID{}
 	n.fsm.read(func(s *State) {
-		for _, ses := range s.sessions {
-			expiries[ses.expiry] = ses.node.id
+		for ses := range s.Sessions() {
+			expiries[ses.Expiry] = ses.Node
 		}
 	})
 	switch {

@@ -745,8 +745,9 @@ func TestTimingsMayDifferForAWhile(t *testing.T) {
 	}
 	leader, _ := raftLeaderOf(t, all)
 	leader.fsm.read(func(s *State) {
-		if node := s.nodes[all[0].self]; node.session.lease != 30*time.Second || node.session.expiry != 31*time.Second {
-			t.Errorf("its session has %v and %v", node.session.lease, node.session.expiry)
+		inc, _, _ := s.Current(all[0].self)
+		if ses, _ := s.Session(inc); ses.Lease != 30*time.Second || ses.Expiry != 31*time.Second {
+			t.Errorf("its session has %v and %v", ses.Lease, ses.Expiry)
 		}
 	})
 	leader.changing.Lock()

@@ -64,7 +64,7 @@ func TestANodeEndsInOrderBeforeItsDiskIsFull(t *testing.T) {
 	}
 	a.wantClosed()
 	n.fsm.read(func(s *State) {
-		if len(s.sessions) != 0 {
+		for range s.Sessions() {
 			t.Error("the session was not ended")
 		}
 	})

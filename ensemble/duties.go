@@ -38,9 +38,8 @@ func (n *Node) tellExpired(duties []Op) {
 		}
 		var name string // empty: it has ended meanwhile
 		n.fsm.read(func(s *State) {
-			if ses := s.sessions[e.Incarnation]; ses != nil {
-				name = ses.node.name
-			}
+			ses, _ := s.Session(e.Incarnation)
+			name = ses.Name
 		})
 		if name != "" {
 			n.log.Warn("a node has been silent for too long: expiring its session", "node", name)

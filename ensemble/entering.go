@@ -315,14 +315,14 @@ func (n *Node) invite(ctx context.Context, peer clusterport.Hello, with json.Raw
 	in := invitation{Cluster: id.Cluster, TokenBase: id.TokenBase}
 	var before NodeID // has the name of who asks
 	n.fsm.read(func(s *State) {
-		in.Tokens = s.token(positionOf(s.index, MaxOps-1))
-		for _, node := range s.nodes {
-			if node.session == nil {
+		in.Tokens = s.Given()
+		for node := range s.Nodes() {
+			if !node.Session {
 				continue
 			}
-			in.Nodes = append(in.Nodes, node.name)
-			if node.name == peer.Name && node.id != NodeID(peer.Node) {
-				before = node.id
+			in.Nodes = append(in.Nodes, node.Name)
+			if node.Name == peer.Name && node.ID != NodeID(peer.Node) {
+				before = node.ID
 			}
 		}
 	})

@@ -57,8 +57,8 @@ func (x *expirer) ended(node NodeID) { delete(x.stamps, node) }
 // always safe.
 func (x *expirer) reset(s *State, now reading) {
 	clear(x.stamps)
-	for inc, ses := range s.sessions {
-		x.stamps[ses.node.id] = stamp{incarnation: inc, renewal: ses.renewal, expiry: ses.expiry, at: now}
+	for ses := range s.Sessions() {
+		x.stamps[ses.Node] = stamp{incarnation: ses.Incarnation, renewal: ses.Renewal, expiry: ses.Expiry, at: now}
 	}
 }
 

@@ -107,8 +107,8 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		// Raft goes on as if it had the state, whose snapshot is there.
 		f.observer.failed(fmt.Errorf("restore a snapshot: %w", err))
 		return err
-	case state.index < f.state.index:
-		return fmt.Errorf("a snapshot of entry %d is older than the state, of %d", state.index, f.state.index)
+	case state.Index() < f.state.Index():
+		return fmt.Errorf("a snapshot of entry %d is older than the state, of %d", state.Index(), f.state.Index())
 	}
 	f.state = state
 	f.log.fresh, f.log.marks = 0, nil

@@ -26,7 +26,7 @@ func TestAnEntryIsAppliedWhenItIsOnTheDisk(t *testing.T) {
 			return <-flushed
 		}
 		index := func() (i uint64) {
-			f.read(func(s *State) { i = s.index })
+			f.read(func(s *State) { i = s.Index() })
 			return i
 		}
 		applied := make(chan any, 1)
@@ -55,8 +55,8 @@ func TestWhatTheDiskLostIsNotApplied(t *testing.T) {
 	if r := f.Apply(foundEntry(8)); r != lost {
 		t.Errorf("the next one was applied: %v", r)
 	}
-	if f.state.index != 0 {
-		t.Errorf("applied up to %d", f.state.index)
+	if f.state.Index() != 0 {
+		t.Errorf("applied up to %d", f.state.Index())
 	}
 	if _, err := f.Snapshot(); err != lost {
 		t.Errorf("a snapshot: %v", err)

@@ -36,8 +36,8 @@ func (n *Node) tokensGiven() uint64 {
 	var given uint64
 	last := n.raft.LastIndex()
 	n.fsm.read(func(s *State) {
-		if s.active {
-			given = s.token(positionOf(max(last, s.index)+1, 0))
+		if s.Active() {
+			given = s.GivenBy(last)
 		}
 	})
 	return max(given, n.dir.tokens.Load())
@@ -82,7 +82,7 @@ func (n *Node) passLift(ctx context.Context, peer clusterport.Hello, with json.R
 func (n *Node) liftHeld() error {
 	var level uint64
 	var nodes map[NodeID]known
-	n.fsm.read(func(s *State) { level, nodes = s.level, knownNodes(s) })
+	n.fsm.read(func(s *State) { level, nodes = s.Level(), knownNodes(s) })
 	if level >= 2 {
 		return nil
 	}
@@ -109,7 +109,7 @@ func (n *Node) answerLift(_ context.Context, _ clusterport.Hello, with json.RawM
 		return nil, later("%s is not the raft leader any more", n.cfg.Name)
 	}
 	var now uint64
-	n.fsm.read(func(s *State) { now = s.token(positionOf(s.index, MaxOps-1)) })
+	n.fsm.read(func(s *State) { now = s.Given() })
 	if now >= above {
 		return nil, nil
 	}

@@ -228,8 +228,8 @@ func TestLift(t *testing.T) {
 		t.Errorf("token %d, want %d", got, want)
 	}
 	restored, err := restoreBytes(snapshotOf(s))
-	if err != nil || restored.tokenBase != 5_000_000 {
-		t.Errorf("restored: %v, tokens from %d", err, restored.tokenBase)
+	if err != nil || restored.TokenBase() != 5_000_000 {
+		t.Errorf("restored: %v, tokens from %d", err, restored.TokenBase())
 	}
 }
 

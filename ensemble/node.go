@@ -272,7 +272,7 @@ func (n *Node) applied(s *State, effects []Effect, term uint64) {
 		}
 	}
 	if len(effects) > 0 {
-		n.hintFollowers(s.index, term)
+		n.hintFollowers(s.Index(), term)
 	}
 	n.mu.Lock()
 	defer n.unlock()
@@ -282,8 +282,8 @@ func (n *Node) applied(s *State, effects []Effect, term uint64) {
 // restored implements observer.
 func (n *Node) restored(s *State) {
 	n.noteCluster(s)
-	if me := s.nodes[n.self]; me != nil {
-		n.checkCounter(me.counter)
+	if me, ok := s.Node(n.self); ok {
+		n.checkCounter(me.Counter)
 	}
 	n.mu.Lock()
 	defer n.unlock()
@@ -326,14 +326,14 @@ func (n *Node) inactive() bool {
 // state is another cluster's was put together from two.
 func (n *Node) noteCluster(s *State) {
 	id := n.dir.id()
-	if s.cluster != "" && !n.founded.Swap(true) && (s.cluster != id.Cluster || s.tokenBase < id.TokenBase) {
+	if s.Cluster() != "" && !n.founded.Swap(true) && (s.Cluster() != id.Cluster || s.TokenBase() < id.TokenBase) {
 		n.failed(permanent("the state in %s is of cluster %s with tokens from %d, node.json says %s and %d; %s",
-			n.dir.path, s.cluster, s.tokenBase, id.Cluster, id.TokenBase, cureFolder))
+			n.dir.path, s.Cluster(), s.TokenBase(), id.Cluster, id.TokenBase, cureFolder))
 	}
-	if s.active && !n.active.Swap(true) {
+	if s.Active() && !n.active.Swap(true) {
 		n.log.Info("elections are active")
 	}
-	if level := s.level; n.level.Swap(level) < level {
+	if level := s.Level(); n.level.Swap(level) < level {
 		n.running.Go(func() { n.raised(level) }) // to disk; nothing waits here
 	}
 }

@@ -313,8 +313,11 @@ func TestStopClosesThenEndsTheSession(t *testing.T) {
 	}
 	c.wantTold("a") // was never told to lead on the way out
 	n.fsm.read(func(s *State) {
-		if len(s.sessions) != 0 || len(s.groups) != 0 {
-			t.Errorf("the session was not ended: %d sessions, %d groups", len(s.sessions), len(s.groups))
+		for ses := range s.Sessions() {
+			t.Errorf("the session was not ended: %v", ses)
+		}
+		for g := range s.Groups() {
+			t.Errorf("a group is left: %v", g)
 		}
 	})
 }
@@ -493,15 +496,18 @@ func TestARestoredSnapshotClosesWhoIsNotInIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	// In the snapshot a has gone and another a, of another node, has joined.
-	s.Apply(s.index+1, Entry{Ops: []Op{Open{Node: "other", Counter: 1}}}, nil)
-	other := Incarnation(positionOf(s.index, 0))
-	s.leave(s.sessions[a.membership.lease.Load().incarnation], s.member(MemberID{a.membership.lease.Load().incarnation, a.membership.seq}), 1<<40, 0, nil)
-	s.Apply(s.index+1, Entry{Ops: []Op{Join{other, 1, "g", "a"}}}, nil)
+	s.Apply(s.Index()+1, Entry{Ops: []Op{Open{Node: "other", Counter: 1}}}, nil)
+	other := Incarnation(positionOf(s.Index(), 0))
+	inc, _, _ := s.Current(n.self)
+	seq, _, _ := s.Accepted(inc)
+	g, _ := s.Group("g")
+	s.Apply(s.Index()+1, Entry{Ops: []Op{Leave{inc, seq + 1, g.Members[0].ID.Seq}, Join{other, 1, "g", "a"}}}, nil)
 	n.fsm.state = s
 	n.restored(s)
 	n.fsm.mu.Unlock()
 	a.wantClosed()
 	b.wantTold("a", "b")
+	kill(n) // the state has the number of its next operation
 }
 
 // The session outlives every connection: while one client does not know yet
@@ -515,7 +521,7 @@ func TestStopEndsTheSessionWhenEveryClientKnows(t *testing.T) {
 	a.membership.member = slow
 	n.mu.Unlock()
 	sessions := func() (count int) {
-		n.fsm.read(func(s *State) { count = len(s.sessions) })
+		n.fsm.read(func(s *State) { count = len(slices.Collect(s.Sessions())) })
 		return count
 	}
 	stopped := make(chan struct{})

@@ -313,12 +313,12 @@ func (n *Node) admit(peer clusterport.Hello, p clusterport.Purpose) error {
 	}
 	id := NodeID(peer.Node)
 	n.meet(peer)
-	removed := false
-	n.fsm.read(func(s *State) { removed = s.nodes[id] != nil && s.nodes[id].removed })
+	var known NodeRecord
+	n.fsm.read(func(s *State) { known, _ = s.Node(id) })
 	_, member := n.server(id)
 	_, leader := n.raft.LeaderWithID()
 	switch {
-	case removed:
+	case known.Removed:
 		return clusterport.ErrRemoved
 	case p == clusterport.Raft && n.yields.Load():
 		return errYields

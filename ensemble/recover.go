@@ -146,10 +146,9 @@ type recoveryFSM struct {
 // Snapshot implements [raft.FSM].
 func (f *recoveryFSM) Snapshot() (raft.FSMSnapshot, error) {
 	f.mu.Lock()
-	s := f.state
 	f.found.found(0)
-	f.found.TokenBase = max(f.found.TokenBase, s.tokenBase+(s.index+recoverTokens)<<positionBits)
-	s.cluster, s.tokenBase = f.found.Cluster, f.found.TokenBase
+	f.state.Refound(f.found.Cluster, f.found.TokenBase, recoverTokens)
+	f.found.TokenBase = f.state.TokenBase()
 	f.mu.Unlock()
 	return f.fsm.Snapshot()
 }
@@ -188,8 +187,8 @@ func (n *Node) recovering(now reading) bool {
 	}
 	longest := Calm.Expiry
 	n.fsm.read(func(s *State) {
-		for _, ses := range s.sessions {
-			longest = max(longest, ses.expiry)
+		for ses := range s.Sessions() {
+			longest = max(longest, ses.Expiry)
 		}
 	})
 	if now.atLeast(n.born) < longest {

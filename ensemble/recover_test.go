@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -179,6 +180,11 @@ func recovered(t *testing.T, dir *Dir) (s *State, end uint64) {
 	return s, list[0].Index
 }
 
+func knows(s *State, id NodeID) bool {
+	_, ok := s.Node(id)
+	return ok
+}
+
 // A follower that was killed when a snapshot had come may have entries in its log that
 // were never committed, as they follow another entry than the snapshot's last. They do not
 // become part of the recovered state.
@@ -194,11 +200,11 @@ func TestARecoveryTakesNothingThatIsAtOddsWithTheSnapshot(t *testing.T) {
 			t.Fatal(err)
 		}
 		s, _ := recovered(t, dir)
-		if s.cluster == was.Cluster || s.cluster != dir.id().Cluster {
+		if s.Cluster() == was.Cluster || s.Cluster() != dir.id().Cluster {
 			t.Errorf("the snapshot is of term %d, and the newest state is not the recovered one", term)
 		}
-		if (s.nodes["8"] != nil) != want || (s.nodes["9"] != nil) != want || s.nodes["7"] != nil {
-			t.Errorf("the snapshot is of term %d, and the recovered state has %d nodes", term, len(s.nodes))
+		if knows(s, "8") != want || knows(s, "9") != want || knows(s, "7") {
+			t.Errorf("the snapshot is of term %d, and the recovered state has %v", term, slices.Collect(s.Nodes()))
 		}
 	}
 }
@@ -231,8 +237,8 @@ func TestANodeThatHasJustGotInMayBeRecovered(t *testing.T) {
 			t.Fatal(err)
 		}
 		s, _ := recovered(t, dir)
-		if id := dir.id(); id.Join != "" || s.cluster != id.Cluster || s.nodes["9"] == nil {
-			t.Errorf("the identity is %+v, the state of cluster %s, with %d nodes", id, s.cluster, len(s.nodes))
+		if id := dir.id(); id.Join != "" || s.Cluster() != id.Cluster || !knows(s, "9") {
+			t.Errorf("the identity is %+v, the state of cluster %s, with %v", id, s.Cluster(), slices.Collect(s.Nodes()))
 		}
 	}
 }
@@ -307,13 +313,13 @@ func TestAnInterruptedRecoveryIsFinished(t *testing.T) {
 					t.Fatal(err)
 				}
 				s, last := recovered(t, dir)
-				if id := dir.id(); s.cluster == was.Cluster || s.cluster != id.Cluster || s.tokenBase != id.TokenBase || id.Recovery != recoveryWaits {
-					t.Errorf("the state is of cluster %s with tokens from %d, the identity is %+v", s.cluster, s.tokenBase, id)
+				if id := dir.id(); s.Cluster() == was.Cluster || s.Cluster() != id.Cluster || s.TokenBase() != id.TokenBase || id.Recovery != recoveryWaits {
+					t.Errorf("the state is of cluster %s with tokens from %d, the identity is %+v", s.Cluster(), s.TokenBase(), id)
 				}
-				if s.nodes["8"] == nil || s.nodes["9"] == nil || s.tokenBase <= max(base, given) || last <= end {
-					t.Errorf("%d nodes, tokens from %d after %d and %d, up to entry %d after %d", len(s.nodes), s.tokenBase, base, given, last, end)
+				if !knows(s, "8") || !knows(s, "9") || s.TokenBase() <= max(base, given) || last <= end {
+					t.Errorf("%v, tokens from %d after %d and %d, up to entry %d after %d", slices.Collect(s.Nodes()), s.TokenBase(), base, given, last, end)
 				}
-				base, end = s.tokenBase, last
+				base, end = s.TokenBase(), last
 				note(t, path, was) // once more, it dies before the last note
 				dir.Close()
 				dir = openDir(t, path)
@@ -396,8 +402,8 @@ func TestARecoveryTakesNothingThatAnOlderProgramLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, end := recovered(t, dir)
-	if s.cluster != dir.id().Cluster || s.nodes["8"] != nil || end <= 7 {
+	if s.Cluster() != dir.id().Cluster || knows(s, "8") || end <= 7 {
 		t.Errorf("the newest snapshot ends with entry %d and is of cluster %s, node.json says %s; what was left is in it: %v",
-			end, s.cluster, dir.id().Cluster, s.nodes["8"] != nil)
+			end, s.Cluster(), dir.id().Cluster, knows(s, "8"))
 	}
 }

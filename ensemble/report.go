@@ -98,11 +98,11 @@ func (n *Node) Cluster(ctx context.Context) Cluster {
 	sessions, allows := map[NodeID]bool{}, map[NodeID]uint64{}
 	c.Newest, c.Holding = NewestLevel, []string{}
 	n.fsm.read(func(s *State) {
-		for id, node := range s.nodes {
-			sessions[id], allows[id] = node.session != nil, node.reads
+		for node := range s.Nodes() {
+			sessions[node.ID], allows[node.ID] = node.Session, node.Reads
 		}
-		c.Level = s.level
-		_, holding := nextLevel(s.level, servers, knownNodes(s))
+		c.Level = s.Level()
+		_, holding := nextLevel(c.Level, servers, knownNodes(s))
 		for _, h := range holding {
 			c.Holding = append(c.Holding, h.name)
 		}
@@ -123,9 +123,9 @@ func (n *Node) Cluster(ctx context.Context) Cluster {
 func (n *Node) names() map[NodeID]string {
 	names := map[NodeID]string{n.self: n.cfg.Name}
 	n.fsm.read(func(s *State) {
-		for id, node := range s.nodes {
-			if node.name != "" {
-				names[id] = node.name
+		for node := range s.Nodes() {
+			if node.Name != "" {
+				names[node.ID] = node.Name
 			}
 		}
 	})
@@ -184,16 +184,14 @@ func (n *Node) Groups(only string) []Group {
 	names, stale := n.names(), n.Confirmed().Missing != ""
 	byName := map[string]*Group{}
 	n.fsm.read(func(s *State) {
-		for name, g := range s.groups {
-			if only != "" && name != only {
-				continue
+		if only != "" {
+			if g, ok := s.Group(only); ok {
+				byName[only] = groupWith(g, names)
 			}
-			out := &Group{Name: name, Leader: g.first.client, Token: g.token, Since: time.UnixMilli(g.since)}
-			for m := g.first; m != nil; m = m.next {
-				node := s.sessions[m.id.Incarnation].node.id
-				out.Members = append(out.Members, GroupMember{m.client, names[node], time.UnixMilli(m.since)})
-			}
-			byName[name] = out
+			return
+		}
+		for g := range s.Groups() {
+			byName[g.Name] = groupWith(g, names)
 		}
 	})
 	n.mu.Lock()
@@ -215,4 +213,12 @@ func (n *Node) Groups(only string) []Group {
 		all = append(all, *byName[name])
 	}
 	return all
+}
+
+func groupWith(g GroupRecord, names map[NodeID]string) *Group {
+	out := &Group{Name: g.Name, Leader: g.Leader, Token: g.Token, Since: g.Since}
+	for _, m := range g.Members {
+		out.Members = append(out.Members, GroupMember{m.Client, names[m.Node], m.Since})
+	}
+	return out
 }

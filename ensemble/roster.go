@@ -207,8 +207,8 @@ func (r *roster) requeue(key nameKey) {
 // Applied takes note of what an entry changed.
 func (r *roster) Applied(s *State, effects []Effect) {
 	now := r.now()
-	r.index = s.index
-	r.session.electing = s.active
+	r.index = s.Index()
+	r.session.electing = s.Active()
 	for _, e := range effects {
 		switch e := e.(type) {
 		case Opened:
@@ -230,7 +230,7 @@ func (r *roster) Applied(s *State, effects []Effect) {
 		case Joined:
 			if m := r.joining(e.Member); m != nil {
 				m.state = memberJoined
-				r.deliver(delivery{what: deliverJoined, index: s.index, member: m, leader: e.Leader, token: e.Token})
+				r.deliver(delivery{what: deliverJoined, index: s.Index(), member: m, leader: e.Leader, token: e.Token})
 			}
 		case Refused:
 			if m := r.joining(e.Member); m != nil {
@@ -241,11 +241,11 @@ func (r *roster) Applied(s *State, effects []Effect) {
 				r.requeue(key)
 			}
 		case Led:
-			r.deliver(delivery{what: deliverLed, index: s.index, group: e.Group, leader: e.Leader, token: e.Token})
+			r.deliver(delivery{what: deliverLed, index: s.Index(), group: e.Group, leader: e.Leader, token: e.Token})
 		}
 	}
 	if r.session.phase == phaseOpen {
-		if seq, _, ok := s.accepted(r.session.lease.incarnation); ok {
+		if seq, _, ok := s.Accepted(r.session.lease.incarnation); ok {
 			r.session.settled(seq)
 		}
 	}
@@ -265,7 +265,8 @@ func (r *roster) joining(id MemberID) *Membership {
 }
 
 func (r *roster) hold(m *Membership, holder NodeID, s *State) {
-	m.state, m.holder = memberHeld, s.nodes[holder].name
+	of, _ := s.Node(holder)
+	m.state, m.holder = memberHeld, of.Name
 	key := nameKey{m.group, m.client}
 	r.held[key] = append(r.held[key], m)
 	r.deliver(delivery{what: deliverWaits, member: m, holder: m.holder})
@@ -316,17 +317,15 @@ func (r *roster) prolonged() {
 // Restored takes note that the state was replaced by a snapshot's. What
 // happened in between is found by comparing, by member id and never by name.
 func (r *roster) Restored(s *State) {
-	r.index = s.index
-	r.session.electing = s.active
+	r.index = s.Index()
+	r.session.electing = s.Active()
 	r.expirer.reset(s, r.now())
-	if me := s.nodes[r.session.node]; me != nil && me.session != nil {
-		if r.session.opened(me.counter, me.session.incarnation, r.now) {
-			r.entered()
-		}
+	if inc, counter, ok := s.Current(r.session.node); ok && r.session.opened(counter, inc, r.now) {
+		r.entered()
 	}
 	if r.session.phase == phaseOpen {
 		inc := r.session.lease.incarnation
-		seq, renewal, ok := s.accepted(inc)
+		seq, renewal, ok := s.Accepted(inc)
 		if !ok {
 			r.sessionEnded(inc)
 			return
@@ -337,8 +336,9 @@ func (r *roster) Restored(s *State) {
 			if m.state != memberProposed && m.state != memberJoined || m.seq > seq || m.lease.Load() != r.session.lease {
 				continue
 			}
-			switch holder := s.holder(m.group, m.client); {
-			case s.member(MemberID{inc, m.seq}) != nil:
+			_, _, joined := s.Member(MemberID{inc, m.seq})
+			switch holder := s.Holder(m.group, m.client); {
+			case joined:
 				m.state = memberJoined
 			case m.state == memberJoined:
 				r.doomed = append(r.doomed, m)
@@ -352,7 +352,7 @@ func (r *roster) Restored(s *State) {
 		r.session.settled(seq)
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(r.held), nameKey.compare) {
-		if s.holder(key.group, key.client) == "" {
+		if s.Holder(key.group, key.client) == "" {
 			r.requeue(key) // came free unseen
 		}
 	}
@@ -367,11 +367,11 @@ func (r *roster) Joined(s *State) (index uint64, all []delivery) {
 		if m.state != memberJoined || l == nil {
 			continue
 		}
-		if in := s.member(MemberID{l.incarnation, m.seq}); in != nil {
-			all = append(all, delivery{member: m, leader: in.group.first.client, token: in.group.token})
+		if leader, token, ok := s.Member(MemberID{l.incarnation, m.seq}); ok {
+			all = append(all, delivery{member: m, leader: leader, token: token})
 		}
 	}
-	return s.index, all
+	return s.Index(), all
 }
 
 // Step says what has to be done at this time, and which connections have to be

@@ -472,19 +472,19 @@ func (s *sim) checkCalm() {
 		if !c.open || !c.node.up {
 			continue
 		}
-		g := state.groups[c.group]
+		g, _ := state.Group(c.group)
 		switch {
-		case g == nil || g.find(c.client) == nil:
+		case state.Holder(c.group, c.client) == "":
 			s.failf("%s %s at %s is connected and no member", c.group, c.client, c.node.id)
 		case c.m.state == memberHeld:
-		case c.told != g.first.client:
-			s.failf("%s %s at %s was told %q, the log says %s", c.group, c.client, c.node.id, c.told, g.first.client)
+		case c.told != g.Leader:
+			s.failf("%s %s at %s was told %q, the log says %s", c.group, c.client, c.node.id, c.told, g.Leader)
 		}
 	}
-	for name, g := range state.groups {
-		for m := g.first; m != nil; m = m.next {
-			if !slices.ContainsFunc(s.conns, func(c *simConn) bool { return c.open && c.group == name && c.client == m.client }) {
-				s.failf("%s %s is a member without a connection", name, m.client)
+	for g := range state.Groups() {
+		for _, m := range g.Members {
+			if !slices.ContainsFunc(s.conns, func(c *simConn) bool { return c.open && c.group == g.Name && c.client == m.Client }) {
+				s.failf("%s %s is a member without a connection", g.Name, m.Client)
 			}
 		}
 	}
@@ -505,8 +505,9 @@ func mutated(mutate mutation, state *State, e Entry) Entry {
 	case mutateAnyCounter:
 		e.Ops = slices.Clone(e.Ops)
 		for i, op := range e.Ops {
-			if op, ok := op.(Open); ok && state.nodes[op.Node] != nil && op.Counter <= state.nodes[op.Node].counter {
-				op.Counter = state.nodes[op.Node].counter + 1
+			if op, ok := op.(Open); ok {
+				known, _ := state.Node(op.Node)
+				op.Counter = max(op.Counter, known.Counter+1)
 				e.Ops[i] = op
 			}
 		}
@@ -514,7 +515,7 @@ func mutated(mutate mutation, state *State, e Entry) Entry {
 		e.Ops = slices.Clone(e.Ops)
 		for i, op := range e.Ops {
 			if x, ok := op.(Expire); ok {
-				if _, renewal, ok := state.accepted(x.Incarnation); ok {
+				if _, renewal, ok := state.Accepted(x.Incarnation); ok {
 					e.Ops[i] = Expire{x.Incarnation, renewal}
 				}
 			}
@@ -528,7 +529,7 @@ func mutated(mutate mutation, state *State, e Entry) Entry {
 		for i, op := range e.Ops {
 			any := func(inc Incarnation) uint64 {
 				if next[inc] == 0 {
-					next[inc], _, _ = state.accepted(inc)
+					next[inc], _, _ = state.Accepted(inc)
 				}
 				next[inc]++
 				return next[inc]

@@ -415,7 +415,10 @@ func TestAFollowerWithoutRoomForASnapshotEnds(t *testing.T) {
 
 // hasJoined reports whether a node knows so many members of a group.
 func hasJoined(n *Node, name string, members int) (ok bool) {
-	n.fsm.read(func(s *State) { ok = s.groups[name] != nil && s.groups[name].size == members })
+	n.fsm.read(func(s *State) {
+		g, _ := s.Group(name)
+		ok = len(g.Members) == members
+	})
 	return ok
 }
 
@@ -670,8 +673,8 @@ func TestANodeWithoutItsNewestSnapshot(t *testing.T) {
 				}
 				n := startNode(t, copied, nil)
 				n.fsm.read(func(s *State) {
-					if s.index < newest.Index {
-						t.Errorf("its state is of entry %d, and was of %d", s.index, newest.Index)
+					if s.Index() < newest.Index {
+						t.Errorf("its state is of entry %d, and was of %d", s.Index(), newest.Index)
 					}
 				})
 			})

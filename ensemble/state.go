@@ -310,7 +310,7 @@ func (s *State) join(ses *nodeSession, op Join, pos Position, at int64, effects 
 	if g == nil {
 		g = &group{name: op.Group, epoch: s.epoch}
 		s.groups[op.Group] = g
-	} else if holder := s.holder(op.Group, op.Client); holder != "" {
+	} else if holder := s.Holder(op.Group, op.Client); holder != "" {
 		return append(effects, Refused{id, op.Group, op.Client, holder})
 	}
 	s.keep(g)
@@ -352,35 +352,6 @@ func (s *State) succeed(g *group, pos Position, at int64, effects []Effect) []Ef
 // and the whole fits a JSON number for two thousand years of a hundred
 // entries a second. A Lift makes it higher.
 func (s *State) token(pos Position) uint64 { return s.tokenBase + uint64(pos) }
-
-// accepted is the number of the last operation that was accepted from an
-// incarnation; false if that is not the session of its node any more.
-func (s *State) accepted(inc Incarnation) (seq, renewal uint64, current bool) {
-	ses := s.sessions[inc]
-	if ses == nil {
-		return 0, 0, false
-	}
-	return ses.seq, ses.renewal, true
-}
-
-// member gives a membership, or nil.
-func (s *State) member(id MemberID) *member {
-	if ses := s.sessions[id.Incarnation]; ses != nil {
-		return ses.members[id.Seq]
-	}
-	return nil
-}
-
-// holder gives the node of the member that has a name in a group; "" if the
-// name is free.
-func (s *State) holder(group, client string) NodeID {
-	if g := s.groups[group]; g != nil {
-		if m := g.find(client); m != nil {
-			return s.sessions[m.id.Incarnation].node.id
-		}
-	}
-	return ""
-}
 
 func (g *group) find(client string) *member {
 	if g.byClient != nil {

@@ -705,22 +705,25 @@ func (h *host) slow(flush time.Duration) {
 func (w *world) repeatLate(h *host, later time.Duration) {
 	n := h.node
 	var ops []Op
-	n.mu.Lock()
-	if s := &n.roster.session; s.phase == phaseOpen {
-		inc := s.lease.incarnation
-		ops = append(ops, Open{s.node, s.counter, s.boot, s.timing.Lease, s.timing.Expiry, s.name, s.address, s.reads})
-		for _, m := range n.roster.members {
-			if m.state == memberJoined && m.lease.Load() == s.lease {
-				ops = append(ops, Join{inc, m.seq, m.group, m.client})
+	n.fsm.read(func(s *State) {
+		inc, counter, ok := s.Current(n.self)
+		if !ok {
+			return
+		}
+		ops = append(ops, Open{n.self, counter, n.cfg.bootID, n.cfg.Timing.Lease, n.cfg.Timing.Expiry, n.cfg.Name, n.cfg.Address, n.cfg.reads()})
+		for g := range s.Groups() {
+			for _, m := range g.Members {
+				if m.ID.Incarnation == inc {
+					ops = append(ops, Join{inc, m.ID.Seq, g.Name, m.Client})
+				}
 			}
 		}
-	}
-	n.mu.Unlock()
+	})
 	w.late = append(w.late, lateOps{time.Now().Add(later), ops})
 	ops = nil
 	n.fsm.read(func(s *State) {
-		for inc, ses := range s.sessions {
-			ops = append(ops, Expire{inc, ses.renewal})
+		for ses := range s.Sessions() {
+			ops = append(ops, Expire{ses.Incarnation, ses.Renewal})
 		}
 	})
 	w.late = append(w.late, lateOps{time.Now().Add(Normal.Expiry + Normal.Close + later), ops})
