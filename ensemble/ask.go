@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/state"
 )
 
 // Nodes ask each other things, one question a connection: a frame with a
@@ -88,7 +89,7 @@ func (r *refusal) Error() string { return r.text }
 
 // ask asks a node a question. An error that the node gave is a *refusal or a
 // laterError; any other one says that it could not be asked.
-func (n *Node) ask(ctx context.Context, p clusterport.Purpose, address string, node NodeID, ask string, with, is any) (clusterport.Hello, error) {
+func (n *Node) ask(ctx context.Context, p clusterport.Purpose, address string, node state.NodeID, ask string, with, is any) (clusterport.Hello, error) {
 	ctx, cancel := context.WithTimeout(ctx, questionTime)
 	defer cancel()
 	c, peer, err := n.port.Dial(ctx, p, address, string(node))

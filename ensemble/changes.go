@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/state"
 )
 
 // Changes of who is a member and who votes. They are the raft leader's to make,
@@ -23,16 +24,16 @@ import (
 
 // applicant is a node that wants to be added.
 type applicant struct {
-	Node    NodeID `json:"node"`
-	Name    string `json:"name"`
-	Address string `json:"address"`
-	Reads   uint64 `json:"reads,omitempty"` // the newest level that its program reads; 0: 1, as first programs did not say
+	Node    state.NodeID `json:"node"`
+	Name    string       `json:"name"`
+	Address string       `json:"address"`
+	Reads   uint64       `json:"reads,omitempty"` // the newest level that its program reads; 0: 1, as first programs did not say
 }
 
 // removal names a node that is to be removed.
 type removal struct {
-	Node NodeID `json:"node"`
-	Ask  bool   `json:"ask,omitempty"` // only say whether it may be
+	Node state.NodeID `json:"node"`
+	Ask  bool         `json:"ask,omitempty"` // only say whether it may be
 }
 
 // changeTime bounds the wait for one change to be committed.
@@ -47,7 +48,7 @@ func (n *Node) letIn(ctx context.Context, peer clusterport.Hello, _ json.RawMess
 	if id.Recovery != recoveryNone {
 		return nil, later("%s: %w", n.cfg.Name, errRecovering) // a new node would not know that it has to be silent
 	}
-	a := applicant{NodeID(peer.Node), peer.Name, peer.Address, uint64(peer.Formats.Newest)}
+	a := applicant{state.NodeID(peer.Node), peer.Name, peer.Address, uint64(peer.Formats.Newest)}
 	ctx, cancel := context.WithTimeout(ctx, changeTime)
 	defer cancel()
 	err := n.askLeader(ctx, askAdd, a, nil, func(ctx context.Context) error { return n.add(ctx, a) })
@@ -97,8 +98,8 @@ func (n *Node) answerCounter(_ context.Context, peer clusterport.Hello, _ json.R
 		}
 	}
 	var counter uint64
-	n.fsm.read(func(s *State) {
-		node, _ := s.Node(NodeID(peer.Node))
+	n.fsm.read(func(s *state.State) {
+		node, _ := s.Node(state.NodeID(peer.Node))
 		counter = node.Counter
 	})
 	return counter, nil
@@ -125,8 +126,8 @@ func (n *Node) add(ctx context.Context, a applicant) error {
 	}
 	var removed bool
 	var level uint64
-	live := map[NodeID]bool{}
-	n.fsm.read(func(s *State) {
+	live := map[state.NodeID]bool{}
+	n.fsm.read(func(s *state.State) {
 		level = s.Level()
 		known, _ := s.Node(a.Node)
 		removed = known.Removed
@@ -137,7 +138,7 @@ func (n *Node) add(ctx context.Context, a applicant) error {
 	if removed {
 		return fmt.Errorf("%s was removed from this cluster; move its data folder away to let it join as a new node", a.Name)
 	}
-	if reads := max(a.Reads, firstLevel); reads < level {
+	if reads := max(a.Reads, state.FirstLevel); reads < level {
 		return fmt.Errorf("%s reads formats up to level %d, and this cluster writes level %d; install the release there that runs here (%s)", a.Name, reads, level, n.cfg.Version)
 	}
 	add := n.raft.AddNonvoter
@@ -213,7 +214,7 @@ func (n *Node) remove(ctx context.Context, r removal) error {
 // mayRemove refuses a removal after which those voters that are up would be no
 // majority any more. A new configuration counts as soon as it is written, so
 // that nobody could take it back.
-func mayRemove(servers []server, views map[NodeID]view, id NodeID) error {
+func mayRemove(servers []server, views map[state.NodeID]view, id state.NodeID) error {
 	if err := majorityUp(servers, views); err != nil {
 		return err
 	}
@@ -239,13 +240,13 @@ func mayRemove(servers []server, views map[NodeID]view, id NodeID) error {
 	return nil
 }
 
-func (n *Node) removeServer(id NodeID) error {
+func (n *Node) removeServer(id state.NodeID) error {
 	name := n.nameOf(id)
 	if err := n.await(n.raft.RemoveServer(raft.ServerID(id), 0, changeTime)); err != nil {
 		return later("remove %s: %w", name, err)
 	}
 	// Should this one be lost, upkeep says it once more.
-	n.await(n.propose([]Op{Remove{id}}))
+	n.await(n.propose([]state.Op{state.Remove{Node: id}}))
 	n.log.Info("a node was removed", "node", name)
 	return nil
 }
@@ -270,7 +271,7 @@ func (n *Node) ForceRemove(ctx context.Context, name string) error {
 
 // mayBeRemoved has the raft leader say whether a node may be removed. Where nobody could say
 // that, there is no majority, and nobody is asked for more.
-func (n *Node) mayBeRemoved(ctx context.Context, id NodeID) error {
+func (n *Node) mayBeRemoved(ctx context.Context, id state.NodeID) error {
 	err := n.askRemoval(ctx, removal{Node: id, Ask: true}, mayTime)
 	if _, again := errors.AsType[laterError](err); again {
 		err = n.noMajority(err)
@@ -292,7 +293,7 @@ func (n *Node) noMajority(why error) error {
 }
 
 // majorityUp reports an error unless a majority of the voters answers.
-func majorityUp(servers []server, views map[NodeID]view) error {
+func majorityUp(servers []server, views map[state.NodeID]view) error {
 	voters, down, verb := 0, []string{}, "do"
 	for _, s := range servers {
 		if !s.voter {
@@ -471,7 +472,7 @@ func (n *Node) handOver() {
 type handOvers struct {
 	sync.Mutex
 	last   time.Time
-	failed map[NodeID]time.Time
+	failed map[state.NodeID]time.Time
 }
 
 // handOverPause is how long no other attempt to hand over is made, handOverAgain how long
@@ -492,9 +493,9 @@ func (n *Node) upkeep(now reading) {
 	if !n.serving() {
 		return
 	}
-	var nodes map[NodeID]known
+	var nodes map[state.NodeID]known
 	var level uint64
-	n.fsm.read(func(s *State) { nodes, level = knownNodes(s), s.Level() })
+	n.fsm.read(func(s *state.State) { nodes, level = knownNodes(s), s.Level() })
 	if term := n.raft.CurrentTerm(); term != n.awayTerm {
 		n.awayTerm = term
 		clear(n.awaySince) // what was noted as an earlier raft leader is old
@@ -509,13 +510,13 @@ func (n *Node) upkeep(now reading) {
 		// Nobody is added meanwhile; nor by the next raft leader, unless this entry is lost or
 		// that one has applied it.
 		if next, _ := nextLevel(level, servers, nodes); next > level {
-			n.await(n.proposeAs(next, []Op{Raise{next}}))
+			n.await(n.proposeAs(next, []state.Op{state.Raise{Level: next}}))
 		}
 		return
 	}
 	n.log.Info("changing the configuration", "node", cmp.Or(c.name, n.nameOf(c.node)), "change", c.text)
 	if c.forget {
-		n.await(n.propose([]Op{Remove{c.node}}))
+		n.await(n.propose([]state.Op{state.Remove{Node: c.node}}))
 	} else if err := n.await(c.what(n.raft)); err != nil {
 		n.log.Debug("the configuration was not changed", "error", err)
 	}
@@ -529,8 +530,8 @@ type known struct {
 }
 
 // knownNodes does without those that were removed: over the years they may be many.
-func knownNodes(s *State) map[NodeID]known {
-	nodes := make(map[NodeID]known)
+func knownNodes(s *state.State) map[state.NodeID]known {
+	nodes := make(map[state.NodeID]known)
 	for node := range s.Nodes() {
 		if node.Removed {
 			continue
@@ -549,8 +550,8 @@ func knownNodes(s *State) map[NodeID]known {
 const awayTime = 60 * time.Second
 
 // noteAway keeps since when nodes have had no session. changing is held.
-func (n *Node) noteAway(nodes map[NodeID]known, now reading) {
-	maps.DeleteFunc(n.awaySince, func(id NodeID, _ reading) bool { return nodes[id].live })
+func (n *Node) noteAway(nodes map[state.NodeID]known, now reading) {
+	maps.DeleteFunc(n.awaySince, func(id state.NodeID, _ reading) bool { return nodes[id].live })
 	for _, s := range n.servers() {
 		if _, noted := n.awaySince[s.id]; !noted && !nodes[s.id].live {
 			n.awaySince[s.id] = now
@@ -561,8 +562,8 @@ func (n *Node) noteAway(nodes map[NodeID]known, now reading) {
 // timingsDiffer gives, once, the sessions whose timings have differed for a while:
 // an operator changes it node by node, and may have forgotten one. changing is held.
 func (n *Node) timingsDiffer(now reading) string {
-	expiries := map[time.Duration]NodeID{}
-	n.fsm.read(func(s *State) {
+	expiries := map[time.Duration]state.NodeID{}
+	n.fsm.read(func(s *state.State) {
 		for ses := range s.Sessions() {
 			expiries[ses.Expiry] = ses.Node
 		}
@@ -584,8 +585,8 @@ func (n *Node) timingsDiffer(now reading) string {
 	return ""
 }
 
-func (n *Node) away(now reading) map[NodeID]bool {
-	away := map[NodeID]bool{}
+func (n *Node) away(now reading) map[state.NodeID]bool {
+	away := map[state.NodeID]bool{}
 	for id, since := range n.awaySince {
 		away[id] = now.atLeast(since) >= awayTime
 	}
@@ -595,7 +596,7 @@ func (n *Node) away(now reading) map[NodeID]bool {
 // change is one step towards the configuration that should be.
 type change struct {
 	text   string
-	node   NodeID
+	node   state.NodeID
 	name   string
 	forget bool                              // the state does not know yet that the node is gone
 	what   func(*raft.Raft) raft.IndexFuture // unless forget
@@ -605,7 +606,7 @@ type change struct {
 // that live vote, up to a number of voters; a voter that stays away gives its
 // vote to one that follows. A name or address that a node has announced in its
 // last Open is taken over.
-func nextChange(servers []server, nodes map[NodeID]known, away map[NodeID]bool, voters int) change {
+func nextChange(servers []server, nodes map[state.NodeID]known, away map[state.NodeID]bool, voters int) change {
 	voting := 0
 	var absent, follower *server
 	names := map[string]int{}

@@ -6,53 +6,56 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"leaderlatch/ensemble/state"
+	"leaderlatch/ensemble/state/statetest"
 )
 
 func TestNextChange(t *testing.T) {
 	live := func(name string) known { return known{name: name, address: name + ":5324", live: true} }
-	voter := func(name string) server { return server{NodeID(name), name, name + ":5324", true} }
-	follower := func(name string) server { return server{NodeID(name), name, name + ":5324", false} }
+	voter := func(name string) server { return server{state.NodeID(name), name, name + ":5324", true} }
+	follower := func(name string) server { return server{state.NodeID(name), name, name + ":5324", false} }
 	for _, c := range []struct {
 		name    string
 		servers []server
-		nodes   map[NodeID]known
-		away    map[NodeID]bool
+		nodes   map[state.NodeID]known
+		away    map[state.NodeID]bool
 		voters  int
 		want    string // node and text; empty: nothing
 	}{
 		{name: "all is well", voters: 5,
 			servers: []server{voter("a"), voter("b"), voter("c")},
-			nodes:   map[NodeID]known{"a": live("a"), "b": live("b"), "c": live("c")}},
+			nodes:   map[state.NodeID]known{"a": live("a"), "b": live("b"), "c": live("c")}},
 		{name: "one that lives gets its vote", voters: 5, want: "b: it votes",
 			servers: []server{voter("a"), follower("b")},
-			nodes:   map[NodeID]known{"a": live("a"), "b": live("b")}},
+			nodes:   map[state.NodeID]known{"a": live("a"), "b": live("b")}},
 		{name: "one that has not caught up does not", voters: 5,
 			servers: []server{voter("a"), follower("b")},
-			nodes:   map[NodeID]known{"a": live("a")}},
+			nodes:   map[state.NodeID]known{"a": live("a")}},
 		{name: "there are voters enough", voters: 2,
 			servers: []server{voter("a"), voter("b"), follower("c")},
-			nodes:   map[NodeID]known{"a": live("a"), "b": live("b"), "c": live("c")}},
+			nodes:   map[state.NodeID]known{"a": live("a"), "b": live("b"), "c": live("c")}},
 		{name: "a voter that is down for a moment keeps its vote", voters: 2,
 			servers: []server{voter("a"), voter("b"), follower("c")},
-			nodes:   map[NodeID]known{"a": live("a"), "c": live("c")}},
+			nodes:   map[state.NodeID]known{"a": live("a"), "c": live("c")}},
 		{name: "a voter that stays away loses it", voters: 2, want: "b: it does not vote",
 			servers: []server{voter("a"), voter("b"), follower("c")},
-			nodes:   map[NodeID]known{"a": live("a"), "c": live("c")}, away: map[NodeID]bool{"b": true}},
+			nodes:   map[state.NodeID]known{"a": live("a"), "c": live("c")}, away: map[state.NodeID]bool{"b": true}},
 		{name: "and nobody does where nobody could take it", voters: 2,
 			servers: []server{voter("a"), voter("b"), follower("c")},
-			nodes:   map[NodeID]known{"a": live("a")}, away: map[NodeID]bool{"b": true, "c": true}},
+			nodes:   map[state.NodeID]known{"a": live("a")}, away: map[state.NodeID]bool{"b": true, "c": true}},
 		{name: "a node that has moved", voters: 5, want: "b: it is now b at elsewhere:1",
 			servers: []server{voter("a"), voter("b")},
-			nodes:   map[NodeID]known{"a": live("a"), "b": {name: "b", address: "elsewhere:1", live: true}}},
+			nodes:   map[state.NodeID]known{"a": live("a"), "b": {name: "b", address: "elsewhere:1", live: true}}},
 		{name: "a node with a new name", voters: 5, want: "b: it is now d at b:5324",
 			servers: []server{voter("a"), voter("b")},
-			nodes:   map[NodeID]known{"a": live("a"), "b": {name: "d", address: "b:5324", live: true}}},
+			nodes:   map[state.NodeID]known{"a": live("a"), "b": {name: "d", address: "b:5324", live: true}}},
 		{name: "a name that another node has is not taken", voters: 5,
 			servers: []server{voter("a"), voter("b")},
-			nodes:   map[NodeID]known{"a": live("a"), "b": {name: "a", address: "b:5324", live: true}}},
+			nodes:   map[state.NodeID]known{"a": live("a"), "b": {name: "a", address: "b:5324", live: true}}},
 		{name: "a node that was removed is forgotten", voters: 5, want: "b: it is no member",
 			servers: []server{voter("a")},
-			nodes:   map[NodeID]known{"a": live("a"), "b": live("b")}},
+			nodes:   map[state.NodeID]known{"a": live("a"), "b": live("b")}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := nextChange(c.servers, c.nodes, c.away, c.voters)
@@ -69,16 +72,16 @@ func TestNextChange(t *testing.T) {
 
 // The level rises by one, when every member says so by the session that it has.
 func TestNextLevel(t *testing.T) {
-	member := func(name string) server { return server{id: NodeID(name), name: name, voter: name != "follower"} }
+	member := func(name string) server { return server{id: state.NodeID(name), name: name, voter: name != "follower"} }
 	three := []server{member("a"), member("b"), member("follower")}
-	reads := func(a, b, f uint64) map[NodeID]known {
-		return map[NodeID]known{"a": {reads: a}, "b": {reads: b}, "follower": {reads: f}}
+	reads := func(a, b, f uint64) map[state.NodeID]known {
+		return map[state.NodeID]known{"a": {reads: a}, "b": {reads: b}, "follower": {reads: f}}
 	}
 	for _, c := range []struct {
 		name    string
 		level   uint64
 		servers []server
-		nodes   map[NodeID]known
+		nodes   map[state.NodeID]known
 		next    uint64
 		holding string
 	}{
@@ -88,10 +91,10 @@ func TestNextLevel(t *testing.T) {
 		{"a voter does not read it", 1, three, reads(2, 1, 2), 1, "b"},
 		{"who only follows does not read it", 1, three, reads(2, 2, 1), 1, "follower"},
 		{"one has no session", 1, three, reads(0, 2, 2), 1, "a"},
-		{"one has never been heard of", 1, three, map[NodeID]known{"a": {reads: 2}, "b": {reads: 2}}, 1, "follower"},
+		{"one has never been heard of", 1, three, map[state.NodeID]known{"a": {reads: 2}, "b": {reads: 2}}, 1, "follower"},
 		{"who is no member does not count", 1, three[:2], reads(2, 2, 1), 2, ""},
 		{"there are no members", 1, nil, reads(2, 2, 2), 1, ""},
-		{"it is the newest", NewestLevel, three, reads(1, 9, 9), NewestLevel, ""},
+		{"it is the newest", state.NewestLevel, three, reads(1, 9, 9), state.NewestLevel, ""},
 	} {
 		next, holding := nextLevel(c.level, c.servers, c.nodes)
 		var names []string
@@ -111,17 +114,17 @@ func TestQuorum(t *testing.T) {
 	follows := view{State: "following", Term: 7, Leader: "a"}
 	for _, c := range []struct {
 		name  string
-		views map[NodeID]view
-		want  NodeID
-		with  []NodeID
+		views map[state.NodeID]view
+		want  state.NodeID
+		with  []state.NodeID
 	}{
-		{"all answer", map[NodeID]view{"a": leads, "b": follows, "c": follows, "d": follows}, "a", []NodeID{"a", "b", "c"}},
-		{"two of three", map[NodeID]view{"a": leads, "c": follows}, "a", []NodeID{"a", "c"}},
-		{"the raft leader does not answer", map[NodeID]view{"b": follows, "c": follows}, "", nil},
-		{"one that follows has no vote", map[NodeID]view{"a": leads, "d": follows}, "", nil},
-		{"alone", map[NodeID]view{"a": leads}, "", nil},
-		{"deposed, and does not know", map[NodeID]view{"a": leads, "b": {State: "following", Term: 8, Leader: "c"}, "c": {State: "leading", Term: 8, Leader: "c"}}, "c", []NodeID{"b", "c"}},
-		{"of an older term", map[NodeID]view{"a": leads, "b": {State: "following", Term: 6, Leader: "a"}, "c": {State: "probe", Term: 7}}, "", nil},
+		{"all answer", map[state.NodeID]view{"a": leads, "b": follows, "c": follows, "d": follows}, "a", []state.NodeID{"a", "b", "c"}},
+		{"two of three", map[state.NodeID]view{"a": leads, "c": follows}, "a", []state.NodeID{"a", "c"}},
+		{"the raft leader does not answer", map[state.NodeID]view{"b": follows, "c": follows}, "", nil},
+		{"one that follows has no vote", map[state.NodeID]view{"a": leads, "d": follows}, "", nil},
+		{"alone", map[state.NodeID]view{"a": leads}, "", nil},
+		{"deposed, and does not know", map[state.NodeID]view{"a": leads, "b": {State: "following", Term: 8, Leader: "c"}, "c": {State: "leading", Term: 8, Leader: "c"}}, "c", []state.NodeID{"b", "c"}},
+		{"of an older term", map[state.NodeID]view{"a": leads, "b": {State: "following", Term: 6, Leader: "a"}, "c": {State: "probe", Term: 7}}, "", nil},
 	} {
 		leader, with := quorum(servers, c.views)
 		if leader != c.want || !reflect.DeepEqual(with, c.with) {
@@ -134,8 +137,8 @@ func TestQuorum(t *testing.T) {
 // soon as it is written, and nobody could take it back.
 func TestMayRemove(t *testing.T) {
 	servers := []server{{id: "a", name: "A", voter: true}, {id: "b", name: "B", voter: true}, {id: "c", name: "C", voter: true}, {id: "d", name: "D"}}
-	up := func(ids ...NodeID) map[NodeID]view {
-		views := map[NodeID]view{}
+	up := func(ids ...state.NodeID) map[state.NodeID]view {
+		views := map[state.NodeID]view{}
 		for _, id := range ids {
 			views[id] = view{}
 		}
@@ -144,8 +147,8 @@ func TestMayRemove(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		servers []server
-		views   map[NodeID]view
-		remove  NodeID
+		views   map[state.NodeID]view
+		remove  state.NodeID
 		want    string
 	}{
 		{"one of three, all up", servers, up("a", "b", "c", "d"), "b", ""},
@@ -169,30 +172,30 @@ func TestMayRemove(t *testing.T) {
 // nobody goes through it all again and again: ten thousand that come and go are no burden.
 func TestWhatStaysOfRemovedNodes(t *testing.T) {
 	const gone = 10_000
-	s := NewState()
-	s.Apply(1, Entry{Ops: []Op{Raise{NewestLevel}, Open{Node: "here", Counter: 1, Boot: "boot"}}}, nil)
-	before, size := heap(), len(snapshotOf(s))
+	s := state.New()
+	s.Apply(1, state.Entry{Ops: []state.Op{state.Raise{Level: state.NewestLevel}, state.Open{Node: "here", Counter: 1, Boot: "boot"}}}, nil)
+	before, size := statetest.Heap(), len(statetest.Bytes(s))
 	for i := range uint64(gone) {
-		id := NodeID(randomID())
+		id := state.NodeID(randomID())
 		index := 2 + i
-		open := Open{Node: id, Counter: 1 + i%100, Boot: "boot", Name: fmt.Sprintf("riak%d@10.0.%d.%d", i, i/250, i%250), Address: fmt.Sprintf("10.0.%d.%d:5324", i/250, i%250), Reads: NewestLevel}
-		s.Apply(index, Entry{Ops: []Op{open, End{Incarnation(positionOf(index, 0)), 1}, Remove{id}}}, nil)
-		if s.Apply(index, Entry{Ops: []Op{Open{Node: id, Counter: 1000, Boot: "boot"}}}, nil) != nil {
+		open := state.Open{Node: id, Counter: 1 + i%100, Boot: "boot", Name: fmt.Sprintf("riak%d@10.0.%d.%d", i, i/250, i%250), Address: fmt.Sprintf("10.0.%d.%d:5324", i/250, i%250), Reads: state.NewestLevel}
+		s.Apply(index, state.Entry{Ops: []state.Op{open, state.End{Incarnation: state.Incarnation(state.PositionOf(index, 0)), Seq: 1}, state.Remove{Node: id}}}, nil)
+		if s.Apply(index, state.Entry{Ops: []state.Op{state.Open{Node: id, Counter: 1000, Boot: "boot"}}}, nil) != nil {
 			t.Fatal("one that was removed has a session")
 		}
 	}
-	if each := (len(snapshotOf(s)) - size) / gone; each > 80 {
+	if each := (len(statetest.Bytes(s)) - size) / gone; each > 80 {
 		t.Errorf("%d bytes of a snapshot each", each)
 	}
-	if each := (heap() - before) / gone; each > 400 {
+	if each := (statetest.Heap() - before) / gone; each > 400 {
 		t.Errorf("%d bytes of memory each", each)
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	began := threadTime()
-	s.snapshot().end()
-	marking := threadTime() - began
-	t.Logf("each %d bytes of a snapshot, %d of memory; a snapshot is marked in %v", (len(snapshotOf(s))-size)/gone, (heap()-before)/gone, marking)
+	began := statetest.ThreadTime()
+	s.Snapshot().End()
+	marking := statetest.ThreadTime() - began
+	t.Logf("each %d bytes of a snapshot, %d of memory; a snapshot is marked in %v", (len(statetest.Bytes(s))-size)/gone, (statetest.Heap()-before)/gone, marking)
 	if nodes := knownNodes(s); len(nodes) != 1 {
 		t.Errorf("the raft leader looks at %d nodes, five times a second", len(nodes))
 	}

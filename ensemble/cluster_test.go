@@ -18,6 +18,7 @@ import (
 
 	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/ensemble/logstore"
+	"leaderlatch/ensemble/state"
 )
 
 // machine is a place for a node: its folder and its address, which outlive the
@@ -297,7 +298,7 @@ func TestJoiningIsTakenUpWhereItStopped(t *testing.T) {
 		}},
 		{"after it was added", func(id *identity, b *machine) {
 			id.Join, id.Cluster, id.TokenBase, id.Settled = string(raftAddress(a.name, a.address)), in.Cluster, in.TokenBase, true
-			if err := a.add(t.Context(), applicant{id.Node, b.name, b.address, NewestLevel}); err != nil {
+			if err := a.add(t.Context(), applicant{id.Node, b.name, b.address, state.NewestLevel}); err != nil {
 				t.Fatal(err)
 			}
 		}},
@@ -388,7 +389,7 @@ func TestAWipedNodeReplacesItself(t *testing.T) {
 	all := founders(t, 3)
 	leader, others := raftLeaderOf(t, all)
 	old := others[0]
-	err := leader.add(t.Context(), applicant{"another", old.name, "127.0.0.1:1", NewestLevel})
+	err := leader.add(t.Context(), applicant{"another", old.name, "127.0.0.1:1", state.NewestLevel})
 	if _, again := errors.AsType[laterError](err); !again || !strings.Contains(err.Error(), old.name) {
 		t.Fatalf("a second node of a living name: %v", err)
 	}
@@ -420,7 +421,7 @@ func TestAWipedNodeReplacesItself(t *testing.T) {
 	}
 	poll(t, "an id that was removed is refused", func() bool {
 		leader, _ := raftLeaderOf(t, all)
-		err := leader.add(t.Context(), applicant{was, old.name, old.address, NewestLevel})
+		err := leader.add(t.Context(), applicant{was, old.name, old.address, state.NewestLevel})
 		return err != nil && strings.Contains(err.Error(), "was removed")
 	})
 }
@@ -524,7 +525,7 @@ func TestARaftLeaderWhoseDiskHangsStepsAside(t *testing.T) {
 	comesBack()
 	poll(t, "it follows", func() bool {
 		_, id := slow.raft.LeaderWithID()
-		return id != "" && NodeID(id) != slow.self && !slow.serving()
+		return id != "" && state.NodeID(id) != slow.self && !slow.serving()
 	})
 	if err := slow.Err(); err != nil {
 		t.Error(err)
@@ -744,7 +745,7 @@ func TestTimingsMayDifferForAWhile(t *testing.T) {
 		join(t, m.Node, "g", fmt.Sprint(i)).wantTold("0")
 	}
 	leader, _ := raftLeaderOf(t, all)
-	leader.fsm.read(func(s *State) {
+	leader.fsm.read(func(s *state.State) {
 		inc, _, _ := s.Current(all[0].self)
 		if ses, _ := s.Session(inc); ses.Lease != 30*time.Second || ses.Expiry != 31*time.Second {
 			t.Errorf("its session has %v and %v", ses.Lease, ses.Expiry)

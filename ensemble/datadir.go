@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"leaderlatch/ensemble/diskthread"
+	"leaderlatch/ensemble/state"
 )
 
 // ErrLocked is returned by [OpenDir] when another process holds the folder.
@@ -61,10 +62,10 @@ type Dir struct {
 // identity is the content of node.json. It is written before anything that
 // depends on it is done.
 type identity struct {
-	Format    int    `json:"format"` // the level of what may be in the folder: it rises with the cluster's
-	Node      NodeID `json:"node_id"`
-	Cluster   string `json:"cluster_id"` // empty: it has none yet
-	TokenBase uint64 `json:"token_base"`
+	Format    int          `json:"format"` // the level of what may be in the folder: it rises with the cluster's
+	Node      state.NodeID `json:"node_id"`
+	Cluster   string       `json:"cluster_id"` // empty: it has none yet
+	TokenBase uint64       `json:"token_base"`
 
 	// Settled says that Raft's state in the folder counts from here on, and
 	// may not be lost. While it is false, what lies there is of a life before.
@@ -209,13 +210,13 @@ func (d *Dir) readIdentity() error {
 	if err := json.Unmarshal(b, &version); err != nil {
 		return permanent("%s: %w; %s", name, err, cureFolder)
 	}
-	if version.Format > NewestLevel {
-		return permanent("%s: data format %d, this program reads up to %d: %w; install that version again", name, version.Format, NewestLevel, ErrFormat)
+	if version.Format > state.NewestLevel {
+		return permanent("%s: data format %d, this program reads up to %d: %w; install that version again", name, version.Format, state.NewestLevel, state.ErrFormat)
 	}
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
 	id := new(identity)
-	if err := dec.Decode(id); err != nil || id.Format < firstLevel || id.Node == "" || id.Settled && id.Cluster == "" {
+	if err := dec.Decode(id); err != nil || id.Format < state.FirstLevel || id.Node == "" || id.Settled && id.Cluster == "" {
 		return permanent("%s: not what this program writes (%v); %s", name, err, cureFolder)
 	}
 	hasRaft, err := d.hasRaft()
@@ -238,7 +239,7 @@ func (d *Dir) readTokens() error {
 	}
 	tokens, e := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
 	if e == nil && tokens > maxToken {
-		e = fmt.Errorf("%d is above every token: %w", tokens, errCorrupt)
+		e = fmt.Errorf("%d is above every token: %w", tokens, state.ErrCorrupt)
 	}
 	if err := cmp.Or(err, e); err != nil {
 		return permanent("%s: %w; %s", d.Path("tokens"), err, cureFolder)
@@ -274,7 +275,7 @@ func (d *Dir) newIdentity() error {
 	case hasRaft:
 		return permanent("%s is there without node.json; %s", d.raftPath(), cureFolder)
 	}
-	id := identity{Format: firstLevel, Node: NodeID(randomID())}
+	id := identity{Format: state.FirstLevel, Node: state.NodeID(randomID())}
 	if err := d.writeIdentity(id); err != nil {
 		return err
 	}
@@ -345,7 +346,7 @@ func (d *Dir) beginAnew(life int, via string, given uint64) error {
 		return err
 	}
 	return d.change(life, func(id *identity) {
-		*id = identity{Format: firstLevel, Node: NodeID(randomID()), Join: via, Left: via == "", Aside: true}
+		*id = identity{Format: state.FirstLevel, Node: state.NodeID(randomID()), Join: via, Left: via == "", Aside: true}
 		if via == "" {
 			id.found(max(given, d.tokens.Load()))
 		}

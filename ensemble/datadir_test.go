@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"leaderlatch/ensemble/state"
 )
 
 func TestOneProcessAtATimeHoldsTheFolder(t *testing.T) {
@@ -110,7 +112,7 @@ func TestFoldersThatAreRefused(t *testing.T) {
 	}{
 		{"a damaged snapshot", inSnapshot(func(b []byte) []byte { b[len(b)-1]++; return b }), cureFolder, nil},
 		{"lost snapshots", func(t *testing.T, path string) { os.RemoveAll(filepath.Join(path, "snapshots")) }, cureFolder, nil},
-		{"a newer data format", write("node.json", fmt.Sprintf(`{"format": %d, "what": "ever"}`, NewestLevel+1)), "install that version again", ErrFormat},
+		{"a newer data format", write("node.json", fmt.Sprintf(`{"format": %d, "what": "ever"}`, state.NewestLevel+1)), "install that version again", state.ErrFormat},
 		{"an identity that is no JSON", write("node.json", "node"), cureFolder, nil},
 		{"an identity without a node", write("node.json", `{"format": 1}`), cureFolder, nil},
 		{"an identity with more in it", write("node.json", strings.Replace(string(identity), "{", `{"x": 1,`, 1)), cureFolder, nil},
@@ -211,12 +213,12 @@ func TestANewerLogEntryStopsTheNode(t *testing.T) {
 	n := startNode(t, path, nil)
 	a := join(t, n, "g", "a")
 	a.wantTold("a")
-	n.raft.Apply([]byte{levels[NewestLevel].entry + 1}, time.Second).Error()
+	n.raft.Apply([]byte{state.NewestLevel + 1}, time.Second).Error()
 	<-n.Failed()
 	check := func(err error) {
 		t.Helper()
 		var p *PermanentError
-		if !errors.As(err, &p) || !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "install that version again") {
+		if !errors.As(err, &p) || !errors.Is(err, state.ErrFormat) || !strings.Contains(err.Error(), "install that version again") {
 			t.Errorf("failed with %v", err)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"leaderlatch/ensemble/diskthread"
+	"leaderlatch/ensemble/state"
 )
 
 func TestNetworkFileSystemsAreRefused(t *testing.T) {
@@ -63,7 +64,7 @@ func TestANodeEndsInOrderBeforeItsDiskIsFull(t *testing.T) {
 		t.Error(err)
 	}
 	a.wantClosed()
-	n.fsm.read(func(s *State) {
+	n.fsm.read(func(s *state.State) {
 		for range s.Sessions() {
 			t.Error("the session was not ended")
 		}
@@ -157,10 +158,16 @@ func TestASnapshotLeavesTheMinimumFree(t *testing.T) {
 
 	// With a large state, of which nobody knows beforehand how large it is.
 	n.fsm.mu.Lock()
-	ses := n.fsm.state.nodes[n.self].session
+	at := n.fsm.state.Index()
+	crowd := []state.Op{state.Open{Node: "crowd", Counter: 1, Boot: "boot", Lease: time.Hour, Expiry: time.Hour, Name: "crowd@127.0.0.1", Address: "127.0.0.1:1", Reads: 1}}
 	for i := range uint64(200_000) {
-		m := &member{id: MemberID{ses.incarnation, 1<<40 + i}, client: strings.Repeat("c", 100) + fmt.Sprint(i), group: n.fsm.state.groups["g"]}
-		m.group.append(m)
+		crowd = append(crowd, state.Join{
+			Incarnation: state.Incarnation(state.PositionOf(at, 0)), Seq: i + 1, Group: "crowd", Client: strings.Repeat("c", 100) + fmt.Sprint(i),
+		})
+	}
+	n.fsm.state.Apply(at, state.Entry{Ops: crowd}, nil)
+	if g, _ := n.fsm.state.Group("crowd"); len(g.Members) != len(crowd)-1 {
+		t.Fatalf("%d members", len(g.Members))
 	}
 	n.fsm.mu.Unlock()
 	free.Store(minimum + 10<<20)

@@ -25,10 +25,9 @@
 //
 // # Where to start
 //
-// state.go is the replicated state machine, plain data; entry.go and
-// snapshot.go are its bytes, level.go how those may change. roster.go, session.go, lease.go and expirer.go are
-// the protocol that makes it safe to act on the state, pure code over clock
-// readings. node.go drives them; raft.go starts Raft and the cluster port and
+// Package state is the replicated state machine, plain data and its bytes. roster.go,
+// session.go, lease.go and expirer.go are the protocol that makes it safe to act on the
+// state, pure code over clock readings. node.go drives them; raft.go starts Raft and the cluster port and
 // follows their events. fsm.go, proposer.go, forward.go, hint.go and dispatch.go
 // are the ways into the log and out of it. servers.go is the list of members,
 // entering.go how a node gets into it, changes.go how it changes; ask.go is how

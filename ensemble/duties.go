@@ -1,8 +1,10 @@
 package ensemble
 
+import "leaderlatch/ensemble/state"
+
 // duties are what the raft leader proposes: to found and activate the cluster,
 // and to expire silent nodes. The node's mutex is held.
-func (n *Node) duties(now reading) []Op {
+func (n *Node) duties(now reading) []state.Op {
 	if n.Err() != nil {
 		return nil
 	}
@@ -13,11 +15,11 @@ func (n *Node) duties(now reading) []Op {
 	quiet := len(ops)
 	if !n.founded.Load() {
 		id := n.dir.id()
-		ops = append(ops, Found{id.Cluster, id.TokenBase})
+		ops = append(ops, state.Found{Cluster: id.Cluster, TokenBase: id.TokenBase})
 	}
 	if !n.active.Load() {
 		if size := n.size(); size >= n.cfg.MinimumNodes {
-			ops = append(ops, Activate{})
+			ops = append(ops, state.Activate{})
 		} else if !n.warned {
 			n.warned = true
 			n.log.Warn("elections are not active yet: JOINs are refused until the cluster has leader_latch.minimum_nodes", "nodes", size, "minimum", n.cfg.MinimumNodes)
@@ -30,14 +32,14 @@ func (n *Node) duties(now reading) []Op {
 }
 
 // tellExpired tells whose sessions are to be expired. No lock is held.
-func (n *Node) tellExpired(duties []Op) {
+func (n *Node) tellExpired(duties []state.Op) {
 	for _, op := range duties {
-		e, ok := op.(Expire)
+		e, ok := op.(state.Expire)
 		if !ok {
 			continue
 		}
 		var name string // empty: it has ended meanwhile
-		n.fsm.read(func(s *State) {
+		n.fsm.read(func(s *state.State) {
 			ses, _ := s.Session(e.Incarnation)
 			name = ses.Name
 		})

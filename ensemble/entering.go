@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/state"
 )
 
 // How a node gets into a cluster. One with an empty folder founds its own, or,
@@ -204,7 +205,7 @@ func (n *Node) seekCluster() error {
 		switch {
 		case err != nil:
 			waits = errors.Join(waits, err)
-		case NodeID(peer.Node) == n.self:
+		case state.NodeID(peer.Node) == n.self:
 			first = first || i == 0
 		case in.Cluster == "" && in.Stalled != "":
 			waits = errors.Join(waits, fmt.Errorf("%s has had a cluster, which takes nobody in: %s", p, in.Stalled))
@@ -245,7 +246,7 @@ func (n *Node) waitsFor() string {
 // estranged takes note of a refusal by a node of another cluster. If that one is a member of
 // this node's, it was recovered, and this one was given up.
 func (n *Node) estranged(by clusterport.Hello) {
-	if _, member := n.server(NodeID(by.Node)); !member {
+	if _, member := n.server(state.NodeID(by.Node)); !member {
 		return
 	}
 	why := fmt.Sprintf("%s refuses this node: it was made a new cluster (leader-latch recover), to which this node is a stranger; stop this node, move %s away, start it again and let it join (leader-latch cluster join %s)", by.Name, n.dir.path, by.Name)
@@ -313,15 +314,15 @@ func (n *Node) invite(ctx context.Context, peer clusterport.Hello, with json.Raw
 		return nil, later("the cluster is just being founded")
 	}
 	in := invitation{Cluster: id.Cluster, TokenBase: id.TokenBase}
-	var before NodeID // has the name of who asks
-	n.fsm.read(func(s *State) {
+	var before state.NodeID // has the name of who asks
+	n.fsm.read(func(s *state.State) {
 		in.Tokens = s.Given()
 		for node := range s.Nodes() {
 			if !node.Session {
 				continue
 			}
 			in.Nodes = append(in.Nodes, node.Name)
-			if node.Name == peer.Name && node.ID != NodeID(peer.Node) {
+			if node.Name == peer.Name && node.ID != state.NodeID(peer.Node) {
 				before = node.ID
 			}
 		}
@@ -400,7 +401,7 @@ func (n *Node) joinable(ctx context.Context, via Place) (peer string, in invitat
 		err = fmt.Errorf("%s: %w", via, err)
 	case err != nil:
 		err = fmt.Errorf("%s %w: %w", via, ErrUnreachable, err)
-	case NodeID(hello.Node) == n.self:
+	case state.NodeID(hello.Node) == n.self:
 		err = &refusal{"a node cannot join itself"}
 	case in.Cluster == "":
 		err = &refusal{fmt.Sprintf("%s has no cluster itself yet", via)}

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"leaderlatch/ensemble/state"
 )
 
 // expirer ends the sessions of silent nodes (DESIGN.md, rule 4). Every
@@ -11,7 +13,7 @@ import (
 // [session] it is pure code over readings that its caller passes in.
 type expirer struct {
 	renew  time.Duration // R of the local timing: the grace after a change of raft leader is twice that
-	stamps map[NodeID]stamp
+	stamps map[state.NodeID]stamp
 
 	leading bool
 	since   reading // of leading
@@ -21,7 +23,7 @@ type expirer struct {
 
 // stamp is when the node's own state machine last accepted a sign of life.
 type stamp struct {
-	incarnation Incarnation
+	incarnation state.Incarnation
 	renewal     uint64
 	expiry      time.Duration // S of that session
 	at          reading
@@ -37,25 +39,25 @@ const stallLimit = 100 * time.Millisecond
 const askAgain = 500 * time.Millisecond
 
 func newExpirer(renew time.Duration) *expirer {
-	return &expirer{renew: renew, stamps: make(map[NodeID]stamp)}
+	return &expirer{renew: renew, stamps: make(map[state.NodeID]stamp)}
 }
 
 // opened and renewed note a sign of life.
-func (x *expirer) opened(node NodeID, inc Incarnation, expiry time.Duration, now reading) {
+func (x *expirer) opened(node state.NodeID, inc state.Incarnation, expiry time.Duration, now reading) {
 	x.stamps[node] = stamp{incarnation: inc, expiry: expiry, at: now}
 }
 
-func (x *expirer) renewed(node NodeID, inc Incarnation, seq uint64, now reading) {
+func (x *expirer) renewed(node state.NodeID, inc state.Incarnation, seq uint64, now reading) {
 	if st, ok := x.stamps[node]; ok && st.incarnation == inc {
 		x.stamps[node] = stamp{incarnation: inc, renewal: seq, expiry: st.expiry, at: now}
 	}
 }
 
-func (x *expirer) ended(node NodeID) { delete(x.stamps, node) }
+func (x *expirer) ended(node state.NodeID) { delete(x.stamps, node) }
 
 // reset takes the sessions of a restored state as heard of just now: later is
 // always safe.
-func (x *expirer) reset(s *State, now reading) {
+func (x *expirer) reset(s *state.State, now reading) {
 	clear(x.stamps)
 	for ses := range s.Sessions() {
 		x.stamps[ses.Node] = stamp{incarnation: ses.Incarnation, renewal: ses.Renewal, expiry: ses.Expiry, at: now}
@@ -82,7 +84,7 @@ func (x *expirer) follow() { x.leading = false }
 // due gives the Expires to propose. A look that is late gives none, for what came in
 // meanwhile to be applied before the next one, and for who leads no more to learn of it. The
 // next one counts, late or not: a raft leader that is always late acts too.
-func (x *expirer) due(now reading) []Op {
+func (x *expirer) due(now reading) []state.Op {
 	if !x.leading {
 		return nil
 	}
@@ -91,7 +93,7 @@ func (x *expirer) due(now reading) []Op {
 	if x.excused || now.atLeast(x.since) < 2*x.renew {
 		return nil
 	}
-	var ops []Op
+	var ops []state.Op
 	for _, id := range slices.Sorted(maps.Keys(x.stamps)) {
 		st := x.stamps[id]
 		if now.atLeast(st.at) < st.expiry || st.due && now.atMost(st.asked) < askAgain {
@@ -99,7 +101,7 @@ func (x *expirer) due(now reading) []Op {
 		}
 		st.due, st.asked = true, now
 		x.stamps[id] = st
-		ops = append(ops, Expire{st.incarnation, st.renewal})
+		ops = append(ops, state.Expire{Incarnation: st.incarnation, Renewal: st.renewal})
 	}
 	return ops
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/state"
 )
 
 // A node that is not the raft leader sends its proposals there, over one
@@ -27,7 +28,7 @@ import (
 
 // forwarder is the sending side. It is safe for concurrent use.
 type forwarder struct {
-	dial  func(ctx context.Context, to NodeID) (net.Conn, error)
+	dial  func(ctx context.Context, to state.NodeID) (net.Conn, error)
 	limit time.Duration // an answer takes no longer, or the connection is given up
 
 	mu   sync.Mutex
@@ -42,7 +43,7 @@ var (
 // send proposes an entry to the raft leader. The outcome goes to done, once,
 // from another goroutine. Entries that are sent to one raft leader arrive there
 // in their order, or not at all.
-func (f *forwarder) send(to NodeID, entry []byte, done func(index uint64, err error)) {
+func (f *forwarder) send(to state.NodeID, entry []byte, done func(index uint64, err error)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.link == nil || f.link.to != to || f.link.ctx.Err() != nil {
@@ -54,7 +55,7 @@ func (f *forwarder) send(to NodeID, entry []byte, done func(index uint64, err er
 }
 
 // turn gives up what is under way to any other node than the raft leader.
-func (f *forwarder) turn(to NodeID) {
+func (f *forwarder) turn(to state.NodeID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.link != nil && f.link.to != to {
@@ -72,7 +73,7 @@ func (f *forwarder) close() {
 
 // link is a connection to a raft leader, made or being made.
 type link struct {
-	to     NodeID
+	to     state.NodeID
 	ctx    context.Context // done when it has failed
 	cancel context.CancelFunc
 	queue  chan []byte // frames to be written
@@ -93,7 +94,7 @@ type forwarded struct {
 // has far fewer.
 const maxForwarded = 16
 
-func newLink(to NodeID) *link {
+func newLink(to state.NodeID) *link {
 	l := &link{to: to, queue: make(chan []byte, maxForwarded), pending: make(map[uint64]*forwarded)}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
@@ -117,7 +118,7 @@ func (l *link) send(entry []byte, limit time.Duration, done func(index uint64, e
 }
 
 // run connects, writes, and reads answers, until the link fails.
-func (l *link) run(dial func(ctx context.Context, to NodeID) (net.Conn, error)) {
+func (l *link) run(dial func(ctx context.Context, to state.NodeID) (net.Conn, error)) {
 	c, err := dial(l.ctx, l.to)
 	if err != nil {
 		l.fail(err)
@@ -154,14 +155,14 @@ func (l *link) run(dial func(ctx context.Context, to NodeID) (net.Conn, error)) 
 func (l *link) answered(b []byte) error {
 	number, n := binary.Uvarint(b)
 	if n <= 0 || n >= len(b) || b[n] > 1 {
-		return errCorrupt
+		return state.ErrCorrupt
 	}
 	rest := b[n+1:]
 	var index uint64
 	var err error
 	if b[n] == 0 {
 		if index, n = binary.Uvarint(rest); n <= 0 || n != len(rest) {
-			return errCorrupt
+			return state.ErrCorrupt
 		}
 	} else {
 		err = fmt.Errorf("the raft leader: %s", rest)
@@ -171,7 +172,7 @@ func (l *link) answered(b []byte) error {
 	delete(l.pending, number)
 	l.mu.Unlock()
 	if p == nil {
-		return errCorrupt
+		return state.ErrCorrupt
 	}
 	p.limit.Stop()
 	p.done(index, err)
@@ -214,7 +215,7 @@ func (n *Node) acceptProposals(c net.Conn, peer clusterport.Hello) {
 		}
 		entry := bytes.Clone(b[k:])
 		// What stands in the log stops every node that cannot read it.
-		if err := checkForwarded(entry, NodeID(peer.Node)); err != nil {
+		if err := checkForwarded(entry, state.NodeID(peer.Node)); err != nil {
 			n.log.Warn("refused a proposal of another node", "node", peer.String(), "error", err)
 			f.Write(answerOf(number, 0, err))
 			continue
@@ -245,18 +246,18 @@ func answerOf(number, index uint64, err error) []byte {
 
 // checkForwarded reports an error unless an entry is one that a node may send:
 // its own sessions' operations, and no session but its own.
-func checkForwarded(b []byte, from NodeID) error {
-	entry, err := decodeEntry(b)
+func checkForwarded(b []byte, from state.NodeID) error {
+	entry, err := state.Decode(b)
 	if err != nil {
 		return err
 	}
 	for _, op := range entry.Ops {
 		switch op := op.(type) {
-		case Open:
+		case state.Open:
 			if op.Node != from {
 				return fmt.Errorf("an Open of another node, %s", cmp.Or(op.Name, string(op.Node)))
 			}
-		case Renew, Join, Leave, End:
+		case state.Renew, state.Join, state.Leave, state.End:
 		default:
 			return fmt.Errorf("a %T, which is the raft leader's to propose", op)
 		}

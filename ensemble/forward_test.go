@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/state"
 )
 
 // What may be forwarded: a node's own session, and only what any raft leader
@@ -20,18 +21,18 @@ func TestWhatMayBeForwarded(t *testing.T) {
 		b    []byte
 		want string // in the error; empty: none
 	}{
-		{"a session's operations", encodeEntry(NewestLevel, Entry{Ops: []Op{Open{Node: "n1", Counter: 1}, Renew{1024, 1}, Join{1024, 2, "g", "a"}, Leave{1024, 3, 2}, End{1024, 4}}}), ""},
-		{"another node's Open", encodeEntry(NewestLevel, Entry{Ops: []Op{Open{Node: "n2", Counter: 1}}}), "an Open of another node, n2"},
-		{"an Expire", encodeEntry(NewestLevel, Entry{Ops: []Op{Renew{1024, 1}, Expire{1024, 1}}}), "Expire"},
-		{"a Found", encodeEntry(NewestLevel, Entry{Ops: []Op{Found{"c", 1}}}), "Found"},
-		{"an Activate", encodeEntry(NewestLevel, Entry{Ops: []Op{Activate{}}}), "Activate"},
-		{"a Raise", encodeEntry(NewestLevel, Entry{Ops: []Op{Raise{2}}}), "Raise"},
-		{"a Lift", encodeEntry(NewestLevel, Entry{Ops: []Op{Lift{2}}}), "Lift"},
-		{"a Remove", encodeEntry(NewestLevel, Entry{Ops: []Op{Remove{"n1"}}}), "Remove"},
-		{"a newer format", []byte{levels[NewestLevel].entry + 1, 0, 0}, "newer"},
+		{"a session's operations", state.Encode(state.NewestLevel, state.Entry{Ops: []state.Op{state.Open{Node: "n1", Counter: 1}, state.Renew{Incarnation: 1024, Seq: 1}, state.Join{Incarnation: 1024, Seq: 2, Group: "g", Client: "a"}, state.Leave{Incarnation: 1024, Seq: 3, Join: 2}, state.End{Incarnation: 1024, Seq: 4}}}), ""},
+		{"another node's Open", state.Encode(state.NewestLevel, state.Entry{Ops: []state.Op{state.Open{Node: "n2", Counter: 1}}}), "an Open of another node, n2"},
+		{"an Expire", state.Encode(state.NewestLevel, state.Entry{Ops: []state.Op{state.Renew{Incarnation: 1024, Seq: 1}, state.Expire{Incarnation: 1024, Renewal: 1}}}), "Expire"},
+		{"a Found", state.Encode(state.NewestLevel, state.Entry{Ops: []state.Op{state.Found{Cluster: "c", TokenBase: 1}}}), "Found"},
+		{"an Activate", state.Encode(state.NewestLevel, state.Entry{Ops: []state.Op{state.Activate{}}}), "Activate"},
+		{"a Raise", state.Encode(state.NewestLevel, state.Entry{Ops: []state.Op{state.Raise{Level: 2}}}), "Raise"},
+		{"a Lift", state.Encode(state.NewestLevel, state.Entry{Ops: []state.Op{state.Lift{Tokens: 2}}}), "Lift"},
+		{"a Remove", state.Encode(state.NewestLevel, state.Entry{Ops: []state.Op{state.Remove{Node: "n1"}}}), "Remove"},
+		{"a newer format", []byte{state.NewestLevel + 1, 0, 0}, "newer"},
 		{"no entry", []byte("x"), "newer"},
 		{"nothing", nil, "damaged"},
-		{"a cut entry", encodeEntry(NewestLevel, Entry{Ops: []Op{Join{1024, 2, "g", "a"}}})[:6], "damaged"},
+		{"a cut entry", state.Encode(state.NewestLevel, state.Entry{Ops: []state.Op{state.Join{Incarnation: 1024, Seq: 2, Group: "g", Client: "a"}}})[:6], "damaged"},
 	} {
 		err := checkForwarded(c.b, "n1")
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
@@ -50,7 +51,7 @@ type leaderSide struct {
 
 func newForwarder(t *testing.T) (*forwarder, *leaderSide) {
 	s := &leaderSide{t, make(chan *clusterport.Framer, 10), make(chan net.Conn, 10)}
-	f := &forwarder{limit: 20 * time.Second, dial: func(_ context.Context, to NodeID) (net.Conn, error) {
+	f := &forwarder{limit: 20 * time.Second, dial: func(_ context.Context, to state.NodeID) (net.Conn, error) {
 		if to == "dead" {
 			return nil, errors.New("connection refused")
 		}
@@ -83,7 +84,7 @@ type result struct {
 	err   error
 }
 
-func send(f *forwarder, to NodeID, entry string) <-chan result {
+func send(f *forwarder, to state.NodeID, entry string) <-chan result {
 	done := make(chan result, 1) // a second outcome would block, and be seen
 	f.send(to, []byte(entry), func(index uint64, err error) { done <- result{index, err} })
 	return done

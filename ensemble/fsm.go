@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/hashicorp/raft"
+
+	"leaderlatch/ensemble/state"
 )
 
 // fsm is the state machine as Raft drives it: it applies, then hands what
@@ -18,14 +20,14 @@ import (
 // this node's state another than the others'.
 type fsm struct {
 	observer observer
-	alter    func(*State, Entry) Entry // a seam of tests: what an entry is taken for; nil: for itself
-	full     chan struct{}             // a snapshot may be due: the log has become too large in bytes, or the newest one cannot be read; room for one
+	alter    func(*state.State, state.Entry) state.Entry // a seam of tests: what an entry is taken for; nil: for itself
+	full     chan struct{}                               // a snapshot may be due: the log has become too large in bytes, or the newest one cannot be read; room for one
 
 	awaitFlushed func(index uint64) error // returns when an entry is on this node's disk
 
 	mu      sync.RWMutex // guards what follows; taken before the node's mutex
-	state   *State
-	effects []Effect // scratch
+	state   *state.State
+	effects []state.Effect // scratch
 	log     logSize
 	broken  error
 }
@@ -34,8 +36,8 @@ type fsm struct {
 // and of the term of the entry.
 // It may read the state until it returns.
 type observer interface {
-	applied(s *State, effects []Effect, term uint64)
-	restored(s *State)
+	applied(s *state.State, effects []state.Effect, term uint64)
+	restored(s *state.State)
 	snapshotted(trailing uint64) // a snapshot is written; so many entries are to stay in the log behind it
 	failed(err error)
 }
@@ -45,7 +47,7 @@ func newFSM(o observer) *fsm {
 		observer:     o,
 		full:         make(chan struct{}, 1),
 		awaitFlushed: func(uint64) error { return nil },
-		state:        NewState(),
+		state:        state.New(),
 		log:          logSize{most: snapshotBytes, keep: trailingBytes},
 	}
 }
@@ -62,7 +64,7 @@ func (f *fsm) Apply(l *raft.Log) any {
 	if f.broken != nil {
 		return f.broken
 	}
-	entry, err := decodeEntry(l.Data)
+	entry, err := state.Decode(l.Data)
 	if err != nil {
 		return f.halt("log entry %d: %w", l.Index, err)
 	}
@@ -87,7 +89,7 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if f.broken != nil {
 		return nil, f.broken
 	}
-	s := f.state.snapshot()
+	s := f.state.Snapshot()
 	if s == nil {
 		return nil, errors.New("a snapshot is being written")
 	}
@@ -97,29 +99,29 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 // Restore implements [raft.FSM].
 func (f *fsm) Restore(r io.ReadCloser) error {
 	defer r.Close()
-	state, err := restoreState(r)
+	restored, err := state.Restore(r)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
-	case errors.Is(err, ErrFormat), errors.Is(err, errCorrupt):
+	case errors.Is(err, state.ErrFormat), errors.Is(err, state.ErrCorrupt):
 		return f.halt("%w", err)
 	case err != nil:
 		// Raft goes on as if it had the state, whose snapshot is there.
 		f.observer.failed(fmt.Errorf("restore a snapshot: %w", err))
 		return err
-	case state.Index() < f.state.Index():
-		return fmt.Errorf("a snapshot of entry %d is older than the state, of %d", state.Index(), f.state.Index())
+	case restored.Index() < f.state.Index():
+		return fmt.Errorf("a snapshot of entry %d is older than the state, of %d", restored.Index(), f.state.Index())
 	}
-	f.state = state
+	f.state = restored
 	f.log.fresh, f.log.marks = 0, nil
-	f.observer.restored(state)
+	f.observer.restored(restored)
 	return nil
 }
 
 func (f *fsm) halt(format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
 	cure := cureFolder
-	if errors.Is(err, ErrFormat) {
+	if errors.Is(err, state.ErrFormat) {
 		cure = "install that version again"
 	}
 	err = permanent("%w; %s", err, cure)
@@ -129,7 +131,7 @@ func (f *fsm) halt(format string, args ...any) error {
 }
 
 // read calls fn with the state as of the last entry applied.
-func (f *fsm) read(fn func(*State)) {
+func (f *fsm) read(fn func(*state.State)) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	fn(f.state)
@@ -139,14 +141,14 @@ func (f *fsm) read(fn func(*State)) {
 // by another one meanwhile, this one is still of the state that it was taken of.
 type fsmSnapshot struct {
 	fsm      *fsm
-	snapshot *snapshot
+	snapshot *state.Snapshot
 	covers   int    // bytes of the log since the one before
 	trailing uint64 // entries that are to stay
 }
 
 // Persist implements [raft.FSMSnapshot].
 func (s *fsmSnapshot) Persist(sink raft.SnapshotSink) error {
-	if err := s.snapshot.write(sink, s.fsm.mu.RLocker()); err != nil {
+	if err := s.snapshot.Write(sink, s.fsm.mu.RLocker()); err != nil {
 		sink.Cancel()
 		return err
 	}
@@ -164,5 +166,5 @@ func (s *fsmSnapshot) Persist(sink raft.SnapshotSink) error {
 func (s *fsmSnapshot) Release() {
 	s.fsm.mu.Lock()
 	defer s.fsm.mu.Unlock()
-	s.snapshot.end()
+	s.snapshot.End()
 }

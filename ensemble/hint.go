@@ -4,6 +4,8 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
+
+	"leaderlatch/ensemble/state"
 )
 
 // Raft tells followers how far the log is committed with the next entry or, if none
@@ -29,7 +31,7 @@ func (e *entryID) covers(o *entryID) bool { return e != nil && e.term == o.term 
 
 // follower is a node to which this one, as the raft leader, sends hints.
 type follower struct {
-	id     NodeID
+	id     state.NodeID
 	wake   chan struct{}           // it may have stored what is committed; room for one
 	gone   chan struct{}           // closed: it is no member any more
 	stored atomic.Pointer[entryID] // it has the log of that term up to there; nil: not known
@@ -89,7 +91,7 @@ func (n *Node) stores(id raft.ServerID, index, term uint64) {
 		if !n.sendsTo(id, term) { // it waits for the start, which Raft does not
 			return
 		}
-		f := &follower{id: NodeID(id), wake: make(chan struct{}, 1), gone: make(chan struct{})}
+		f := &follower{id: state.NodeID(id), wake: make(chan struct{}, 1), gone: make(chan struct{})}
 		if v, ok = n.followers.LoadOrStore(id, f); !ok {
 			n.running.Go(func() { n.sendHints(f) })
 		}
@@ -160,6 +162,6 @@ func (n *Node) sendsTo(id raft.ServerID, term uint64) bool {
 	if !n.leadsIn(term) {
 		return false
 	}
-	_, member := n.server(NodeID(id))
+	_, member := n.server(state.NodeID(id))
 	return member
 }

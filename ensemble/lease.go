@@ -3,6 +3,8 @@ package ensemble
 import (
 	"sync/atomic"
 	"time"
+
+	"leaderlatch/ensemble/state"
 )
 
 // lease is the right of one incarnation to speak for its members, for a
@@ -12,7 +14,7 @@ import (
 // Once it has been found over it stays over: a renewal that comes too late
 // does not revive it (DESIGN.md, rule 5).
 type lease struct {
-	incarnation Incarnation
+	incarnation state.Incarnation
 	length      time.Duration
 	now         func() reading
 	sent        atomic.Pointer[reading] // t_send of the last accepted renewal
@@ -21,7 +23,7 @@ type lease struct {
 	suspect     atomic.Pointer[reading] // a jump of the wall clock was seen then; nil: none since sent
 }
 
-func newLease(inc Incarnation, length time.Duration, sent reading, now func() reading) *lease {
+func newLease(inc state.Incarnation, length time.Duration, sent reading, now func() reading) *lease {
 	l := &lease{incarnation: inc, length: length, now: now}
 	l.sent.Store(&sent)
 	return l

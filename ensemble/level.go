@@ -1,40 +1,13 @@
 package ensemble
 
-// NewestLevel is the newest level that this program reads, and writes.
-//
-// A level is one number for the versions of all formats. The cluster has one, which is
-// part of its state: nodes write what that level says, and read all levels up to the
-// newest that they know. It begins at 1 and rises by [Raise], when every member has
-// announced that it reads the next one; it never falls (DESIGN.md, Formats). What [State.Apply]
-// makes of an operation is part of the format: where that changes, the level does.
-//
-// The level itself is the format of the data folder (node.json), and what nodes tell
-// each other that they write ([clusterport.Formats]).
-const NewestLevel = 2
-
-// firstLevel is that of a new cluster.
-const firstLevel = 1
-
-// versions are those that a level stands for.
-type versions struct {
-	entry    byte // of log entries, and of the operations in them
-	snapshot byte // of the state
-	logstore int  // of raft.db and the segments of the log
-}
-
-// levels are the versions by level. What a program has written stays here for as long
-// as the level may be met.
-var levels = [...]versions{
-	1: {entry: 1, snapshot: 1, logstore: 1},
-	2: {entry: 2, snapshot: 2, logstore: 2}, // the operations Raise and Lift; the level in snapshots; a checksum in raft.db
-}
+import "leaderlatch/ensemble/state"
 
 // nextLevel is the level that a cluster should have: one more than it has, if each of
 // the members says so, by the session that it has. Whoever has none may be about to be
 // started as an older program, and holds it. holding are the members that do; none at the
 // newest level.
-func nextLevel(level uint64, servers []server, nodes map[NodeID]known) (next uint64, holding []server) {
-	if level >= NewestLevel || len(servers) == 0 {
+func nextLevel(level uint64, servers []server, nodes map[state.NodeID]known) (next uint64, holding []server) {
+	if level >= state.NewestLevel || len(servers) == 0 {
 		return level, nil
 	}
 	for _, s := range servers {
@@ -52,9 +25,9 @@ func nextLevel(level uint64, servers []server, nodes map[NodeID]known) (next uin
 // and lets the cluster rise to.
 func (c *Config) reads() uint64 {
 	if c.FormatLevel == 0 {
-		return NewestLevel
+		return state.NewestLevel
 	}
-	return min(NewestLevel, c.FormatLevel)
+	return min(state.NewestLevel, c.FormatLevel)
 }
 
 // raised takes note that the state has a level which it had not when the node was
@@ -80,5 +53,5 @@ func (n *Node) raised(level uint64) {
 		return
 	}
 	n.log.Info("the formats of what nodes write have a new level: older versions of this program cannot go on from here", "level", level)
-	n.store.Raise(levels[level].logstore) // should it fail, so does the node
+	n.store.Raise(state.LogstoreVersion(level)) // should it fail, so does the node
 }

@@ -11,22 +11,13 @@ import (
 	"github.com/hashicorp/raft"
 
 	"leaderlatch/ensemble/logstore"
+	"leaderlatch/ensemble/state"
 )
 
-// Every level has its versions, none lower than those of the level before, and the newest
-// has those that the program writes.
-func TestLevels(t *testing.T) {
-	if len(levels) != NewestLevel+1 {
-		t.Fatalf("versions of %d levels, want %d", len(levels)-1, NewestLevel)
-	}
-	for level := firstLevel; level <= NewestLevel; level++ {
-		v, before := levels[level], levels[max(level-1, firstLevel)]
-		if v.entry < max(1, before.entry) || v.snapshot < max(1, before.snapshot) || v.logstore < max(1, before.logstore) {
-			t.Errorf("level %d has %+v, the one before %+v", level, v, before)
-		}
-	}
-	if is := levels[NewestLevel].logstore; is != logstore.Format {
-		t.Errorf("logstore writes version %d, level %d says %d", logstore.Format, NewestLevel, is)
+// The newest level has the version that the log store writes.
+func TestTheNewestLevelIsTheLogStoresToo(t *testing.T) {
+	if is := state.LogstoreVersion(state.NewestLevel); is != logstore.Format {
+		t.Errorf("logstore writes version %d, level %d says %d", logstore.Format, state.NewestLevel, is)
 	}
 }
 
@@ -34,7 +25,7 @@ func TestLevels(t *testing.T) {
 func levelIs(t *testing.T, n *Node, level uint64) {
 	t.Helper()
 	poll(t, fmt.Sprintf("%s has level %d", n.cfg.Name, level), func() bool {
-		return n.level.Load() == level && n.dir.id().Format == int(level) && storeFormat(t, n) == levels[level].logstore
+		return n.level.Load() == level && n.dir.id().Format == int(level) && storeFormat(t, n) == state.LogstoreVersion(level)
 	})
 }
 
@@ -109,7 +100,7 @@ func TestTheLevelRisesWhenNoMemberHoldsIt(t *testing.T) {
 	join(t, all[0].Node, "g", "a").wantTold("a")
 	for _, m := range all {
 		levelIs(t, m.Node, 1)
-		if c := m.Cluster(t.Context()); c.Level != 1 || c.Newest != NewestLevel {
+		if c := m.Cluster(t.Context()); c.Level != 1 || c.Newest != state.NewestLevel {
 			t.Errorf("%s says level %d of %d", m.name, c.Level, c.Newest)
 		}
 		for _, e := range entriesOf(t, m.Node) {
@@ -134,9 +125,9 @@ func TestTheLevelRisesWhenNoMemberHoldsIt(t *testing.T) {
 			t.Errorf("%s wrote a snapshot of version %d", m.name, s[0])
 		}
 	}
-	var of2 []Entry
+	var of2 []state.Entry
 	for _, bytes := range entriesOf(t, all[1].Node) {
-		e, err := decodeEntry(bytes)
+		e, err := state.Decode(bytes)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -144,7 +135,7 @@ func TestTheLevelRisesWhenNoMemberHoldsIt(t *testing.T) {
 			of2 = append(of2, e)
 		}
 	}
-	if len(of2) < 2 || len(of2[0].Ops) != 1 || of2[0].Ops[0] != (Raise{2}) {
+	if len(of2) < 2 || len(of2[0].Ops) != 1 || of2[0].Ops[0] != (state.Raise{Level: 2}) {
 		t.Errorf("entries of version 2: %v", of2)
 	}
 
@@ -194,7 +185,7 @@ func TestTheFolderTakesOverTheLevelOfTheState(t *testing.T) {
 		}},
 	} {
 		n := startNode(t, path, nil)
-		levelIs(t, n, NewestLevel)
+		levelIs(t, n, state.NewestLevel)
 		c.crash(n)
 		id := n.dir.id()
 		kill(n)
@@ -203,8 +194,8 @@ func TestTheFolderTakesOverTheLevelOfTheState(t *testing.T) {
 			t.Fatal(err)
 		}
 		n = startNode(t, path, nil)
-		levelIs(t, n, NewestLevel)
-		if b := contents(t, path, "node.json"); !strings.Contains(b, fmt.Sprintf(`"format": %d,`, NewestLevel)) {
+		levelIs(t, n, state.NewestLevel)
+		if b := contents(t, path, "node.json"); !strings.Contains(b, fmt.Sprintf(`"format": %d,`, state.NewestLevel)) {
 			t.Errorf("with the level in %s, node.json is %s", c.in, b)
 		}
 		kill(n)
@@ -243,7 +234,7 @@ func TestTheStoreTakesOverTheLevelOfTheFolder(t *testing.T) {
 // Nobody is added who could not read what is written, and the refusal says what to do.
 func TestANodeThatDoesNotReadTheLevelIsNotAdded(t *testing.T) {
 	n := startNode(t, t.TempDir(), func(c *Config) { c.Version = "v9" })
-	levelIs(t, n, NewestLevel)
+	levelIs(t, n, state.NewestLevel)
 	err := n.add(t.Context(), applicant{Node: "old", Name: "riak@10.0.0.9", Address: "10.0.0.9:5324"}) // as the first program asks
 	if want := "riak@10.0.0.9 reads formats up to level 1, and this cluster writes level 2; install the release there that runs here (v9)"; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
@@ -261,7 +252,7 @@ func TestANodeThatJoinsBeginsAtTheFirstLevel(t *testing.T) {
 	a := newMachine(t, "riak1@127.0.0.1", func(c *Config) { c.FormatLevel = 1 }).start()
 	b := newMachine(t, "riak2@127.0.0.1", nil).start()
 	poll(t, "a cluster of its own", func() bool { return a.entered() && b.entered() })
-	levelIs(t, b.Node, NewestLevel)
+	levelIs(t, b.Node, state.NewestLevel)
 	if err := b.JoinCluster(t.Context(), a.place()); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/state"
 )
 
 // The fencing tokens of a group rise when its clients go over to another cluster with the
@@ -19,7 +20,7 @@ import (
 
 // tokensMeanwhile is by how much more the tokens are lifted, for those that are given before
 // the node has ended its session: a million entries, in the seconds that takes.
-const tokensMeanwhile = 1 << 20 << positionBits
+const tokensMeanwhile = 1 << 20 << state.PositionBits
 
 // maxToken is above every token that can have been given: up to it integers and JSON numbers
 // are the same. A base of wall time gets there in two hundred years.
@@ -35,7 +36,7 @@ const liftAhead = 366 * 24 * time.Hour
 func (n *Node) tokensGiven() uint64 {
 	var given uint64
 	last := n.raft.LastIndex()
-	n.fsm.read(func(s *State) {
+	n.fsm.read(func(s *state.State) {
 		if s.Active() {
 			given = s.GivenBy(last)
 		}
@@ -81,8 +82,8 @@ func (n *Node) passLift(ctx context.Context, peer clusterport.Hello, with json.R
 // they have not.
 func (n *Node) liftHeld() error {
 	var level uint64
-	var nodes map[NodeID]known
-	n.fsm.read(func(s *State) { level, nodes = s.Level(), knownNodes(s) })
+	var nodes map[state.NodeID]known
+	n.fsm.read(func(s *state.State) { level, nodes = s.Level(), knownNodes(s) })
 	if level >= 2 {
 		return nil
 	}
@@ -109,7 +110,7 @@ func (n *Node) answerLift(_ context.Context, _ clusterport.Hello, with json.RawM
 		return nil, later("%s is not the raft leader any more", n.cfg.Name)
 	}
 	var now uint64
-	n.fsm.read(func(s *State) { now = s.Given() })
+	n.fsm.read(func(s *state.State) { now = s.Given() })
 	if now >= above {
 		return nil, nil
 	}
@@ -119,7 +120,7 @@ func (n *Node) answerLift(_ context.Context, _ clusterport.Hello, with json.RawM
 	if err := n.liftHeld(); err != nil {
 		return nil, err
 	}
-	if err := n.await(n.propose([]Op{Lift{above}})); err != nil {
+	if err := n.await(n.propose([]state.Op{state.Lift{Tokens: above}})); err != nil {
 		return nil, later("lift tokens: %w", err)
 	}
 	n.log.Info("fencing tokens go on above those of a node that joins", "above", above)

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/state"
+	"leaderlatch/ensemble/state/statetest"
 )
 
 // alone starts a node that elects with nobody else.
@@ -219,15 +221,15 @@ func TestNobodyLeavesByAClockThatIsWrong(t *testing.T) {
 
 // A Lift has all tokens from then on be above, and never makes them lower.
 func TestLift(t *testing.T) {
-	s := NewState()
-	s.Apply(1, Entry{Ops: []Op{Found{"c", 1000}, Activate{}, Open{Node: "n1", Counter: 1}}}, nil)
-	s.Apply(2, Entry{Ops: []Op{Raise{2}, Lift{5_000_000}, Lift{70}}}, nil)
-	inc := Incarnation(positionOf(1, 2))
-	effects := s.Apply(3, Entry{Ops: []Op{Join{inc, 1, "g", "a"}}}, nil)
-	if got, want := effects[0].(Joined).Token, 5_000_000+uint64(positionOf(3, 0)); got != want {
+	s := state.New()
+	s.Apply(1, state.Entry{Ops: []state.Op{state.Found{Cluster: "c", TokenBase: 1000}, state.Activate{}, state.Open{Node: "n1", Counter: 1}}}, nil)
+	s.Apply(2, state.Entry{Ops: []state.Op{state.Raise{Level: 2}, state.Lift{Tokens: 5_000_000}, state.Lift{Tokens: 70}}}, nil)
+	inc := state.Incarnation(state.PositionOf(1, 2))
+	effects := s.Apply(3, state.Entry{Ops: []state.Op{state.Join{Incarnation: inc, Seq: 1, Group: "g", Client: "a"}}}, nil)
+	if got, want := effects[0].(state.Joined).Token, 5_000_000+uint64(state.PositionOf(3, 0)); got != want {
 		t.Errorf("token %d, want %d", got, want)
 	}
-	restored, err := restoreBytes(snapshotOf(s))
+	restored, err := statetest.FromBytes(statetest.Bytes(s))
 	if err != nil || restored.TokenBase() != 5_000_000 {
 		t.Errorf("restored: %v, tokens from %d", err, restored.TokenBase())
 	}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"leaderlatch/ensemble/state"
 )
 
 // Raft bounds its log by the number of entries: it takes a snapshot when there are
@@ -73,7 +75,7 @@ func (n *Node) watchLog() {
 		case <-n.fsm.full:
 		}
 		full := false
-		n.fsm.read(func(*State) { full = n.fsm.log.full() })
+		n.fsm.read(func(*state.State) { full = n.fsm.log.full() })
 		if !full && !n.lacksSnapshot() {
 			continue // came while a snapshot was written
 		}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"leaderlatch/ensemble/state"
 )
 
 // A log of few, large entries is shortened by its bytes, and what it held is in the
@@ -19,11 +21,11 @@ func TestTheLogIsBoundedInBytes(t *testing.T) {
 	a := join(t, n, "g", "a")
 	a.wantTold("a")
 
-	large := make([]Op, 64) // of no effect
+	large := make([]state.Op, 64) // of no effect
 	for i := range large {
-		large[i] = Renew{1, 1 << 60}
+		large[i] = state.Renew{Incarnation: 1, Seq: 1 << 60}
 	}
-	entry := len(encodeEntry(NewestLevel, Entry{At: time.Now(), Ops: large}))
+	entry := len(state.Encode(state.NewestLevel, state.Entry{At: time.Now(), Ops: large}))
 	first := func() uint64 {
 		index, err := n.store.FirstIndex()
 		if err != nil {

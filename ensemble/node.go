@@ -16,6 +16,7 @@ import (
 
 	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/ensemble/logstore"
+	"leaderlatch/ensemble/state"
 )
 
 // Config is what a node needs to know beside its data folder.
@@ -62,7 +63,7 @@ type Config struct {
 	freeSpace    func(path string) (uint64, error)
 	now          func() reading
 	bootID       string
-	alter        func(*State, Entry) Entry
+	alter        func(*state.State, state.Entry) state.Entry
 	omit         omissions
 }
 
@@ -75,7 +76,7 @@ type Node struct {
 	now       func() reading
 	dir       *Dir
 	dirLife   int // by which dir may be changed
-	self      NodeID
+	self      state.NodeID
 	store     *logstore.Store
 	entries   *raftStore // store as Raft has it
 	raft      *raft.Raft // set when started is closed; what Raft itself calls may come before
@@ -115,11 +116,11 @@ type Node struct {
 
 	reloading sync.Mutex // held over a change of Raft's settings
 
-	changing   sync.Mutex         // held by the raft leader over a change of the configuration; taken first
-	awaySince  map[NodeID]reading // guarded by changing: when a member was first seen without a session
-	awayTerm   uint64             // guarded by changing: Raft's, when awaySince was begun
-	differ     *reading           // guarded by changing: since when sessions have different timings; nil: they have not
-	toldDiffer bool               // guarded by changing
+	changing   sync.Mutex               // held by the raft leader over a change of the configuration; taken first
+	awaySince  map[state.NodeID]reading // guarded by changing: when a member was first seen without a session
+	awayTerm   uint64                   // guarded by changing: Raft's, when awaySince was begun
+	differ     *reading                 // guarded by changing: since when sessions have different timings; nil: they have not
+	toldDiffer bool                     // guarded by changing
 
 	heardAs sync.Map // NodeID to string: by which names nodes have introduced themselves
 	met     sync.Map // NodeID to string: where members said that they are, unless the configuration says so too
@@ -185,17 +186,17 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 		log:          cfg.Logger,
 		now:          cfg.now,
 		dir:          dir,
-		awaySince:    make(map[NodeID]reading),
+		awaySince:    make(map[state.NodeID]reading),
 		dispatch:     newDispatcher(),
 		wake:         make(chan struct{}, 1),
 		wakeProposer: make(chan struct{}, 1),
 		failing:      make(chan struct{}),
 		started:      make(chan struct{}),
 		changed:      make(chan struct{}),
-		handOvers:    handOvers{failed: make(map[NodeID]time.Time)},
+		handOvers:    handOvers{failed: make(map[state.NodeID]time.Time)},
 	}
 	n.born = n.now()
-	n.level.Store(firstLevel)
+	n.level.Store(state.FirstLevel)
 	n.dirLife = dir.begin()
 	n.self = dir.id().Node
 	n.life, n.end = context.WithCancel(context.Background())
@@ -259,13 +260,13 @@ func (n *Node) full() error {
 
 // applied implements observer: it is called with every entry's effects, under
 // the fsm's lock.
-func (n *Node) applied(s *State, effects []Effect, term uint64) {
+func (n *Node) applied(s *state.State, effects []state.Effect, term uint64) {
 	n.noteCluster(s)
 	for _, e := range effects {
 		switch e := e.(type) {
-		case Removed:
+		case state.Removed:
 			go n.dropped(e.Node) // closes connections; nothing waits here
-		case Opened:
+		case state.Opened:
 			if e.Node == n.self {
 				n.checkCounter(e.Counter)
 			}
@@ -280,7 +281,7 @@ func (n *Node) applied(s *State, effects []Effect, term uint64) {
 }
 
 // restored implements observer.
-func (n *Node) restored(s *State) {
+func (n *Node) restored(s *state.State) {
 	n.noteCluster(s)
 	if me, ok := s.Node(n.self); ok {
 		n.checkCounter(me.Counter)
@@ -324,7 +325,7 @@ func (n *Node) inactive() bool {
 
 // noteCluster takes over what holds for the whole cluster. A data folder whose
 // state is another cluster's was put together from two.
-func (n *Node) noteCluster(s *State) {
+func (n *Node) noteCluster(s *state.State) {
 	id := n.dir.id()
 	if s.Cluster() != "" && !n.founded.Swap(true) && (s.Cluster() != id.Cluster || s.TokenBase() < id.TokenBase) {
 		n.failed(permanent("the state in %s is of cluster %s with tokens from %d, node.json says %s and %d; %s",
@@ -341,7 +342,7 @@ func (n *Node) noteCluster(s *State) {
 // allJoined gives the dispatcher this node's memberships as the state has
 // them at one index.
 func (n *Node) allJoined() (index uint64, all []delivery) {
-	n.fsm.read(func(s *State) {
+	n.fsm.read(func(s *state.State) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		index, all = n.roster.Joined(s)
@@ -393,7 +394,7 @@ func (n *Node) run() {
 // has not failed. It waits for the locks that everything waits for; where one of
 // those is held for ever it does not return.
 func (n *Node) Healthy() bool {
-	n.fsm.read(func(*State) {})
+	n.fsm.read(func(*state.State) {})
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.Err() == nil && n.now().atMost(n.roster.Looked()) < stallsAfter

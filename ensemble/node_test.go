@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/state"
+	"leaderlatch/ensemble/state/statetest"
 )
 
 // testLog is a logger into the test's output, quiet for the common levels.
@@ -312,7 +314,7 @@ func TestStopClosesThenEndsTheSession(t *testing.T) {
 		t.Errorf("JOIN of a stopped node: %v", err)
 	}
 	c.wantTold("a") // was never told to lead on the way out
-	n.fsm.read(func(s *State) {
+	n.fsm.read(func(s *state.State) {
 		for ses := range s.Sessions() {
 			t.Errorf("the session was not ended: %v", ses)
 		}
@@ -491,17 +493,17 @@ func TestARestoredSnapshotClosesWhoIsNotInIt(t *testing.T) {
 	a.wantTold("a")
 	b.wantTold("a")
 	n.fsm.mu.Lock()
-	s, err := restoreBytes(snapshotOf(n.fsm.state))
+	s, err := statetest.FromBytes(statetest.Bytes(n.fsm.state))
 	if err != nil {
 		t.Fatal(err)
 	}
 	// In the snapshot a has gone and another a, of another node, has joined.
-	s.Apply(s.Index()+1, Entry{Ops: []Op{Open{Node: "other", Counter: 1}}}, nil)
-	other := Incarnation(positionOf(s.Index(), 0))
+	s.Apply(s.Index()+1, state.Entry{Ops: []state.Op{state.Open{Node: "other", Counter: 1}}}, nil)
+	other := state.Incarnation(state.PositionOf(s.Index(), 0))
 	inc, _, _ := s.Current(n.self)
 	seq, _, _ := s.Accepted(inc)
 	g, _ := s.Group("g")
-	s.Apply(s.Index()+1, Entry{Ops: []Op{Leave{inc, seq + 1, g.Members[0].ID.Seq}, Join{other, 1, "g", "a"}}}, nil)
+	s.Apply(s.Index()+1, state.Entry{Ops: []state.Op{state.Leave{Incarnation: inc, Seq: seq + 1, Join: g.Members[0].ID.Seq}, state.Join{Incarnation: other, Seq: 1, Group: "g", Client: "a"}}}, nil)
 	n.fsm.state = s
 	n.restored(s)
 	n.fsm.mu.Unlock()
@@ -521,7 +523,7 @@ func TestStopEndsTheSessionWhenEveryClientKnows(t *testing.T) {
 	a.membership.member = slow
 	n.mu.Unlock()
 	sessions := func() (count int) {
-		n.fsm.read(func(s *State) { count = len(slices.Collect(s.Sessions())) })
+		n.fsm.read(func(s *state.State) { count = len(slices.Collect(s.Sessions())) })
 		return count
 	}
 	stopped := make(chan struct{})

@@ -5,6 +5,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"leaderlatch/ensemble/state"
 )
 
 // The packages refuse to be installed on data that this program cannot read.
@@ -15,7 +17,7 @@ func TestThePackagesKnowTheFormatOfTheData(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := fmt.Sprintf("\nformat=%d ", NewestLevel); !strings.Contains(string(script), want) {
+	if want := fmt.Sprintf("\nformat=%d ", state.NewestLevel); !strings.Contains(string(script), want) {
 		t.Errorf("packaging/scripts/preinst has no line %q", strings.TrimSpace(want))
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"leaderlatch/ensemble/state"
 )
 
 // The proposer turns what the session wants into log entries. A batch is what
@@ -48,7 +50,7 @@ func (n *Node) runProposer() {
 				break
 			}
 			outstanding++
-			last := seqOf(batch[len(batch)-1])
+			last := state.SeqOf(batch[len(batch)-1])
 			n.submit(batch, func(index uint64, err error) { outcomes <- outcome{last, index, err} })
 		}
 		select {
@@ -75,10 +77,10 @@ func (n *Node) runProposer() {
 // submit has operations put into the log as one entry, by this node's Raft or by
 // that of the raft leader. The outcome goes to done, once, from another
 // goroutine; Raft may leave it out when it shuts down.
-func (n *Node) submit(ops []Op, done func(index uint64, err error)) {
+func (n *Node) submit(ops []state.Op, done func(index uint64, err error)) {
 	leader := n.raftLeader()
 	if leader != "" && leader != n.self {
-		n.forward.send(leader, encodeEntry(n.level.Load(), Entry{At: time.Now(), Ops: ops}), done)
+		n.forward.send(leader, state.Encode(n.level.Load(), state.Entry{At: time.Now(), Ops: ops}), done)
 		return
 	}
 	future := n.propose(ops)
@@ -99,9 +101,9 @@ func awaitCommit(f raft.ApplyFuture) error {
 }
 
 // propose puts operations into the log of this node's own Raft.
-func (n *Node) propose(ops []Op) raft.ApplyFuture { return n.proposeAs(n.level.Load(), ops) }
+func (n *Node) propose(ops []state.Op) raft.ApplyFuture { return n.proposeAs(n.level.Load(), ops) }
 
 // proposeAs does so in the formats of a level.
-func (n *Node) proposeAs(level uint64, ops []Op) raft.ApplyFuture {
-	return n.raft.Apply(encodeEntry(level, Entry{At: time.Now(), Ops: ops}), n.cfg.Timing.Lease)
+func (n *Node) proposeAs(level uint64, ops []state.Op) raft.ApplyFuture {
+	return n.raft.Apply(state.Encode(level, state.Entry{At: time.Now(), Ops: ops}), n.cfg.Timing.Lease)
 }

@@ -13,6 +13,7 @@ import (
 	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/ensemble/diskthread"
 	"leaderlatch/ensemble/logstore"
+	"leaderlatch/ensemble/state"
 )
 
 // startRaft starts Raft on the folder and the cluster port, and what drives
@@ -35,7 +36,7 @@ func (n *Node) startRaft() error {
 		return err
 	}
 	store, err := logstore.Open(n.dir.raftPath(), logstore.Options{
-		Format:       levels[n.dir.id().Format].logstore,
+		Format:       state.LogstoreVersion(uint64(n.dir.id().Format)),
 		Thread:       n.dir.log,
 		There:        n.dir.there,
 		OnError:      func(err error) { n.failed(fmt.Errorf("disk: %w", err)) },
@@ -89,7 +90,7 @@ func (n *Node) startRaft() error {
 		case <-n.done:
 			return "", errStopped
 		}
-		s, ok := n.server(NodeID(id))
+		s, ok := n.server(state.NodeID(id))
 		switch {
 		case !ok:
 			return "", errors.New("not a member")
@@ -299,7 +300,7 @@ func (n *Node) hello() clusterport.Hello {
 	return clusterport.Hello{
 		Cluster: id.Cluster, Node: string(id.Node), Name: n.cfg.Name, Address: n.cfg.Address,
 		// At its start the state may be older than what the folder says.
-		Formats: clusterport.Formats{Oldest: firstLevel, Newest: NewestLevel, Writes: max(int(n.level.Load()), id.Format)},
+		Formats: clusterport.Formats{Oldest: state.FirstLevel, Newest: state.NewestLevel, Writes: max(int(n.level.Load()), id.Format)},
 	}
 }
 
@@ -311,10 +312,10 @@ func (n *Node) admit(peer clusterport.Hello, p clusterport.Purpose) error {
 	if p == clusterport.Join {
 		return nil
 	}
-	id := NodeID(peer.Node)
+	id := state.NodeID(peer.Node)
 	n.meet(peer)
-	var known NodeRecord
-	n.fsm.read(func(s *State) { known, _ = s.Node(id) })
+	var known state.NodeRecord
+	n.fsm.read(func(s *state.State) { known, _ = s.Node(id) })
 	_, member := n.server(id)
 	_, leader := n.raft.LeaderWithID()
 	switch {
@@ -322,7 +323,7 @@ func (n *Node) admit(peer clusterport.Hello, p clusterport.Purpose) error {
 		return clusterport.ErrRemoved
 	case p == clusterport.Raft && n.yields.Load():
 		return errYields
-	case !member && leader != "" && NodeID(leader) != id:
+	case !member && leader != "" && state.NodeID(leader) != id:
 		return clusterport.ErrUnknownNode
 	}
 	return nil
@@ -348,7 +349,7 @@ func (n *Node) yield() {
 var errYields = errors.New("the disk of this node hangs")
 
 // dropped ends all dealings with a node that was removed.
-func (n *Node) dropped(id NodeID) {
+func (n *Node) dropped(id state.NodeID) {
 	if id == n.self {
 		n.removed("its own log")
 		return
@@ -361,7 +362,7 @@ func (n *Node) dropped(id NodeID) {
 }
 
 // dialMember opens a connection for proposals.
-func (n *Node) dialMember(ctx context.Context, to NodeID) (net.Conn, error) {
+func (n *Node) dialMember(ctx context.Context, to state.NodeID) (net.Conn, error) {
 	s, ok := n.server(to)
 	if !ok {
 		return nil, fmt.Errorf("%s is not a member", n.nameOf(to))
@@ -372,7 +373,7 @@ func (n *Node) dialMember(ctx context.Context, to NodeID) (net.Conn, error) {
 
 // hint is who leads, as another node said at a time.
 type hint struct {
-	leader NodeID
+	leader state.NodeID
 	at     time.Time
 }
 
@@ -380,13 +381,13 @@ type hint struct {
 const hintLasts = 3 * time.Second
 
 // nameOf is a node's name for people, its id where the name is not known.
-func (n *Node) nameOf(id NodeID) string {
+func (n *Node) nameOf(id state.NodeID) string {
 	return cmp.Or(n.nameHeard(id), n.names()[id], string(id))
 }
 
 // nameHeard is a node's name by the configuration, or as it has introduced itself to this
 // one; empty: it is not known by these. It takes no lock.
-func (n *Node) nameHeard(id NodeID) string {
+func (n *Node) nameHeard(id state.NodeID) string {
 	select {
 	case <-n.started:
 		if s, ok := n.server(id); ok {
@@ -400,9 +401,9 @@ func (n *Node) nameHeard(id NodeID) string {
 }
 
 // raftLeader is the raft leader as far as this node knows, "" if it does not.
-func (n *Node) raftLeader() NodeID {
+func (n *Node) raftLeader() state.NodeID {
 	if _, id := n.raft.LeaderWithID(); id != "" {
-		return NodeID(id)
+		return state.NodeID(id)
 	}
 	if h := n.hint.Load(); h != nil && time.Since(h.at) < hintLasts {
 		return h.leader
@@ -424,20 +425,20 @@ func (n *Node) watchRaft(leading <-chan bool, changes <-chan raft.Observation) {
 			switch o := o.Data.(type) {
 			case raft.LeaderObservation:
 				_, leader := n.raft.LeaderWithID()
-				n.forward.turn(NodeID(leader))
+				n.forward.turn(state.NodeID(leader))
 				signal(n.wakeProposer)
-				if leader != "" && NodeID(leader) != n.self {
-					n.log.Info("follows the raft leader", "leader", n.nameOf(NodeID(leader)))
+				if leader != "" && state.NodeID(leader) != n.self {
+					n.log.Info("follows the raft leader", "leader", n.nameOf(state.NodeID(leader)))
 				}
 			case raft.FailedHeartbeatObservation:
-				if _, member := n.server(NodeID(o.PeerID)); member && !silent[o.PeerID] {
+				if _, member := n.server(state.NodeID(o.PeerID)); member && !silent[o.PeerID] {
 					silent[o.PeerID] = true
-					n.log.Warn("a node does not answer", "node", n.nameOf(NodeID(o.PeerID)))
+					n.log.Warn("a node does not answer", "node", n.nameOf(state.NodeID(o.PeerID)))
 				}
 			case raft.ResumedHeartbeatObservation:
 				if silent[o.PeerID] {
 					delete(silent, o.PeerID)
-					n.log.Info("a node answers again", "node", n.nameOf(NodeID(o.PeerID)))
+					n.log.Info("a node answers again", "node", n.nameOf(state.NodeID(o.PeerID)))
 				}
 			}
 		case is := <-leading:

@@ -11,6 +11,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"leaderlatch/ensemble/state"
 )
 
 // chatter is how messages begin that Raft logs again and again while another
@@ -29,7 +31,7 @@ var chatter = []string{
 
 // raftLogger gives Raft a logger that ends in l, where nodes have their names. What Raft finds worth an
 // Info is detail to an operator, who is told of changes by the node itself.
-func raftLogger(l *slog.Logger, nameOf func(NodeID) string) hclog.Logger {
+func raftLogger(l *slog.Logger, nameOf func(state.NodeID) string) hclog.Logger {
 	h := hclog.NewInterceptLogger(&hclog.LoggerOptions{Name: "raft", Level: hclog.Debug, Output: io.Discard})
 	h.RegisterSink(&raftSink{l, nameOf})
 	return h
@@ -37,7 +39,7 @@ func raftLogger(l *slog.Logger, nameOf func(NodeID) string) hclog.Logger {
 
 type raftSink struct {
 	log    *slog.Logger
-	nameOf func(NodeID) string // empty: it is not known
+	nameOf func(state.NodeID) string // empty: it is not known
 }
 
 // Accept implements [hclog.SinkAdapter].
@@ -66,7 +68,7 @@ func (s *raftSink) Accept(_ string, level hclog.Level, msg string, args ...any) 
 func (s *raftSink) named(value any) any {
 	switch v := value.(type) {
 	case raft.ServerID:
-		return cmp.Or(s.nameOf(NodeID(v)), string(v))
+		return cmp.Or(s.nameOf(state.NodeID(v)), string(v))
 	case raft.ServerAddress:
 		name, _ := splitRaftAddress(v)
 		return name

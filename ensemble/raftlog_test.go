@@ -9,6 +9,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"leaderlatch/ensemble/state"
 )
 
 // A night in the life of a cluster: a machine is replaced under its name, the raft leader
@@ -20,7 +22,7 @@ func TestTheLogHasNamesOfNodes(t *testing.T) {
 		c.Timing = Normal
 		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	})
-	ids := map[string]NodeID{}
+	ids := map[string]state.NodeID{}
 	noteIDs := func() {
 		for _, m := range all {
 			ids[m.name+" "+string(m.self)] = m.self
@@ -67,7 +69,7 @@ func TestTheLogHasNamesOfNodes(t *testing.T) {
 func TestWhatRaftLogsHasNamesOfNodes(t *testing.T) {
 	var log nightLog
 	h := slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})
-	l := raftLogger(slog.New(h), func(id NodeID) string { return map[NodeID]string{"4711": "riak@one"}[id] })
+	l := raftLogger(slog.New(h), func(id state.NodeID) string { return map[state.NodeID]string{"4711": "riak@one"}[id] })
 	one := raft.Server{ID: "4711", Address: raftAddress("riak@one", "192.0.2.1:5324")}
 	l.Error("failed to install snapshot", "peer", one.ID, "id", "7-9-11")
 	l.Debug("entering follower state", "leader-address", one.Address, "leader-id", one.ID)

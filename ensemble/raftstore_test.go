@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"leaderlatch/ensemble/logstore"
+	"leaderlatch/ensemble/state"
 )
 
 // worn is a store whose disk fails from a time on.
@@ -118,7 +119,7 @@ func TestEntriesRightBehindASnapshotAreReplaced(t *testing.T) {
 				if log, err = logstore.Open(dir.raftPath(), logstore.Options{Thread: dir.log}); err != nil {
 					t.Fatal(err)
 				}
-				s, err := newSnapshots(dir, log, raftLogger(testLog(t), func(NodeID) string { return "" }))
+				s, err := newSnapshots(dir, log, raftLogger(testLog(t), func(state.NodeID) string { return "" }))
 				if err != nil {
 					t.Fatal(err)
 				}

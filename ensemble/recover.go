@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"leaderlatch/ensemble/logstore"
+	"leaderlatch/ensemble/state"
 )
 
 // Recovery makes a node that has lost the majority of its cluster for good the
@@ -52,8 +53,8 @@ func PlanRecovery(dir *Dir, cfg Config) (*Recovery, error) {
 		}
 		for _, s := range configuration.Servers {
 			name, address := splitRaftAddress(s.Address)
-			if NodeID(s.ID) != id.Node {
-				r.lost = append(r.lost, server{id: NodeID(s.ID), name: name, address: address})
+			if state.NodeID(s.ID) != id.Node {
+				r.lost = append(r.lost, server{id: state.NodeID(s.ID), name: name, address: address})
 			} else if s.Suffrage == raft.Voter {
 				member = true // it had a session before it got its vote, and was ended before it noted that
 			}
@@ -116,12 +117,12 @@ func (r *Recovery) Do() error {
 
 // withState opens what Raft has in the folder, and has it agree, as a start does.
 func (r *Recovery) withState(f func(*raft.Config, *raftStore, raft.Transport) error) error {
-	store, err := logstore.Open(r.dir.raftPath(), logstore.Options{Format: levels[r.dir.id().Format].logstore, Thread: r.dir.log})
+	store, err := logstore.Open(r.dir.raftPath(), logstore.Options{Format: state.LogstoreVersion(uint64(r.dir.id().Format)), Thread: r.dir.log})
 	if err != nil {
 		return permanent("data folder: %w; %s", err, cureFolder)
 	}
 	defer store.Close()
-	logger := raftLogger(r.cfg.Logger, func(NodeID) string { return "" })
+	logger := raftLogger(r.cfg.Logger, func(state.NodeID) string { return "" })
 	snapshots, err := newSnapshots(r.dir, store, logger)
 	if err != nil {
 		return permanent("data folder: %w", err)
@@ -156,10 +157,10 @@ func (f *recoveryFSM) Snapshot() (raft.FSMSnapshot, error) {
 // nobody observes nothing.
 type nobody struct{}
 
-func (nobody) applied(*State, []Effect, uint64) {}
-func (nobody) restored(*State)                  {}
-func (nobody) snapshotted(uint64)               {}
-func (nobody) failed(error)                     {}
+func (nobody) applied(*state.State, []state.Effect, uint64) {}
+func (nobody) restored(*state.State)                        {}
+func (nobody) snapshotted(uint64)                           {}
+func (nobody) failed(error)                                 {}
 
 // recoveryState is how far a recovery has come.
 type recoveryState string
@@ -186,7 +187,7 @@ func (n *Node) recovering(now reading) bool {
 		return false
 	}
 	longest := Calm.Expiry
-	n.fsm.read(func(s *State) {
+	n.fsm.read(func(s *state.State) {
 		for ses := range s.Sessions() {
 			longest = max(longest, ses.Expiry)
 		}

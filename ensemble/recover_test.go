@@ -13,6 +13,8 @@ import (
 	"github.com/hashicorp/raft"
 
 	"leaderlatch/ensemble/logstore"
+	"leaderlatch/ensemble/state"
+	"leaderlatch/ensemble/state/statetest"
 )
 
 // A node that has lost the majority is made a cluster of its own: it knows what
@@ -105,8 +107,8 @@ func memberOfThree(t *testing.T, end, term, last uint64) *Dir {
 	defer log.Close()
 	var entries []*raft.Log
 	for i := uint64(1); i <= last; i++ {
-		open := Open{Node: NodeID(fmt.Sprint(i)), Counter: 1, Boot: "b", Lease: time.Second, Expiry: 2 * time.Second}
-		entries = append(entries, &raft.Log{Index: i, Term: 2, Type: raft.LogCommand, Data: encodeEntry(firstLevel, Entry{Ops: []Op{open}})})
+		open := state.Open{Node: state.NodeID(fmt.Sprint(i)), Counter: 1, Boot: "b", Lease: time.Second, Expiry: 2 * time.Second}
+		entries = append(entries, &raft.Log{Index: i, Term: 2, Type: raft.LogCommand, Data: state.Encode(state.FirstLevel, state.Entry{Ops: []state.Op{open}})})
 	}
 	if err := errors.Join(log.StoreLogs(entries), log.SetUint64([]byte("CurrentTerm"), 3)); err != nil {
 		t.Fatal(err)
@@ -114,9 +116,9 @@ func memberOfThree(t *testing.T, end, term, last uint64) *Dir {
 	if err := dir.change(dir.begin(), func(id *identity) { id.found(0); id.Settled = true }); err != nil {
 		t.Fatal(err)
 	}
-	state := NewState()
-	state.Apply(end, Entry{Ops: []Op{Found{dir.id().Cluster, dir.id().TokenBase}}}, nil)
-	all, err := newSnapshots(dir, log, raftLogger(testLog(t), func(NodeID) string { return "" }))
+	of := state.New()
+	of.Apply(end, state.Entry{Ops: []state.Op{state.Found{Cluster: dir.id().Cluster, TokenBase: dir.id().TokenBase}}}, nil)
+	all, err := newSnapshots(dir, log, raftLogger(testLog(t), func(state.NodeID) string { return "" }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +131,7 @@ func memberOfThree(t *testing.T, end, term, last uint64) *Dir {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := sink.Write(snapshotOf(state)); err != nil {
+	if _, err := sink.Write(statetest.Bytes(of)); err != nil {
 		t.Fatal(err)
 	}
 	if err := sink.Close(); err != nil {
@@ -154,14 +156,14 @@ func theFirst(t *testing.T) Config {
 }
 
 // recovered gives the state in the folder's newest snapshot, and with which entry that ends.
-func recovered(t *testing.T, dir *Dir) (s *State, end uint64) {
+func recovered(t *testing.T, dir *Dir) (s *state.State, end uint64) {
 	t.Helper()
 	log, err := logstore.Open(dir.raftPath(), logstore.Options{Thread: dir.log})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	all, err := newSnapshots(dir, log, raftLogger(testLog(t), func(NodeID) string { return "" }))
+	all, err := newSnapshots(dir, log, raftLogger(testLog(t), func(state.NodeID) string { return "" }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,13 +176,13 @@ func recovered(t *testing.T, dir *Dir) (s *State, end uint64) {
 		t.Fatal(err)
 	}
 	defer content.Close()
-	if s, err = restoreState(content); err != nil {
+	if s, err = state.Restore(content); err != nil {
 		t.Fatal(err)
 	}
 	return s, list[0].Index
 }
 
-func knows(s *State, id NodeID) bool {
+func knows(s *state.State, id state.NodeID) bool {
 	_, ok := s.Node(id)
 	return ok
 }
@@ -262,7 +264,7 @@ func TestAnInterruptedRecoveryIsFinished(t *testing.T) {
 		t.Fatal(snapshots, err)
 	}
 	made := filepath.Base(snapshots[0])
-	given := was.TokenBase + uint64(positionOf(10, 0))
+	given := was.TokenBase + uint64(state.PositionOf(10, 0))
 
 	for _, at := range []struct {
 		name string

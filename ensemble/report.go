@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"leaderlatch/ensemble/state"
 	"leaderlatch/ensemble/status"
 )
 
@@ -95,9 +96,9 @@ func (n *Node) Cluster(ctx context.Context) Cluster {
 	leader, _ := quorum(servers, views)
 	id := n.dir.id()
 	c := Cluster{ID: id.Cluster, Joining: placeOf(id.Join).Name, Waits: n.waitsFor(), Active: n.active.Load(), Majority: leader != "", Members: []ClusterMember{}}
-	sessions, allows := map[NodeID]bool{}, map[NodeID]uint64{}
-	c.Newest, c.Holding = NewestLevel, []string{}
-	n.fsm.read(func(s *State) {
+	sessions, allows := map[state.NodeID]bool{}, map[state.NodeID]uint64{}
+	c.Newest, c.Holding = state.NewestLevel, []string{}
+	n.fsm.read(func(s *state.State) {
 		for node := range s.Nodes() {
 			sessions[node.ID], allows[node.ID] = node.Session, node.Reads
 		}
@@ -120,9 +121,9 @@ func (n *Node) Cluster(ctx context.Context) Cluster {
 }
 
 // names gives the nodes' names by their ids.
-func (n *Node) names() map[NodeID]string {
-	names := map[NodeID]string{n.self: n.cfg.Name}
-	n.fsm.read(func(s *State) {
+func (n *Node) names() map[state.NodeID]string {
+	names := map[state.NodeID]string{n.self: n.cfg.Name}
+	n.fsm.read(func(s *state.State) {
 		for node := range s.Nodes() {
 			if node.Name != "" {
 				names[node.ID] = node.Name
@@ -183,7 +184,7 @@ type Waiting struct {
 func (n *Node) Groups(only string) []Group {
 	names, stale := n.names(), n.Confirmed().Missing != ""
 	byName := map[string]*Group{}
-	n.fsm.read(func(s *State) {
+	n.fsm.read(func(s *state.State) {
 		if only != "" {
 			if g, ok := s.Group(only); ok {
 				byName[only] = groupWith(g, names)
@@ -215,7 +216,7 @@ func (n *Node) Groups(only string) []Group {
 	return all
 }
 
-func groupWith(g GroupRecord, names map[NodeID]string) *Group {
+func groupWith(g state.GroupRecord, names map[state.NodeID]string) *Group {
 	out := &Group{Name: g.Name, Leader: g.Leader, Token: g.Token, Since: g.Since}
 	for _, m := range g.Members {
 		out.Members = append(out.Members, GroupMember{m.Client, names[m.Node], m.Since})

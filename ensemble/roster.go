@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"leaderlatch/ensemble/state"
 )
 
 // roster is a node's book of its own session and of its clients' memberships:
@@ -205,42 +207,42 @@ func (r *roster) requeue(key nameKey) {
 }
 
 // Applied takes note of what an entry changed.
-func (r *roster) Applied(s *State, effects []Effect) {
+func (r *roster) Applied(s *state.State, effects []state.Effect) {
 	now := r.now()
 	r.index = s.Index()
 	r.session.electing = s.Active()
 	for _, e := range effects {
 		switch e := e.(type) {
-		case Opened:
+		case state.Opened:
 			r.expirer.opened(e.Node, e.Incarnation, e.Expiry, now)
 			if e.Node == r.session.node && r.session.opened(e.Counter, e.Incarnation, r.now) {
 				r.entered()
 			}
-		case Renewed:
+		case state.Renewed:
 			r.expirer.renewed(e.Node, e.Incarnation, e.Seq, now)
 			if r.session.current(e.Incarnation) {
 				r.session.renewedAt(e.Seq)
 				r.prolonged()
 			}
-		case Ended:
+		case state.Ended:
 			r.expirer.ended(e.Node)
 			if e.Node == r.session.node {
 				r.sessionEnded(e.Incarnation)
 			}
-		case Joined:
+		case state.Joined:
 			if m := r.joining(e.Member); m != nil {
 				m.state = memberJoined
 				r.deliver(delivery{what: deliverJoined, index: s.Index(), member: m, leader: e.Leader, token: e.Token})
 			}
-		case Refused:
+		case state.Refused:
 			if m := r.joining(e.Member); m != nil {
 				r.hold(m, e.Holder, s)
 			}
-		case Left:
+		case state.Left:
 			if key := (nameKey{e.Group, e.Client}); r.held[key] != nil {
 				r.requeue(key)
 			}
-		case Led:
+		case state.Led:
 			r.deliver(delivery{what: deliverLed, index: s.Index(), group: e.Group, leader: e.Leader, token: e.Token})
 		}
 	}
@@ -253,7 +255,7 @@ func (r *roster) Applied(s *State, effects []Effect) {
 
 // joining gives the membership whose Join was just accepted, unless it is not
 // of this node's present life or its connection has gone meanwhile.
-func (r *roster) joining(id MemberID) *Membership {
+func (r *roster) joining(id state.MemberID) *Membership {
 	if !r.session.current(id.Incarnation) {
 		return nil
 	}
@@ -264,7 +266,7 @@ func (r *roster) joining(id MemberID) *Membership {
 	return op.member
 }
 
-func (r *roster) hold(m *Membership, holder NodeID, s *State) {
+func (r *roster) hold(m *Membership, holder state.NodeID, s *state.State) {
 	of, _ := s.Node(holder)
 	m.state, m.holder = memberHeld, of.Name
 	key := nameKey{m.group, m.client}
@@ -283,7 +285,7 @@ func (r *roster) entered() {
 	r.changed = true
 }
 
-func (r *roster) sessionEnded(inc Incarnation) {
+func (r *roster) sessionEnded(inc state.Incarnation) {
 	switch {
 	case r.session.current(inc):
 		if r.stopping {
@@ -316,7 +318,7 @@ func (r *roster) prolonged() {
 
 // Restored takes note that the state was replaced by a snapshot's. What
 // happened in between is found by comparing, by member id and never by name.
-func (r *roster) Restored(s *State) {
+func (r *roster) Restored(s *state.State) {
 	r.index = s.Index()
 	r.session.electing = s.Active()
 	r.expirer.reset(s, r.now())
@@ -336,7 +338,7 @@ func (r *roster) Restored(s *State) {
 			if m.state != memberProposed && m.state != memberJoined || m.seq > seq || m.lease.Load() != r.session.lease {
 				continue
 			}
-			_, _, joined := s.Member(MemberID{inc, m.seq})
+			_, _, joined := s.Member(state.MemberID{Incarnation: inc, Seq: m.seq})
 			switch holder := s.Holder(m.group, m.client); {
 			case joined:
 				m.state = memberJoined
@@ -361,13 +363,13 @@ func (r *roster) Restored(s *State) {
 
 // Joined gives the committed memberships with the leaders of their groups, and
 // the log index as of which they are.
-func (r *roster) Joined(s *State) (index uint64, all []delivery) {
+func (r *roster) Joined(s *state.State) (index uint64, all []delivery) {
 	for _, m := range r.members {
 		l := m.lease.Load()
 		if m.state != memberJoined || l == nil {
 			continue
 		}
-		if leader, token, ok := s.Member(MemberID{l.incarnation, m.seq}); ok {
+		if leader, token, ok := s.Member(state.MemberID{Incarnation: l.incarnation, Seq: m.seq}); ok {
 			all = append(all, delivery{member: m, leader: leader, token: token})
 		}
 	}
@@ -437,7 +439,7 @@ func (r *roster) Fail() {
 
 // Batch gives the operations to propose next, as one entry; none: there is nothing to
 // propose. What becomes of them, Settled or Lost is told.
-func (r *roster) Batch(now reading) []Op { return r.session.cut(now) }
+func (r *roster) Batch(now reading) []state.Op { return r.session.cut(now) }
 
 // Settled reports whether an entry is applied, that of a batch whose last operation has this
 // number. What was applied and not accepted stood behind a gap, left by a batch that was
@@ -472,7 +474,7 @@ func (r *roster) Follow() { r.expirer.follow() }
 func (r *roster) Leading() bool { return r.expirer.leading }
 
 // Expiries gives the Expires to propose; see expirer.due.
-func (r *roster) Expiries(now reading) []Op { return r.expirer.due(now) }
+func (r *roster) Expiries(now reading) []state.Op { return r.expirer.due(now) }
 
 // Due reports whether Step has something to do before time itself brings something.
 func (r *roster) Due() bool { return r.changed || len(r.doomed) > 0 || r.session.due() }

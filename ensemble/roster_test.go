@@ -3,6 +3,9 @@ package ensemble
 import (
 	"sync/atomic"
 	"testing"
+
+	"leaderlatch/ensemble/state"
+	"leaderlatch/ensemble/state/statetest"
 )
 
 // What clients do, and what is committed for them, is nothing for the node's loop: it
@@ -24,12 +27,12 @@ func TestTheLoopIsWokenForWhatCannotWait(t *testing.T) {
 		}
 		n.roster.Changed()
 	}
-	restore := func(n *bookkeeper, ops ...Op) {
-		ahead, err := restoreBytes(snapshotOf(n.fsm.state))
+	restore := func(n *bookkeeper, ops ...state.Op) {
+		ahead, err := statetest.FromBytes(statetest.Bytes(n.state))
 		if err != nil {
 			t.Fatal(err)
 		}
-		ahead.Apply(n.index+1, Entry{Ops: ops}, nil)
+		ahead.Apply(n.index+1, state.Entry{Ops: ops}, nil)
 		n.roster.Restored(ahead)
 	}
 	inc := newBookkeeper().roster.session.lease.incarnation
@@ -52,9 +55,9 @@ func TestTheLoopIsWokenForWhatCannotWait(t *testing.T) {
 			}
 		}, false},
 		{"a snapshot says the same", joined, func(n *bookkeeper) { restore(n) }, false},
-		{"the session is expired", joined, func(n *bookkeeper) { n.commit([]Op{Expire{inc, 0}}) }, true},
-		{"a snapshot says that it was", joined, func(n *bookkeeper) { restore(n, Expire{inc, 0}) }, true},
-		{"a snapshot lacks a member", joined, func(n *bookkeeper) { restore(n, Leave{inc, 2, 1}) }, true},
+		{"the session is expired", joined, func(n *bookkeeper) { n.commit([]state.Op{state.Expire{Incarnation: inc, Renewal: 0}}) }, true},
+		{"a snapshot says that it was", joined, func(n *bookkeeper) { restore(n, state.Expire{Incarnation: inc, Renewal: 0}) }, true},
+		{"a snapshot lacks a member", joined, func(n *bookkeeper) { restore(n, state.Leave{Incarnation: inc, Seq: 2, Join: 1}) }, true},
 		{"a gate has found the lease over", joined, func(n *bookkeeper) { n.clock = n.clock.later(Normal.Lease); n.roster.session.lease.live() }, true},
 		{"the last client knows of a lost session", lost, func(n *bookkeeper) { m.Closed(true) }, true},
 		{"there is no session and none under way", lost, func(n *bookkeeper) { m.Closed(true); n.roster.session.phase = phaseIdle }, true},

@@ -7,13 +7,14 @@ import (
 	"github.com/hashicorp/raft"
 
 	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/state"
 )
 
 // server is a member of the cluster. Raft's configuration is the list of them,
 // and has their names too: it is there before a node's first session, and on a
 // node that has nothing else yet.
 type server struct {
-	id      NodeID
+	id      state.NodeID
 	name    string // riak@host
 	address string // of its cluster port, host:port
 	voter   bool
@@ -40,14 +41,14 @@ func (n *Node) servers() []server {
 	var all []server
 	for _, s := range f.Configuration().Servers {
 		name, address := splitRaftAddress(s.Address)
-		all = append(all, server{NodeID(s.ID), name, address, s.Suffrage == raft.Voter})
+		all = append(all, server{state.NodeID(s.ID), name, address, s.Suffrage == raft.Voter})
 	}
 	slices.SortFunc(all, func(a, b server) int { return strings.Compare(string(a.id), string(b.id)) })
 	return all
 }
 
 // server gives a member by its id.
-func (n *Node) server(id NodeID) (server, bool) {
+func (n *Node) server(id state.NodeID) (server, bool) {
 	all := n.servers()
 	i := slices.IndexFunc(all, func(s server) bool { return s.id == id })
 	if i < 0 {
@@ -68,7 +69,7 @@ func (n *Node) addressOf(s server) string {
 
 // meet notes where a node says that it is, and its name.
 func (n *Node) meet(peer clusterport.Hello) {
-	id := NodeID(peer.Node)
+	id := state.NodeID(peer.Node)
 	if peer.Name != "" {
 		n.heardAs.Store(id, peer.Name)
 	}

@@ -3,6 +3,8 @@ package ensemble
 import (
 	"slices"
 	"time"
+
+	"leaderlatch/ensemble/state"
 )
 
 // session is a node's own view of its session (DESIGN.md, the rules of sessions): which
@@ -15,7 +17,7 @@ import (
 //	idle --begin--> opening --opened--> open --lost--> closing --check--> idle
 //	                                      \--end----> ended
 type session struct {
-	node    NodeID
+	node    state.NodeID
 	boot    string
 	name    string
 	address string
@@ -56,7 +58,7 @@ const (
 
 // sentOp is an operation that has its number and has not been accepted yet.
 type sentOp struct {
-	op     Op
+	op     state.Op
 	at     reading     // t_send: when it was numbered; never refreshed by sending it again
 	member *Membership // of a Join
 }
@@ -148,7 +150,7 @@ func (s *session) begin(counter uint64, now reading) {
 
 // opened takes an accepted Open for its own if it is the one under way. The
 // lease counts from its first sending.
-func (s *session) opened(counter uint64, inc Incarnation, now func() reading) bool {
+func (s *session) opened(counter uint64, inc state.Incarnation, now func() reading) bool {
 	if s.phase != phaseOpening || counter != s.counter {
 		return false
 	}
@@ -160,7 +162,7 @@ func (s *session) opened(counter uint64, inc Incarnation, now func() reading) bo
 }
 
 // current reports whether an incarnation is the one that the node lives in.
-func (s *session) current(inc Incarnation) bool {
+func (s *session) current(inc state.Incarnation) bool {
 	return s.phase == phaseOpen && s.lease.incarnation == inc
 }
 
@@ -185,7 +187,7 @@ func (s *session) renewedAt(seq uint64) {
 // settled forgets the operations up to seq: they have been accepted.
 func (s *session) settled(seq uint64) {
 	n := 0
-	for n < len(s.sent) && seqOf(s.sent[n].op) <= seq {
+	for n < len(s.sent) && state.SeqOf(s.sent[n].op) <= seq {
 		n++
 	}
 	s.sent = slices.Delete(s.sent, 0, n)
@@ -218,14 +220,14 @@ func (s *session) forget() {
 // cut hands out the next batch: what is to be sent again, then a Renew if it
 // is time, then Leaves, then Joins; an End comes when nothing else is left.
 // Nil: there is nothing to propose.
-func (s *session) cut(now reading) []Op {
+func (s *session) cut(now reading) []state.Op {
 	switch s.phase {
 	case phaseOpening:
 		if s.cutOpen {
 			return nil
 		}
 		s.cutOpen = true
-		return []Op{Open{
+		return []state.Op{state.Open{
 			Node: s.node, Counter: s.counter, Boot: s.boot,
 			Lease: s.timing.Lease, Expiry: s.timing.Expiry,
 			Name: s.name, Address: s.address, Reads: s.reads,
@@ -241,12 +243,12 @@ func (s *session) cut(now reading) []Op {
 	inc := s.lease.incarnation
 	if now.atMost(s.renewed) >= s.timing.Renew {
 		s.renewed = now
-		s.number(now, nil, func(seq uint64) Op { return Renew{inc, seq} })
+		s.number(now, nil, func(seq uint64) state.Op { return state.Renew{Incarnation: inc, Seq: seq} })
 	}
-	room := func() bool { return len(s.sent)-s.next < MaxOps }
+	room := func() bool { return len(s.sent)-s.next < state.MaxOps }
 	left := 0
 	for ; left < len(s.leaves) && room(); left++ {
-		s.number(now, nil, func(seq uint64) Op { return Leave{inc, seq, s.leaves[left]} })
+		s.number(now, nil, func(seq uint64) state.Op { return state.Leave{Incarnation: inc, Seq: seq, Join: s.leaves[left]} })
 	}
 	s.leaves = slices.Delete(s.leaves, 0, left)
 	joined := 0
@@ -255,28 +257,30 @@ func (s *session) cut(now reading) []Op {
 		if m.state != memberQueued {
 			continue // its client has gone
 		}
-		s.number(now, m, func(seq uint64) Op { return Join{inc, seq, m.group, m.client} })
+		s.number(now, m, func(seq uint64) state.Op {
+			return state.Join{Incarnation: inc, Seq: seq, Group: m.group, Client: m.client}
+		})
 		m.propose(s.lease, s.seq)
 	}
 	s.joins = slices.Delete(s.joins, 0, joined)
 	if s.endAsked && s.next == len(s.sent) && len(s.leaves) == 0 {
 		s.endAsked = false
-		s.number(now, nil, func(seq uint64) Op { return End{inc, seq} })
+		s.number(now, nil, func(seq uint64) state.Op { return state.End{Incarnation: inc, Seq: seq} })
 	}
 
 	if s.next == len(s.sent) {
 		return nil
 	}
-	batch := make([]Op, 0, min(MaxOps, len(s.sent)-s.next))
-	for size := 0; s.next < len(s.sent) && len(batch) < MaxOps && size < maxEntryBytes; s.next++ {
+	batch := make([]state.Op, 0, min(state.MaxOps, len(s.sent)-s.next))
+	for size := 0; s.next < len(s.sent) && len(batch) < state.MaxOps && size < state.MaxBytes; s.next++ {
 		op := s.sent[s.next].op
 		batch = append(batch, op)
-		size += sizeOf(op)
+		size += state.SizeOf(op)
 	}
 	return batch
 }
 
-func (s *session) number(now reading, m *Membership, op func(seq uint64) Op) {
+func (s *session) number(now reading, m *Membership, op func(seq uint64) state.Op) {
 	s.seq++
 	s.sent = append(s.sent, sentOp{op(s.seq), now, m})
 }
@@ -286,32 +290,9 @@ func (s *session) find(seq uint64) (int, bool) {
 	if len(s.sent) == 0 {
 		return 0, false
 	}
-	i := seq - seqOf(s.sent[0].op)
+	i := seq - state.SeqOf(s.sent[0].op)
 	if i >= uint64(len(s.sent)) { // also where seq is below the first
 		return 0, false
 	}
 	return int(i), true
-}
-
-func seqOf(op Op) uint64 {
-	switch op := op.(type) {
-	case Renew:
-		return op.Seq
-	case Join:
-		return op.Seq
-	case Leave:
-		return op.Seq
-	case End:
-		return op.Seq
-	}
-	return 0
-}
-
-// sizeOf is an upper bound of the bytes of an operation in an entry.
-func sizeOf(op Op) int {
-	const integers = 32
-	if j, ok := op.(Join); ok {
-		return integers + len(j.Group) + len(j.Client)
-	}
-	return integers
 }

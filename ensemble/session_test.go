@@ -5,6 +5,8 @@ import (
 	"reflect"
 	"testing"
 	"time"
+
+	"leaderlatch/ensemble/state"
 )
 
 // fakeClock is a clock that stands still unless it is moved.
@@ -34,12 +36,12 @@ func TestALeaseCountsFromTheFirstSendingOfItsOpen(t *testing.T) {
 	var c fakeClock
 	s := &session{node: "n1", timing: Normal}
 	s.begin(7, c.now())
-	if got := s.cut(c.now()); len(got) != 1 || got[0].(Open).Counter != 7 {
+	if got := s.cut(c.now()); len(got) != 1 || got[0].(state.Open).Counter != 7 {
 		t.Fatalf("first batch %v", got)
 	}
 	c.pass(500 * time.Millisecond)
 	s.rewind() // the raft leader was lost
-	if got := s.cut(c.now()); len(got) != 1 || got[0].(Open).Counter != 7 {
+	if got := s.cut(c.now()); len(got) != 1 || got[0].(state.Open).Counter != 7 {
 		t.Fatalf("the Open is not sent again as it was: %v", got)
 	}
 	c.pass(time.Second)
@@ -62,7 +64,7 @@ func TestARenewalCountsFromItsFirstSending(t *testing.T) {
 	s := openSession(&c)
 	c.pass(Normal.Renew)
 	first := s.cut(c.now())
-	if want := []Op{Renew{1024, 1}}; !reflect.DeepEqual(first, want) {
+	if want := []state.Op{state.Renew{Incarnation: 1024, Seq: 1}}; !reflect.DeepEqual(first, want) {
 		t.Fatalf("batch %v, want %v", first, want)
 	}
 	c.pass(time.Second)
@@ -140,7 +142,7 @@ func TestAJumpOfTheWallClockShutsTheGateUntilTheNextRenewal(t *testing.T) {
 	s.renewedAt(1)
 	check("a renewal sent before it", false)
 	c.pass(10 * time.Millisecond)
-	if got, want := s.cut(c.now()), []Op{Renew{1024, 2}}; !reflect.DeepEqual(got, want) {
+	if got, want := s.cut(c.now()), []state.Op{state.Renew{Incarnation: 1024, Seq: 2}}; !reflect.DeepEqual(got, want) {
 		t.Fatalf("after the jump it proposes %v, want %v at once", got, want)
 	}
 	s.renewedAt(2)
@@ -266,7 +268,7 @@ func TestRenewalsAndLeavesGoAheadOfJoins(t *testing.T) {
 	a, b := queue(s, "g", "a"), queue(s, "g", "b")
 	s.leave(99)
 	c.pass(Normal.Renew)
-	want := []Op{Renew{1024, 1}, Leave{1024, 2, 99}, Join{1024, 3, "g", "a"}, Join{1024, 4, "g", "b"}}
+	want := []state.Op{state.Renew{Incarnation: 1024, Seq: 1}, state.Leave{Incarnation: 1024, Seq: 2, Join: 99}, state.Join{Incarnation: 1024, Seq: 3, Group: "g", Client: "a"}, state.Join{Incarnation: 1024, Seq: 4, Group: "g", Client: "b"}}
 	if got := s.cut(c.now()); !reflect.DeepEqual(got, want) {
 		t.Errorf("\n got %v\nwant %v", got, want)
 	}
@@ -288,7 +290,7 @@ func TestWhatWasNotAcceptedIsSentAgainInOrder(t *testing.T) {
 	queue(s, "g", "c")
 	s.settled(1)
 	s.rewind()
-	want := []Op{Join{1024, 2, "g", "b"}, Join{1024, 3, "g", "c"}}
+	want := []state.Op{state.Join{Incarnation: 1024, Seq: 2, Group: "g", Client: "b"}, state.Join{Incarnation: 1024, Seq: 3, Group: "g", Client: "c"}}
 	if got := s.cut(c.now()); !reflect.DeepEqual(got, want) {
 		t.Errorf("\n got %v\nwant %v", got, want)
 	}
@@ -312,13 +314,13 @@ func TestBatchesAreBounded(t *testing.T) {
 	}
 	seen := 0
 	for batch := s.cut(c.now()); batch != nil; batch = s.cut(c.now()) {
-		bytes := encodeEntry(NewestLevel, Entry{Ops: batch})
-		if len(batch) > MaxOps || len(bytes) > maxEntryBytes+1024 {
+		bytes := state.Encode(state.NewestLevel, state.Entry{Ops: batch})
+		if len(batch) > state.MaxOps || len(bytes) > state.MaxBytes+1024 {
 			t.Fatalf("a batch of %d operations, %d bytes", len(batch), len(bytes))
 		}
 		for _, op := range batch {
-			if seen++; seqOf(op) != uint64(seen) {
-				t.Fatalf("operation %d comes as %d", seqOf(op), seen)
+			if seen++; state.SeqOf(op) != uint64(seen) {
+				t.Fatalf("operation %d comes as %d", state.SeqOf(op), seen)
 			}
 		}
 	}
@@ -346,11 +348,11 @@ func TestAnEndComesLast(t *testing.T) {
 	s := openSession(&c)
 	s.endAsked = true
 	s.leave(1)
-	want := []Op{Leave{1024, 1, 1}}
+	want := []state.Op{state.Leave{Incarnation: 1024, Seq: 1, Join: 1}}
 	if got := s.cut(c.now()); !reflect.DeepEqual(got, want) {
 		t.Fatalf("batch %v", got)
 	}
-	if got := s.cut(c.now()); !reflect.DeepEqual(got, []Op{End{1024, 2}}) {
+	if got := s.cut(c.now()); !reflect.DeepEqual(got, []state.Op{state.End{Incarnation: 1024, Seq: 2}}) {
 		t.Fatalf("batch %v", got)
 	}
 	if got := s.cut(c.now()); got != nil {
@@ -380,14 +382,14 @@ func TestExpirer(t *testing.T) {
 	var c fakeClock
 	var x *expirer
 	// ticks looks at the stamps every 50 ms for d and gives what was due.
-	ticks := func(d time.Duration) (ops []Op) {
+	ticks := func(d time.Duration) (ops []state.Op) {
 		for end := c.at.later(d); c.at.boot < end.boot; {
 			c.pass(tick)
 			ops = append(ops, x.due(c.now())...)
 		}
 		return ops
 	}
-	expect := func(what string, got []Op, want ...Op) {
+	expect := func(what string, got []state.Op, want ...state.Op) {
 		t.Helper()
 		if len(got) != len(want) || len(want) > 0 && !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %v, want %v", what, got, want)
@@ -404,28 +406,28 @@ func TestExpirer(t *testing.T) {
 	reset()
 	x.lead(c.now())
 	expect("before S", ticks(Normal.Expiry-tick))
-	expect("at S", ticks(tick), Expire{1024, 0})
+	expect("at S", ticks(tick), state.Expire{Incarnation: 1024, Renewal: 0})
 	expect("while it is under way", ticks(askAgain-tick))
-	expect("if it was lost", ticks(tick), Expire{1024, 0})
+	expect("if it was lost", ticks(tick), state.Expire{Incarnation: 1024, Renewal: 0})
 
 	reset()
 	x.lead(c.now())
 	ticks(2 * time.Second)
 	x.renewed("n2", 1024, 5, c.now())
 	expect("a renewal counts", ticks(Normal.Expiry-tick))
-	expect("and is what the Expire compares", ticks(tick), Expire{1024, 5})
+	expect("and is what the Expire compares", ticks(tick), state.Expire{Incarnation: 1024, Renewal: 5})
 
 	reset()
 	x.lead(c.now())
 	ticks(time.Second)
 	x.renewed("n2", 512, 9, c.now())
-	expect("a renewal of another incarnation does not count", ticks(Normal.Expiry-time.Second), Expire{1024, 0})
+	expect("a renewal of another incarnation does not count", ticks(Normal.Expiry-time.Second), state.Expire{Incarnation: 1024, Renewal: 0})
 
 	reset()
 	c.pass(10 * time.Second)
 	x.lead(c.now())
 	expect("a new raft leader's grace", ticks(2*Normal.Renew-tick))
-	expect("then the stamps that it has", ticks(tick), Expire{1024, 0})
+	expect("then the stamps that it has", ticks(tick), state.Expire{Incarnation: 1024, Renewal: 0})
 
 	reset()
 	x.lead(c.now())
@@ -434,14 +436,14 @@ func TestExpirer(t *testing.T) {
 	expect("after its own stall, while renewals may wait unread", x.due(c.now()))
 	x.renewed("n2", 1024, 7, c.now())
 	expect("one has been read since", ticks(Normal.Expiry-tick))
-	expect("and S counts from when it was", ticks(tick), Expire{1024, 7})
+	expect("and S counts from when it was", ticks(tick), state.Expire{Incarnation: 1024, Renewal: 7})
 
 	reset()
 	x.lead(c.now())
 	ticks(2 * time.Second)
 	c.pass(5 * time.Second)
 	expect("after its own stall", x.due(c.now()))
-	expect("none has come since", ticks(tick), Expire{1024, 0})
+	expect("none has come since", ticks(tick), state.Expire{Incarnation: 1024, Renewal: 0})
 
 	reset()
 	x.lead(c.now())
@@ -450,13 +452,13 @@ func TestExpirer(t *testing.T) {
 	expect("an ended session", ticks(10*time.Second))
 
 	reset()
-	s := NewState()
-	s.Apply(1, Entry{Ops: []Op{Open{Node: "n3", Counter: 1, Expiry: Quick.Expiry}, Renew{1024, 1}}}, nil)
+	s := state.New()
+	s.Apply(1, state.Entry{Ops: []state.Op{state.Open{Node: "n3", Counter: 1, Expiry: Quick.Expiry}, state.Renew{Incarnation: 1024, Seq: 1}}}, nil)
 	x.lead(c.now())
 	ticks(time.Second)
 	x.reset(s, c.now())
 	expect("a restored state was heard of just now", ticks(Quick.Expiry-tick))
-	expect("and then its own S counts", ticks(tick), Expire{1024, 1})
+	expect("and then its own S counts", ticks(tick), state.Expire{Incarnation: 1024, Renewal: 1})
 
 	reset()
 	x.lead(c.now())
@@ -476,7 +478,7 @@ func TestARaftLeaderThatIsAlwaysLateExpires(t *testing.T) {
 			x.lead(c.now())
 			c.pass(time.Hour)
 			x.opened("n2", 1024, timing.Expiry, c.now())
-			var ops []Op
+			var ops []state.Op
 			died := c.now()
 			for len(ops) == 0 && c.now().atMost(died) < time.Minute {
 				c.pass(apart)

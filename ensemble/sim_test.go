@@ -7,8 +7,12 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"leaderlatch/ensemble/state"
+	"leaderlatch/ensemble/state/statetest"
 )
 
 // A seeded event loop drives the pure code of several nodes over a modelled
@@ -166,7 +170,7 @@ type sim struct {
 	timing Timing
 	now    time.Duration // real time
 	calm   bool          // no more faults: everything happens soon
-	log    []Entry
+	log    []state.Entry
 	flight []*simProposal
 	nodes  []*simNode
 	conns  []*simConn
@@ -185,7 +189,7 @@ type simTimer struct {
 type simProposal struct {
 	node   *simNode
 	life   int // of the node that waits for its outcome
-	ops    []Op
+	ops    []state.Op
 	index  int // in the log, once committed
 	left   int // how often it may still be committed
 	waited bool
@@ -193,12 +197,12 @@ type simProposal struct {
 
 type simNode struct {
 	sim         *sim
-	id          NodeID
+	id          state.NodeID
 	rate        float64
 	boot        int
-	counter     uint64 // on its disk
-	promises    uint64 // on its disk: the counter of the session that has made some
-	state       *State // on its disk too: it is replayed at a start
+	counter     uint64       // on its disk
+	promises    uint64       // on its disk: the counter of the session that has made some
+	state       *state.State // on its disk too: it is replayed at a start
 	applied     int
 	life        int
 	up, paused  bool
@@ -229,11 +233,11 @@ func newSim(seed uint64, mutate mutation) *sim {
 		s.timing.Expiry = s.timing.Lease
 	}
 	for i := range 3 {
-		n := &simNode{sim: s, id: NodeID(fmt.Sprintf("n%d", i+1)), state: NewState()}
+		n := &simNode{sim: s, id: state.NodeID(fmt.Sprintf("n%d", i+1)), state: state.New()}
 		n.rate = 1 + (s.rng.Float64()*2-1)*Rho*0.9
 		s.nodes = append(s.nodes, n)
 	}
-	s.log = []Entry{{Ops: []Op{Found{"c", 1000}, Activate{}}}}
+	s.log = []state.Entry{{Ops: []state.Op{state.Found{Cluster: "c", TokenBase: 1000}, state.Activate{}}}}
 	for _, n := range s.nodes {
 		n.start()
 	}
@@ -327,7 +331,7 @@ func (s *sim) network() {
 		switch {
 		case !s.calm && s.now < p.node.cutOff:
 		case s.calm || s.chance(0.5):
-			s.log = append(s.log, Entry{Ops: p.ops})
+			s.log = append(s.log, state.Entry{Ops: p.ops})
 			p.index = len(s.log)
 			if p.left--; p.left < 0 || s.calm {
 				s.flight = slices.Delete(s.flight, i, i+1)
@@ -354,7 +358,7 @@ func (s *sim) outcome(p *simProposal, failed bool) {
 	n.outstanding = slices.DeleteFunc(n.outstanding, func(o *simProposal) bool { return o == p })
 	if failed {
 		n.roster.Lost()
-	} else if !n.roster.Settled(uint64(p.index), seqOf(p.ops[len(p.ops)-1])) {
+	} else if !n.roster.Settled(uint64(p.index), state.SeqOf(p.ops[len(p.ops)-1])) {
 		s.failf("%s: has applied %d, and the roster has not", n.id, p.index)
 	}
 }
@@ -464,7 +468,7 @@ func (s *sim) checkStale(c *simConn) {
 // checkCalm: when the faults are over, everybody who is connected has been
 // told the leader that the log has, or waits for a name that is taken.
 func (s *sim) checkCalm() {
-	state := NewState()
+	state := state.New()
 	for i, e := range s.log {
 		state.Apply(uint64(i+1), mutated(s.mutate, state, e), nil)
 	}
@@ -500,51 +504,14 @@ func omits(mutate mutation) omissions {
 }
 
 // mutated is an entry as a state machine without some rule would take it.
-func mutated(mutate mutation, state *State, e Entry) Entry {
+func mutated(mutate mutation, of *state.State, e state.Entry) state.Entry {
 	switch mutate {
 	case mutateAnyCounter:
-		e.Ops = slices.Clone(e.Ops)
-		for i, op := range e.Ops {
-			if op, ok := op.(Open); ok {
-				known, _ := state.Node(op.Node)
-				op.Counter = max(op.Counter, known.Counter+1)
-				e.Ops[i] = op
-			}
-		}
+		return statetest.AnyCounter(of, e)
 	case mutateNoCompare:
-		e.Ops = slices.Clone(e.Ops)
-		for i, op := range e.Ops {
-			if x, ok := op.(Expire); ok {
-				if _, renewal, ok := state.Accepted(x.Incarnation); ok {
-					e.Ops[i] = Expire{x.Incarnation, renewal}
-				}
-			}
-		}
+		return statetest.NoCompare(of, e)
 	case mutateNoDedup:
-		if len(e.Ops) == 0 || seqOf(e.Ops[0]) == 0 {
-			break
-		}
-		e.Ops = slices.Clone(e.Ops)
-		next := map[Incarnation]uint64{}
-		for i, op := range e.Ops {
-			any := func(inc Incarnation) uint64 {
-				if next[inc] == 0 {
-					next[inc], _, _ = state.Accepted(inc)
-				}
-				next[inc]++
-				return next[inc]
-			}
-			switch op := op.(type) {
-			case Renew:
-				e.Ops[i] = Renew{op.Incarnation, any(op.Incarnation)}
-			case Join:
-				e.Ops[i] = Join{op.Incarnation, any(op.Incarnation), op.Group, op.Client}
-			case Leave:
-				e.Ops[i] = Leave{op.Incarnation, any(op.Incarnation), op.Join}
-			case End:
-				e.Ops[i] = End{op.Incarnation, any(op.Incarnation)}
-			}
-		}
+		return statetest.NoDedup(of, e)
 	}
 	return e
 }
@@ -563,7 +530,7 @@ func (n *simNode) start() {
 	n.up, n.paused, n.ending, n.writing, n.outstanding = true, false, false, false, nil
 	n.life++
 	n.dispatch = newDispatcher()
-	n.roster = newRoster(session{node: n.id, boot: fmt.Sprint(n.boot), timing: n.sim.timing, started: n.clock()}, &changing{}, n.clock, n.dispatch.add, slog.New(slog.DiscardHandler))
+	n.roster = newRoster(session{node: n.id, boot: fmt.Sprint(n.boot), timing: n.sim.timing, started: n.clock()}, new(sync.Mutex), n.clock, n.dispatch.add, slog.New(slog.DiscardHandler))
 	n.sim.tracef("%s: starts, boot %d", n.id, n.boot)
 	n.roster.omit = omits(s.mutate)
 	n.roster.note = func(l *lease, counter uint64) {
@@ -730,7 +697,7 @@ func (n *simNode) apply() {
 	effects := n.state.Apply(uint64(n.applied), e, nil)
 	for _, f := range effects {
 		switch f.(type) {
-		case Renewed:
+		case state.Renewed:
 		default:
 			s.tracef("%s: applies %d: %T%v", n.id, n.applied, f, f)
 		}
@@ -742,12 +709,12 @@ func (n *simNode) apply() {
 func (n *simNode) install() {
 	s := n.sim
 	to := n.applied + 1 + s.rng.IntN(len(s.log)-n.applied)
-	ahead, err := restoreBytes(snapshotOf(n.state))
+	ahead, err := statetest.FromBytes(statetest.Bytes(n.state))
 	for i := n.applied; i < to; i++ {
 		ahead.Apply(uint64(i+1), mutated(s.mutate, ahead, s.log[i]), nil)
 	}
 	if err == nil {
-		ahead, err = restoreBytes(snapshotOf(ahead))
+		ahead, err = statetest.FromBytes(statetest.Bytes(ahead))
 	}
 	if err != nil {
 		s.failf("%v", err)

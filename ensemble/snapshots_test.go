@@ -18,6 +18,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"leaderlatch/ensemble/logstore"
+	"leaderlatch/ensemble/state"
 )
 
 // A snapshot is written and read where no socket is, and leaves no file open there.
@@ -42,7 +43,7 @@ func TestSnapshotsAreFilesOfTheFoldersThread(t *testing.T) {
 			return nil
 		})
 	}
-	s, err := newSnapshots(dir, raft.NewInmemStore(), raftLogger(testLog(t), func(NodeID) string { return "" }))
+	s, err := newSnapshots(dir, raft.NewInmemStore(), raftLogger(testLog(t), func(state.NodeID) string { return "" }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +110,7 @@ func TestASnapshotThatWasOvertaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dir.Close()
-	s, err := newSnapshots(dir, raft.NewInmemStore(), raftLogger(testLog(t), func(NodeID) string { return "" }))
+	s, err := newSnapshots(dir, raft.NewInmemStore(), raftLogger(testLog(t), func(state.NodeID) string { return "" }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +161,7 @@ func TestTheLaterSnapshotOfAnEntryCounts(t *testing.T) {
 	log := raft.NewInmemStore()
 	open := func() *snapshots {
 		t.Helper()
-		s, err := newSnapshots(dir, log, raftLogger(testLog(t), func(NodeID) string { return "" }))
+		s, err := newSnapshots(dir, log, raftLogger(testLog(t), func(state.NodeID) string { return "" }))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -249,7 +250,7 @@ func TestAFailedSnapshotLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dir.Close()
-	s, err := newSnapshots(dir, raft.NewInmemStore(), raftLogger(testLog(t), func(NodeID) string { return "" }))
+	s, err := newSnapshots(dir, raft.NewInmemStore(), raftLogger(testLog(t), func(state.NodeID) string { return "" }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -415,7 +416,7 @@ func TestAFollowerWithoutRoomForASnapshotEnds(t *testing.T) {
 
 // hasJoined reports whether a node knows so many members of a group.
 func hasJoined(n *Node, name string, members int) (ok bool) {
-	n.fsm.read(func(s *State) {
+	n.fsm.read(func(s *state.State) {
 		g, _ := s.Group(name)
 		ok = len(g.Members) == members
 	})
@@ -426,7 +427,7 @@ func hasJoined(n *Node, name string, members int) (ok bool) {
 // has all that came since, up to the end of the newest.
 func TestWhichSnapshotTheNodeGoesOnFrom(t *testing.T) {
 	const refused = -1
-	state := func(path string) error { return os.WriteFile(filepath.Join(path, "state.bin"), []byte("stat?"), 0o600) }
+	states := func(path string) error { return os.WriteFile(filepath.Join(path, "state.bin"), []byte("stat?"), 0o600) }
 	meta := func(path string) error {
 		return os.WriteFile(filepath.Join(path, "meta.json"), []byte(`{"Version":1}`), 0o600)
 	}
@@ -440,19 +441,19 @@ func TestWhichSnapshotTheNodeGoesOnFrom(t *testing.T) {
 		{"all there, no log", 0, 0, 0, nil, 48},
 		{"all there, log behind the newest", 49, 60, 2, nil, 48},
 		{"all there, and a gap", 50, 60, 2, nil, refused},
-		{"no log", 0, 0, 0, []func(string) error{state}, refused},
+		{"no log", 0, 0, 0, []func(string) error{states}, refused},
 		{"no log, folder lost", 0, 0, 0, []func(string) error{os.RemoveAll}, refused},
 		{"no log, all folders lost", 0, 0, 0, []func(string) error{os.RemoveAll, os.RemoveAll}, refused},
-		{"log behind the newest", 49, 60, 2, []func(string) error{state}, refused},
+		{"log behind the newest", 49, 60, 2, []func(string) error{states}, refused},
 		{"log behind the newest, folder lost", 49, 60, 2, []func(string) error{os.RemoveAll}, refused},
-		{"log with a gap", 30, 60, 2, []func(string) error{state}, refused},
-		{"log that ends too early", 29, 47, 2, []func(string) error{state}, refused},
-		{"log of another term", 29, 60, 1, []func(string) error{state}, refused},
-		{"log that suffices", 29, 48, 2, []func(string) error{state}, 28},
+		{"log with a gap", 30, 60, 2, []func(string) error{states}, refused},
+		{"log that ends too early", 29, 47, 2, []func(string) error{states}, refused},
+		{"log of another term", 29, 60, 1, []func(string) error{states}, refused},
+		{"log that suffices", 29, 48, 2, []func(string) error{states}, 28},
 		{"log that suffices, meta.json damaged", 29, 60, 2, []func(string) error{meta}, 28},
 		{"log that suffices, folder lost", 29, 60, 2, []func(string) error{os.RemoveAll}, 28},
-		{"whole log", 1, 60, 2, []func(string) error{state, meta}, 0},
-		{"not the whole log", 2, 60, 2, []func(string) error{state, meta}, refused},
+		{"whole log", 1, 60, 2, []func(string) error{states, meta}, 0},
+		{"not the whole log", 2, 60, 2, []func(string) error{states, meta}, refused},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			dir, err := OpenDir(t.Context(), t.TempDir())
@@ -462,7 +463,7 @@ func TestWhichSnapshotTheNodeGoesOnFrom(t *testing.T) {
 			defer dir.Close()
 			log := raft.NewInmemStore()
 			open := func() (*snapshots, error) {
-				return newSnapshots(dir, log, raftLogger(testLog(t), func(NodeID) string { return "" }))
+				return newSnapshots(dir, log, raftLogger(testLog(t), func(state.NodeID) string { return "" }))
 			}
 			s, err := open()
 			if err != nil {
@@ -533,7 +534,7 @@ func TestTheFilesOfASnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dir.Close()
-	logger := raftLogger(testLog(t), func(NodeID) string { return "" })
+	logger := raftLogger(testLog(t), func(state.NodeID) string { return "" })
 	servers := raft.Configuration{Servers: []raft.Server{{ID: "a", Address: "riak@127.0.0.1:1"}}}
 	_, transport := raft.NewInmemTransport("")
 	older, err := raft.NewFileSnapshotStoreWithLogger(dir.Path(""), 2, logger)
@@ -672,7 +673,7 @@ func TestANodeWithoutItsNewestSnapshot(t *testing.T) {
 					return
 				}
 				n := startNode(t, copied, nil)
-				n.fsm.read(func(s *State) {
+				n.fsm.read(func(s *state.State) {
 					if s.Index() < newest.Index {
 						t.Errorf("its state is of entry %d, and was of %d", s.Index(), newest.Index)
 					}
@@ -715,7 +716,7 @@ func TestRemainsGoFromAnyPath(t *testing.T) {
 	if err := os.MkdirAll(left, 0o750); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := newSnapshots(dir, raft.NewInmemStore(), raftLogger(testLog(t), func(NodeID) string { return "" })); err != nil {
+	if _, err := newSnapshots(dir, raft.NewInmemStore(), raftLogger(testLog(t), func(state.NodeID) string { return "" })); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {

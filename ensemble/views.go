@@ -11,19 +11,20 @@ import (
 	"github.com/hashicorp/raft"
 
 	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/state"
 )
 
 // view is how a node sees itself and the cluster at a moment.
 type view struct {
-	Name    string   `json:"name"`
-	State   string   `json:"state"`   // of its peer, in Riak's words
-	Term    uint64   `json:"term"`    // Raft's
-	Leader  NodeID   `json:"leader"`  // the raft leader that it follows or is; empty: none
-	Serving bool     `json:"serving"` // it is the raft leader, and caught up as such
-	Members []NodeID `json:"members"` // in order
-	Timing  string   `json:"timing"`
-	Version string   `json:"version,omitempty"` // of its program; the first ones did not say
-	Reads   uint64   `json:"reads,omitempty"`   // the newest level that its program reads; likewise
+	Name    string         `json:"name"`
+	State   string         `json:"state"`   // of its peer, in Riak's words
+	Term    uint64         `json:"term"`    // Raft's
+	Leader  state.NodeID   `json:"leader"`  // the raft leader that it follows or is; empty: none
+	Serving bool           `json:"serving"` // it is the raft leader, and caught up as such
+	Members []state.NodeID `json:"members"` // in order
+	Timing  string         `json:"timing"`
+	Version string         `json:"version,omitempty"` // of its program; the first ones did not say
+	Reads   uint64         `json:"reads,omitempty"`   // the newest level that its program reads; likewise
 }
 
 // viewTime bounds the wait for the views of others. Who lives answers sooner.
@@ -32,8 +33,8 @@ const viewTime = time.Second
 func (n *Node) view() view {
 	_, leader := n.raft.LeaderWithID()
 	v := view{
-		Name: n.cfg.Name, State: n.raftState(leader), Term: n.raft.CurrentTerm(), Leader: NodeID(leader),
-		Serving: n.serving(), Timing: n.cfg.Timing.Name, Version: n.cfg.Version, Reads: NewestLevel,
+		Name: n.cfg.Name, State: n.raftState(leader), Term: n.raft.CurrentTerm(), Leader: state.NodeID(leader),
+		Serving: n.serving(), Timing: n.cfg.Timing.Name, Version: n.cfg.Version, Reads: state.NewestLevel,
 	}
 	for _, s := range n.servers() {
 		v.Members = append(v.Members, s.id)
@@ -47,10 +48,10 @@ func (n *Node) answerView(context.Context, clusterport.Hello, json.RawMessage) (
 
 // views asks all members for their views, and gives those that answer before
 // ctx is done, with this node's own.
-func (n *Node) views(ctx context.Context) map[NodeID]view {
+func (n *Node) views(ctx context.Context) map[state.NodeID]view {
 	var mu sync.Mutex
 	var all sync.WaitGroup
-	views := map[NodeID]view{n.self: n.view()}
+	views := map[state.NodeID]view{n.self: n.view()}
 	for _, s := range n.others() {
 		all.Go(func() {
 			var v view
@@ -88,9 +89,9 @@ func (n *Node) serving() bool {
 
 // quorum gives the raft leader that a majority of the voters follows, and which
 // voters do; "" if there is none.
-func quorum(servers []server, views map[NodeID]view) (leader NodeID, with []NodeID) {
+func quorum(servers []server, views map[state.NodeID]view) (leader state.NodeID, with []state.NodeID) {
 	voters := 0
-	followers := map[NodeID][]NodeID{}
+	followers := map[state.NodeID][]state.NodeID{}
 	for _, s := range servers {
 		if !s.voter {
 			continue

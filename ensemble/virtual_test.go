@@ -20,6 +20,8 @@ import (
 
 	"github.com/anishathalye/porcupine"
 	"github.com/hashicorp/raft"
+
+	"leaderlatch/ensemble/state"
 )
 
 // The real stack in virtual time: three nodes with Raft, the cluster port and its
@@ -164,7 +166,7 @@ func playInBubble(t *testing.T, seed uint64, mutate mutation) *world {
 	w := newWorld(t, seed, mutate)
 	rng := w.rng
 
-	low := w.hosts[0].node.level.Load() == firstLevel
+	low := w.hosts[0].node.level.Load() == state.FirstLevel
 	const faults = 60 * time.Second
 	for end := time.Now().Add(faults); time.Now().Before(end) && w.violation() == ""; {
 		time.Sleep(time.Duration(rng.Int64N(int64(200 * time.Millisecond))))
@@ -189,7 +191,7 @@ func playInBubble(t *testing.T, seed uint64, mutate mutation) *world {
 		h.start()
 	}
 	w.until("every group has its leader", 30*time.Second, w.settled)
-	if low && w.hosts[0].node.level.Load() > firstLevel {
+	if low && w.hosts[0].node.level.Load() > state.FirstLevel {
 		w.happened["level raised"]++
 	}
 	w.took = time.Since(w.began)
@@ -704,26 +706,26 @@ func (h *host) slow(flush time.Duration) {
 // another raft leader led, of sessions that were renewed since.
 func (w *world) repeatLate(h *host, later time.Duration) {
 	n := h.node
-	var ops []Op
-	n.fsm.read(func(s *State) {
+	var ops []state.Op
+	n.fsm.read(func(s *state.State) {
 		inc, counter, ok := s.Current(n.self)
 		if !ok {
 			return
 		}
-		ops = append(ops, Open{n.self, counter, n.cfg.bootID, n.cfg.Timing.Lease, n.cfg.Timing.Expiry, n.cfg.Name, n.cfg.Address, n.cfg.reads()})
+		ops = append(ops, state.Open{Node: n.self, Counter: counter, Boot: n.cfg.bootID, Lease: n.cfg.Timing.Lease, Expiry: n.cfg.Timing.Expiry, Name: n.cfg.Name, Address: n.cfg.Address, Reads: n.cfg.reads()})
 		for g := range s.Groups() {
 			for _, m := range g.Members {
 				if m.ID.Incarnation == inc {
-					ops = append(ops, Join{inc, m.ID.Seq, g.Name, m.Client})
+					ops = append(ops, state.Join{Incarnation: inc, Seq: m.ID.Seq, Group: g.Name, Client: m.Client})
 				}
 			}
 		}
 	})
 	w.late = append(w.late, lateOps{time.Now().Add(later), ops})
 	ops = nil
-	n.fsm.read(func(s *State) {
+	n.fsm.read(func(s *state.State) {
 		for ses := range s.Sessions() {
-			ops = append(ops, Expire{ses.Incarnation, ses.Renewal})
+			ops = append(ops, state.Expire{Incarnation: ses.Incarnation, Renewal: ses.Renewal})
 		}
 	})
 	w.late = append(w.late, lateOps{time.Now().Add(Normal.Expiry + Normal.Close + later), ops})
@@ -731,7 +733,7 @@ func (w *world) repeatLate(h *host, later time.Duration) {
 
 type lateOps struct {
 	at  time.Time
-	ops []Op
+	ops []state.Op
 }
 
 func (w *world) proposeLate() {
@@ -743,7 +745,7 @@ func (w *world) proposeLate() {
 			if h.node != nil && h.node.serving() {
 				w.note("%s proposes late: %v", h.name, l.ops)
 				for _, op := range l.ops {
-					h.node.propose([]Op{op})
+					h.node.propose([]state.Op{op})
 				}
 				return true
 			}
@@ -845,7 +847,7 @@ func (h *host) start() {
 	h.unplug = sync.OnceFunc(func() { close(dead) })
 	var level uint64
 	if h.holds {
-		level, h.holds = firstLevel, false
+		level, h.holds = state.FirstLevel, false
 	}
 	n, err := Start(dir, Config{
 		FormatLevel: level,
@@ -853,7 +855,7 @@ func (h *host) start() {
 		Name:        h.name, Address: h.address, Timing: Normal, MinimumNodes: 3, Join: list,
 		Listener: h.w.net.listen(h.address), Key: testKey, Logger: slog.New(slog.DiscardHandler),
 		now: h.clocks.read, bootID: "one boot", dial: h.w.net.dialer(h.address),
-		alter: func(s *State, e Entry) Entry { return mutated(h.w.mutate, s, e) },
+		alter: func(s *state.State, e state.Entry) state.Entry { return mutated(h.w.mutate, s, e) },
 		omit:  omits(h.w.mutate),
 		beforeCommit: func() {
 			select {
@@ -899,7 +901,7 @@ type installs struct {
 	w *world
 }
 
-func (i installs) restored(s *State) {
+func (i installs) restored(s *state.State) {
 	i.w.mu.Lock()
 	i.w.happened["installed snapshots"]++
 	i.w.mu.Unlock()

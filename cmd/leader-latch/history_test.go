@@ -22,8 +22,8 @@ import (
 	"github.com/hashicorp/raft"
 	"golang.org/x/sys/unix"
 
-	"leaderlatch/ensemble"
 	"leaderlatch/ensemble/logstore"
+	"leaderlatch/ensemble/state"
 	"leaderlatch/latch/latchtest"
 )
 
@@ -253,7 +253,7 @@ func TestNodesAreUpgradedAndGoBackOneByOne(t *testing.T) {
 		}
 		slices.Sort(names)
 		c := by.cluster()
-		if c.Level != 1 || c.Newest != ensemble.NewestLevel || !slices.Equal(c.Holding, names) {
+		if c.Level != 1 || c.Newest != state.NewestLevel || !slices.Equal(c.Holding, names) {
 			t.Errorf("level %d of %d, held by %q; want 1, held by %q", c.Level, c.Newest, c.Holding, names)
 		}
 		for _, m := range all {
@@ -296,7 +296,7 @@ func TestNodesAreUpgradedAndGoBackOneByOne(t *testing.T) {
 
 	to("", all[0], syscall.SIGTERM)
 	for _, m := range all {
-		m.until("the level has risen", func() bool { return m.cluster().Level == ensemble.NewestLevel && m.format() == ensemble.NewestLevel })
+		m.until("the level has risen", func() bool { return m.cluster().Level == state.NewestLevel && m.format() == state.NewestLevel })
 	}
 	wantContains(t, all[0].order(exitOK, "cluster", "status"), "no node can go back to an older version")
 
@@ -314,7 +314,7 @@ func TestNodesAreUpgradedAndGoBackOneByOne(t *testing.T) {
 	back.end(syscall.SIGKILL)
 	back.run()
 	wantWhole(all)
-	back.until("the folder has the level", func() bool { return back.format() == ensemble.NewestLevel })
+	back.until("the folder has the level", func() bool { return back.format() == state.NewestLevel })
 
 	// A fresh node of the older version is not let in, and says why.
 	fresh := newMember(t, "leader_latch.join = "+all[0].name).runAs(older)
@@ -344,7 +344,7 @@ func TestTheOlderProgramStopsAtANewerEntry(t *testing.T) {
 	older := olderProgram(t)
 	m := newMember(t, "leader_latch.minimum_nodes = 1").run()
 	m.ready()
-	m.until("the level has risen", func() bool { return m.format() == ensemble.NewestLevel })
+	m.until("the level has risen", func() bool { return m.format() == state.NewestLevel })
 	m.join("g", "a", "a")
 	m.end(syscall.SIGTERM)
 	m.wantTooOld(older, "data format 2")
@@ -353,7 +353,7 @@ func TestTheOlderProgramStopsAtANewerEntry(t *testing.T) {
 	m.forget()
 	m.wantTooOld(older, "log entry of version 2")
 	m.run().ready()
-	m.until("the folder has the level", func() bool { return m.format() == ensemble.NewestLevel })
+	m.until("the folder has the level", func() bool { return m.format() == state.NewestLevel })
 	m.join("g", "a", "a")
 }
 
@@ -364,7 +364,7 @@ func TestANewNodeJoinsAClusterOfTheOlderVersion(t *testing.T) {
 	t.Parallel()
 	older := olderProgram(t)
 	all := []*member{newMember(t, "leader_latch.minimum_nodes = 2").runAs(older), newMember(t, "leader_latch.minimum_nodes = 2").run()}
-	all[1].until("the level has risen", func() bool { return all[1].format() == ensemble.NewestLevel })
+	all[1].until("the level has risen", func() bool { return all[1].format() == state.NewestLevel })
 	wantContains(t, all[0].order(exitFailed, "cluster", "join", all[1].name), "install the same release on both")
 	all[1].order(exitOK, "cluster", "join", all[0].name)
 	wantWhole(all)
@@ -377,7 +377,7 @@ func TestANewNodeJoinsAClusterOfTheOlderVersion(t *testing.T) {
 	all[0].run()
 	wantWhole(all)
 	for _, m := range all {
-		m.until("the level has risen", func() bool { return m.format() == ensemble.NewestLevel })
+		m.until("the level has risen", func() bool { return m.format() == state.NewestLevel })
 	}
 }
 

@@ -1,4 +1,4 @@
-package ensemble
+package state
 
 import (
 	"fmt"
@@ -23,10 +23,10 @@ import (
 // Version 1 has no level: it is that of a state of level 1. A state is written in the
 // version of its level.
 
-// snapshot is a state as it was at one index, written while the state goes on:
+// Snapshot is a state as it was at one index, written while the state goes on:
 // its groups are read bit by bit, and one that changes before its turn is kept as
 // it was (see [State.keep]). There is one of a state at a time.
-type snapshot struct {
+type Snapshot struct {
 	state *State
 	head  []byte // what comes before the groups
 	count int    // of the groups
@@ -47,19 +47,19 @@ type image struct {
 // is read whole.
 const burst = 1024
 
-// snapshot begins a snapshot of the state as it is now. The caller has it written,
+// Snapshot begins a snapshot of the state as it is now. The caller has it written,
 // if at all, and then ends it. nil: there is one already.
-func (s *State) snapshot() *snapshot {
+func (s *State) Snapshot() *Snapshot {
 	if s.snap != nil {
 		return nil
 	}
 	s.epoch++
-	s.snap = &snapshot{state: s, head: s.appendHead(nil), count: len(s.groups), kept: make(map[*group]image), burst: burst}
+	s.snap = &Snapshot{state: s, head: s.appendHead(nil), count: len(s.groups), kept: make(map[*group]image), burst: burst}
 	return s.snap
 }
 
-// end lets go of what is kept for the snapshot.
-func (p *snapshot) end() {
+// End lets go of what is kept for the snapshot.
+func (p *Snapshot) End() {
 	if p.state.snap == p {
 		p.state.snap = nil
 	}
@@ -84,9 +84,9 @@ func (g *group) image(scratch []*member) (image, []*member) {
 	return image{g.name, g.token, g.since, scratch[from:]}, scratch
 }
 
-// write writes the snapshot. It holds lock while it reads the state, which must
+// Write writes the snapshot. It holds lock while it reads the state, which must
 // not change then, and lets go of it after every burst, or a group that is larger.
-func (p *snapshot) write(w io.Writer, lock sync.Locker) error {
+func (p *Snapshot) Write(w io.Writer, lock sync.Locker) error {
 	e := &encoder{buf: p.head}
 	groups := p.groups(lock)
 	if len(groups) != p.count {
@@ -121,7 +121,7 @@ func (p *snapshot) write(w io.Writer, lock sync.Locker) error {
 
 // groups gives the groups of the snapshot in order of their names: those that
 // have not changed when they are come upon, and those that changed before.
-func (p *snapshot) groups(lock sync.Locker) []*group {
+func (p *Snapshot) groups(lock sync.Locker) []*group {
 	groups := make([]*group, 0, p.count)
 	lock.Lock()
 	n := 0
@@ -219,24 +219,24 @@ func flags(n *node) (f byte) {
 	return f
 }
 
-// restoreState reads a snapshot. Its error wraps [ErrFormat] if a newer
-// program wrote it, errCorrupt if none did; others are the reader's.
-func restoreState(r io.Reader) (*State, error) {
+// Restore reads a snapshot. Its error wraps [ErrFormat] if a newer
+// program wrote it, [ErrCorrupt] if none did; others are the reader's.
+func Restore(r io.Reader) (*State, error) {
 	d := &decoder{from: r}
 	d.fill()
 	version := d.byte()
 	if d.err == nil && (version == 0 || version > levels[NewestLevel].snapshot) {
 		return nil, fmt.Errorf("snapshot of version %d: %w", version, ErrFormat)
 	}
-	s := NewState()
+	s := New()
 	if version > 1 {
 		s.level = d.uint()
 		switch {
 		case d.err == nil && s.level > NewestLevel:
 			return nil, fmt.Errorf("snapshot of a state of level %d: %w", s.level, ErrFormat)
-		case s.level < firstLevel || levels[s.level].snapshot != version:
+		case s.level < FirstLevel || levels[s.level].snapshot != version:
 			d.fail("bad level")
-			s.level = firstLevel
+			s.level = FirstLevel
 		}
 	}
 	s.index = d.uint()

@@ -1,4 +1,4 @@
-package ensemble
+package state
 
 import (
 	"maps"
@@ -29,7 +29,7 @@ type State struct {
 	sessions map[Incarnation]*nodeSession
 	groups   map[string]*group
 
-	snap  *snapshot // that is being written; nil: none
+	snap  *Snapshot // that is being written; nil: none
 	epoch uint32    // how many snapshots were begun
 }
 
@@ -82,10 +82,10 @@ type member struct {
 // smallGroup is the size up to which a group has no index by client.
 const smallGroup = 16
 
-// NewState returns the state before the first entry.
-func NewState() *State {
+// New returns the state before the first entry.
+func New() *State {
 	return &State{
-		level:    firstLevel,
+		level:    FirstLevel,
 		nodes:    make(map[NodeID]*node),
 		sessions: make(map[Incarnation]*nodeSession),
 		groups:   make(map[string]*group),
@@ -176,7 +176,7 @@ func (s *State) Apply(index uint64, entry Entry, effects []Effect) []Effect {
 	s.index = index
 	at := entry.At.UnixMilli()
 	for i, op := range entry.Ops {
-		pos := positionOf(index, i)
+		pos := PositionOf(index, i)
 		switch op := op.(type) {
 		case Found:
 			if s.cluster == "" {

@@ -1,4 +1,4 @@
-package ensemble
+package state
 
 import (
 	"iter"
@@ -63,10 +63,10 @@ func (s *State) Level() uint64 { return s.level }
 
 // Given is a token that none is above which was given by the entries that were applied, and
 // all are that later ones give.
-func (s *State) Given() uint64 { return s.token(positionOf(s.index, MaxOps-1)) }
+func (s *State) Given() uint64 { return s.token(PositionOf(s.index, MaxOps-1)) }
 
 // GivenBy is a token that none is above which was given up to an entry, applied already or not.
-func (s *State) GivenBy(index uint64) uint64 { return s.token(positionOf(max(index, s.index)+1, 0)) }
+func (s *State) GivenBy(index uint64) uint64 { return s.token(PositionOf(max(index, s.index)+1, 0)) }
 
 // Node gives a node; false: the state does not know it.
 func (s *State) Node(id NodeID) (NodeRecord, bool) {
@@ -187,5 +187,5 @@ func (s *State) Groups() iter.Seq[GroupRecord] {
 // Refound makes the state that of another cluster, whose tokens begin above what entries
 // beyond the last one may have given too.
 func (s *State) Refound(cluster string, tokenBase, beyond uint64) {
-	s.cluster, s.tokenBase = cluster, max(tokenBase, s.tokenBase+(s.index+beyond)<<positionBits)
+	s.cluster, s.tokenBase = cluster, max(tokenBase, s.tokenBase+(s.index+beyond)<<PositionBits)
 }

@@ -1,4 +1,4 @@
-package ensemble
+package state
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ import (
 // notation is explained in sessions.txt. Every entry passes through its
 // encoding, and after every entry the state through a snapshot.
 func TestState(t *testing.T) {
-	files, err := filepath.Glob("../testdata/state/*.txt")
+	files, err := filepath.Glob("../../testdata/state/*.txt")
 	if err != nil || len(files) == 0 {
 		t.Fatal("no cases", err)
 	}
@@ -57,7 +57,7 @@ type stateCase struct {
 
 func (c *stateCase) run(t *testing.T, lines []string) {
 	t.Run(c.claim, func(t *testing.T) {
-		c.state = NewState()
+		c.state = New()
 		entries := 0
 		for i, line := range append(lines, "") {
 			at := fmt.Sprintf("%s:%d", c.file, c.line+1+i)
@@ -105,7 +105,7 @@ func (c *stateCase) apply(t *testing.T, at, ops string) {
 			level = max(level, r.Level) // as it is written
 		}
 	}
-	decoded, err := decodeEntry(encodeEntry(level, entry))
+	decoded, err := Decode(Encode(level, entry))
 	if err != nil {
 		t.Fatalf("%s: %v", at, err)
 	}
@@ -173,7 +173,7 @@ func (c *stateCase) show(e Effect) string {
 	id := func(m MemberID) string { return fmt.Sprintf("%s.%d", inc(m.Incarnation), m.Seq) }
 	token := func(v uint64) string {
 		v -= c.state.tokenBase
-		return fmt.Sprintf("@%d.%d", v>>positionBits, v%MaxOps)
+		return fmt.Sprintf("@%d.%d", v>>PositionBits, v%MaxOps)
 	}
 	switch e := e.(type) {
 	case Opened:
@@ -217,7 +217,7 @@ func randomEntry(r *rand.Rand, s *State, index uint64) Entry {
 		incs = append(incs, inc)
 	}
 	slices.Sort(incs)
-	incs = append(incs, Incarnation(r.Uint64N(index<<positionBits+1)))
+	incs = append(incs, Incarnation(r.Uint64N(index<<PositionBits+1)))
 	seqs := make(map[Incarnation]uint64)
 	seq := func(inc Incarnation) uint64 {
 		if seqs[inc] == 0 {
@@ -282,12 +282,12 @@ func TestStateRandomOps(t *testing.T) {
 	for seed := range uint64(40) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
-			a, b := NewState(), NewState()
+			a, b := New(), New()
 			told := make(map[string]string) // leader by group, from effects
 			tokens := make(map[string]uint64)
 			kinds := make(map[string]int)
 			for index := uint64(1); index <= 400; index++ {
-				entry, err := decodeEntry(encodeEntry(NewestLevel, randomEntry(r, a, index)))
+				entry, err := Decode(Encode(NewestLevel, randomEntry(r, a, index)))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -327,7 +327,7 @@ func TestStateRandomOps(t *testing.T) {
 				}
 			}
 			for _, k := range []string{"Opened", "Renewed", "Ended", "Joined", "Refused", "Left", "Led", "Raised"} {
-				if kinds["ensemble."+k] == 0 {
+				if kinds["state."+k] == 0 {
 					t.Errorf("the run had no %s: it proves little", k)
 				}
 			}

@@ -1,4 +1,4 @@
-package ensemble
+package state
 
 import (
 	"encoding/binary"
@@ -22,32 +22,32 @@ import (
 const (
 	// MaxOps is how many operations one entry may hold. A position in the
 	// log (see [Position]) leaves ten bits for the operation's number.
-	MaxOps = 1 << positionBits
+	MaxOps = 1 << PositionBits
 
-	// maxEntryBytes bounds an entry, so that one does not keep the others
+	// MaxBytes bounds an entry, so that one does not keep the others
 	// waiting on disk and network.
-	maxEntryBytes = 64 << 10
+	MaxBytes = 64 << 10
 
 	// maxString bounds every string on decoding. Names of groups and clients
 	// have at most 255 bytes; node names and addresses are host names.
 	maxString = 1024
 
-	positionBits = 10
+	PositionBits = 10
 )
 
 // ErrFormat is wrapped by errors about data of a version that this program
 // does not read: it was written by a newer one.
 var ErrFormat = errors.New("written by a newer version of leader-latch")
 
-// errCorrupt is wrapped by errors about bytes that no version writes.
-var errCorrupt = errors.New("damaged data")
+// ErrCorrupt is wrapped by errors about bytes that no version writes.
+var ErrCorrupt = errors.New("damaged data")
 
 // Position is the place of an operation in the replicated log: the index of
 // its entry and its number within that, so that no two operations share one.
 type Position uint64
 
-func positionOf(index uint64, op int) Position {
-	return Position(index<<positionBits | uint64(op))
+func PositionOf(index uint64, op int) Position {
+	return Position(index<<PositionBits | uint64(op))
 }
 
 // NodeID names a node for ever; it is random and lies in its data folder.
@@ -249,7 +249,7 @@ func decodeOp(d *decoder, version byte) (Op, error) {
 		return Remove{Node: NodeID(d.string())}, d.err
 	case kindRaise:
 		if version < 2 {
-			return nil, fmt.Errorf("a Raise in an entry of version %d: %w", version, errCorrupt)
+			return nil, fmt.Errorf("a Raise in an entry of version %d: %w", version, ErrCorrupt)
 		}
 		o := Raise{Level: d.uint()}
 		if d.err == nil && o.Level > NewestLevel {
@@ -258,7 +258,7 @@ func decodeOp(d *decoder, version byte) (Op, error) {
 		return o, d.err
 	case kindLift:
 		if version < 2 {
-			return nil, fmt.Errorf("a Lift in an entry of version %d: %w", version, errCorrupt)
+			return nil, fmt.Errorf("a Lift in an entry of version %d: %w", version, ErrCorrupt)
 		}
 		return Lift{Tokens: d.uint()}, d.err
 	default:
@@ -269,8 +269,32 @@ func decodeOp(d *decoder, version byte) (Op, error) {
 	}
 }
 
-// encodeEntry gives the bytes of a log entry as a level has them.
-func encodeEntry(level uint64, entry Entry) []byte {
+// SeqOf is the number of an operation of a session in that; 0: it has none.
+func SeqOf(op Op) uint64 {
+	switch op := op.(type) {
+	case Renew:
+		return op.Seq
+	case Join:
+		return op.Seq
+	case Leave:
+		return op.Seq
+	case End:
+		return op.Seq
+	}
+	return 0
+}
+
+// SizeOf is an upper bound of the bytes of an operation in an entry.
+func SizeOf(op Op) int {
+	const integers = 32
+	if j, ok := op.(Join); ok {
+		return integers + len(j.Group) + len(j.Client)
+	}
+	return integers
+}
+
+// Encode gives the bytes of a log entry as a level has them.
+func Encode(level uint64, entry Entry) []byte {
 	e := &encoder{buf: make([]byte, 0, 16+48*len(entry.Ops))}
 	e.byte(levels[level].entry)
 	e.uint(uint64(max(0, entry.At.UnixMilli())))
@@ -282,9 +306,9 @@ func encodeEntry(level uint64, entry Entry) []byte {
 	return e.buf
 }
 
-// decodeEntry reads a log entry. Its error wraps [ErrFormat] if this program does not
+// Decode reads a log entry. Its error wraps [ErrFormat] if this program does not
 // know the entry's version, or one of its operations.
-func decodeEntry(b []byte) (Entry, error) {
+func Decode(b []byte) (Entry, error) {
 	d := &decoder{buf: b}
 	version := d.byte()
 	if d.err == nil && (version == 0 || version > levels[NewestLevel].entry) {
@@ -293,7 +317,7 @@ func decodeEntry(b []byte) (Entry, error) {
 	entry := Entry{At: time.UnixMilli(int64(d.uint()))}
 	n := d.uint()
 	if n > MaxOps {
-		return Entry{}, fmt.Errorf("log entry of %d operations: %w", n, errCorrupt)
+		return Entry{}, fmt.Errorf("log entry of %d operations: %w", n, ErrCorrupt)
 	}
 	if d.err == nil {
 		entry.Ops = make([]Op, 0, min(n, uint64(len(d.buf)))) // an operation has a byte at least
@@ -361,7 +385,7 @@ func (d *decoder) fill() {
 
 func (d *decoder) fail(what string) {
 	if d.err == nil {
-		d.err = fmt.Errorf("%s: %w", what, errCorrupt)
+		d.err = fmt.Errorf("%s: %w", what, ErrCorrupt)
 	}
 	d.buf = nil
 }

@@ -1,4 +1,4 @@
-package ensemble
+package state
 
 import (
 	"encoding/hex"
@@ -37,7 +37,7 @@ func TestEntryRoundTrip(t *testing.T) {
 		level uint64
 		entry Entry
 	}{{1, everyOp}, {2, everyOp}, {2, raising}, {2, lifting}} {
-		got, err := decodeEntry(encodeEntry(c.level, c.entry))
+		got, err := Decode(Encode(c.level, c.entry))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -50,12 +50,12 @@ func TestEntryRoundTrip(t *testing.T) {
 // Old bytes stay readable, and what is written at a level stays what it was, byte for
 // byte: the samples of version 1 were written by the first program.
 func TestFormatsStayReadable(t *testing.T) {
-	s := NewState()
+	s := New()
 	s.Apply(1, everyOp, nil)
 	s.Apply(2, Entry{At: everyOp.At, Ops: []Op{Open{"n2", 1, "boot", time.Second, 2 * time.Second, "riak@10.0.0.2", "10.0.0.2:5324", 1}}}, nil)
 	s.Apply(3, Entry{At: everyOp.At, Ops: []Op{Join{2048, 1, "spark", "worker-2"}, Join{2048, 2, "spark", "worker-3"}}}, nil)
 	removing := Entry{At: everyOp.At, Ops: []Op{Remove{"n2"}, Remove{"n3"}}}
-	r := NewState()
+	r := New()
 	r.Apply(1, Entry{At: everyOp.At, Ops: []Op{Open{"n2", 1, "boot", time.Second, 2 * time.Second, "riak@10.0.0.2", "10.0.0.2:5324", 1}}}, nil)
 	r.Apply(2, removing, nil) // one with a session, one that never had any
 	raised, err := restoreBytes(snapshotOf(s))
@@ -64,15 +64,15 @@ func TestFormatsStayReadable(t *testing.T) {
 	}
 	raised.Apply(4, raising, nil)
 	for name, now := range map[string][]byte{
-		"entry-v1.hex":            encodeEntry(1, everyOp),
-		"entry-remove-v1.hex":     encodeEntry(1, removing),
-		"entry-v2.hex":            encodeEntry(2, raising),
-		"entry-lift-v2.hex":       encodeEntry(2, lifting),
+		"entry-v1.hex":            Encode(1, everyOp),
+		"entry-remove-v1.hex":     Encode(1, removing),
+		"entry-v2.hex":            Encode(2, raising),
+		"entry-lift-v2.hex":       Encode(2, lifting),
 		"snapshot-v2.hex":         snapshotOf(raised),
 		"snapshot-v1.hex":         snapshotOf(s),
 		"snapshot-removed-v1.hex": snapshotOf(r),
 	} {
-		text, err := os.ReadFile(filepath.Join("../testdata/disk", name))
+		text, err := os.ReadFile(filepath.Join("../../testdata/disk", name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -84,7 +84,7 @@ func TestFormatsStayReadable(t *testing.T) {
 			t.Errorf("%s: written differently now: a new format needs a new version\n got %x\nwant %x", name, now, sample)
 		}
 		if strings.HasPrefix(name, "entry") {
-			_, err = decodeEntry(sample)
+			_, err = Decode(sample)
 		} else {
 			_, err = restoreBytes(sample)
 		}
@@ -95,18 +95,18 @@ func TestFormatsStayReadable(t *testing.T) {
 }
 
 func TestNewerFormatsAreRefused(t *testing.T) {
-	entry := encodeEntry(NewestLevel, everyOp)
+	entry := Encode(NewestLevel, everyOp)
 	entry[0]++
-	if _, err := decodeEntry(entry); !errors.Is(err, ErrFormat) {
+	if _, err := Decode(entry); !errors.Is(err, ErrFormat) {
 		t.Errorf("entry of a newer version: %v", err)
 	}
-	if _, err := decodeEntry(encodeEntry(NewestLevel, Entry{Ops: []Op{Raise{NewestLevel + 1}}})); !errors.Is(err, ErrFormat) {
+	if _, err := Decode(Encode(NewestLevel, Entry{Ops: []Op{Raise{NewestLevel + 1}}})); !errors.Is(err, ErrFormat) {
 		t.Errorf("a newer level in an entry that can be read: %v", err)
 	}
-	if _, err := decodeEntry([]byte{levels[NewestLevel].entry, 0, 1, 200}); !errors.Is(err, ErrFormat) {
+	if _, err := Decode([]byte{levels[NewestLevel].entry, 0, 1, 200}); !errors.Is(err, ErrFormat) {
 		t.Errorf("operation of an unknown kind: %v", err)
 	}
-	s := NewState()
+	s := New()
 	s.level = NewestLevel
 	snapshot := snapshotOf(s)
 	snapshot[0]++
@@ -121,23 +121,23 @@ func TestNewerFormatsAreRefused(t *testing.T) {
 }
 
 func TestDamagedBytesAreRefused(t *testing.T) {
-	entry := encodeEntry(NewestLevel, everyOp)
+	entry := Encode(NewestLevel, everyOp)
 	for n := range entry {
-		if _, err := decodeEntry(entry[:n]); err == nil {
+		if _, err := Decode(entry[:n]); err == nil {
 			t.Errorf("the first %d of %d bytes of an entry were read without an error", n, len(entry))
 		}
 	}
-	if _, err := decodeEntry(append(entry, 0)); !errors.Is(err, errCorrupt) {
+	if _, err := Decode(append(entry, 0)); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("an entry with a byte more: %v", err)
 	}
 	for _, newer := range []Entry{raising, lifting} {
-		old := encodeEntry(NewestLevel, newer)
+		old := Encode(NewestLevel, newer)
 		old[0] = 1
-		if _, err := decodeEntry(old); !errors.Is(err, errCorrupt) {
+		if _, err := Decode(old); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("a %T in an entry of version 1: %v", newer.Ops[0], err)
 		}
 	}
-	s := NewState()
+	s := New()
 	s.Apply(1, Entry{Ops: []Op{Open{Node: "n1", Counter: 1}}}, nil)
 	s.Apply(2, Entry{Ops: []Op{Join{1024, 1, "g", "a"}}}, nil)
 	s.Apply(3, raising, nil)
@@ -148,36 +148,36 @@ func TestDamagedBytesAreRefused(t *testing.T) {
 		}
 	}
 	snapshot[1] = 1 // the level: such a state has a snapshot of version 1
-	if _, err := restoreBytes(snapshot); !errors.Is(err, errCorrupt) {
+	if _, err := restoreBytes(snapshot); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("a snapshot of version 2 of a state of level 1: %v", err)
 	}
 }
 
 func FuzzDecodeEntry(f *testing.F) {
-	f.Add(encodeEntry(NewestLevel, everyOp))
-	f.Add(encodeEntry(1, everyOp))
-	f.Add(encodeEntry(1, Entry{Ops: []Op{Remove{"n1"}}}))
-	f.Add(encodeEntry(2, raising))
-	f.Add(encodeEntry(2, lifting))
+	f.Add(Encode(NewestLevel, everyOp))
+	f.Add(Encode(1, everyOp))
+	f.Add(Encode(1, Entry{Ops: []Op{Remove{"n1"}}}))
+	f.Add(Encode(2, raising))
+	f.Add(Encode(2, lifting))
 	f.Add([]byte{levels[NewestLevel].entry, 0, 0xff, 0xff, 3})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		entry, err := decodeEntry(b)
+		entry, err := Decode(b)
 		if err != nil {
 			return
 		}
-		again, err := decodeEntry(encodeEntry(NewestLevel, entry))
+		again, err := Decode(Encode(NewestLevel, entry))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !reflect.DeepEqual(again.Ops, entry.Ops) {
 			t.Errorf("\n got %v\nwant %v", again, entry)
 		}
-		NewState().Apply(1, entry, nil)
+		New().Apply(1, entry, nil)
 	})
 }
 
 func FuzzRestoreState(f *testing.F) {
-	s := NewState()
+	s := New()
 	s.Apply(1, everyOp, nil)
 	f.Add(snapshotOf(s))
 	s.Apply(2, raising, nil)
