@@ -19,9 +19,12 @@ import (
 	"leaderlatch/riakconf"
 )
 
+// clusterWords are what cluster can do, as usage and errors have it.
+const clusterWords = "join NODE | leave [NODE] | force-remove NODE | status"
+
 var clusterCommand = command{
 	name:  "cluster",
-	args:  "join NODE | leave [NODE] | force-remove NODE | status",
+	args:  clusterWords,
 	short: "form and change the cluster",
 	long: `join NODE           has the node of this machine join the cluster of NODE
                     (riak@host, or riak@host:port where its cluster port is
@@ -43,11 +46,11 @@ Without a majority nothing is begun, and that is said within 5 s.
 Returns when it is done, so that the next command finds it so, and with 1 when it
 is not within --timeout.`,
 	setup: func(e *env, fs *pflag.FlagSet) func(context.Context, string, []string) int {
-		timeout := fs.Duration("timeout", 60*time.Second, "how long to wait")
+		timeout := timeoutFlag(fs)
 		asJSON := fs.Bool("json", false, "of status: print JSON")
 		return func(ctx context.Context, config string, args []string) int {
 			if len(args) == 0 {
-				return e.usageError("cluster", "what to do is missing")
+				return e.usageError("cluster", "what to do is missing, one of %s", choices(strings.Split(clusterWords, " | ")...))
 			}
 			ctx, cancel := context.WithTimeout(ctx, *timeout)
 			defer cancel()
@@ -63,11 +66,11 @@ is not within --timeout.`,
 			case what == "force-remove" && len(args) == 1:
 				return e.clusterChange(ctx, config, "force-remove", args[0], "was removed from the cluster")
 			case what == "join" || what == "force-remove":
-				return e.usageError("cluster", "%s needs one node", what)
+				return e.usageError("cluster", "%s needs one node, as in cluster %s riak@192.0.2.1", what, what)
 			case what == "status" || what == "leave":
 				return e.usageError("cluster", "unknown argument %q", args[len(args)-1])
 			default:
-				return e.usageError("cluster", "unknown word %q", what)
+				return e.usageError("cluster", "unknown word %q, write %s", what, choices(strings.Split(clusterWords, " | ")...))
 			}
 		}
 	},

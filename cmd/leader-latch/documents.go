@@ -199,10 +199,8 @@ func roff(text string) string {
 
 // flags are the command's flags, in the order of its help, --config first.
 func (c command) flags() (all []*pflag.Flag) {
-	fs := pflag.NewFlagSet(c.name, pflag.ContinueOnError)
-	fs.SortFlags = false
 	config := defaultConfig
-	addConfigFlag(fs, &config)
+	fs := newFlags(c.name, &config)
 	c.setup(&env{stdout: io.Discard, stderr: io.Discard, getenv: func(string) string { return "" }}, fs)
 	fs.VisitAll(func(f *pflag.Flag) { all = append(all, f) })
 	return all

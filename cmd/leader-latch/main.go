@@ -9,12 +9,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 )
@@ -65,33 +67,60 @@ func run(ctx context.Context, e *env, args []string) int {
 		usage(e.stderr)
 		return exitUsage
 	}
-	switch args[0] {
-	case "help", "--help", "-h":
+	var config string
+	fs := newFlags("leader-latch", &config)
+	fs.SetInterspersed(false) // what stands behind the command's word is the command's
+	asked := fs.BoolP("version", "v", false, "")
+	switch err := fs.Parse(args); {
+	case errors.Is(err, pflag.ErrHelp):
 		usage(e.stdout)
 		return exitOK
-	case "--version":
-		args = []string{"version"}
-	case documentsCommand.name:
-		return documentsCommand.run(ctx, e, args[1:])
+	case err != nil:
+		fmt.Fprintf(e.stderr, "leader-latch: %v; see leader-latch --help\n", err)
+		return exitUsage
+	case *asked:
+		return versionCommand.run(ctx, e, config, nil)
+	case fs.NArg() == 0:
+		fmt.Fprintf(e.stderr, "leader-latch: the command is missing, one of %s; see leader-latch --help\n", commandNames())
+		return exitUsage
 	}
-	for _, c := range commands() {
-		if c.name == args[0] {
-			return c.run(ctx, e, args[1:])
+	word, args := fs.Arg(0), fs.Args()[1:]
+	if word == "help" {
+		if len(args) == 0 {
+			usage(e.stdout)
+			return exitOK
+		}
+		word, args = args[0], []string{"--help"}
+	}
+	for _, c := range append(commands(), documentsCommand) {
+		if c.name == word {
+			return c.run(ctx, e, config, args)
 		}
 	}
-	fmt.Fprintf(e.stderr, "leader-latch: no command %q; leader-latch --help lists them\n", args[0])
+	fmt.Fprintf(e.stderr, "leader-latch: there is no command %q, only %s; see leader-latch --help\n", word, commandNames())
 	return exitUsage
 }
 
-func (c command) run(ctx context.Context, e *env, args []string) int {
-	fs := pflag.NewFlagSet(c.name, pflag.ContinueOnError)
-	fs.SetOutput(io.Discard) // errors and help are printed here, each in its place
-	fs.SortFlags = false
-	config := e.getenv("LEADER_LATCH_CONFIG")
-	if config == "" {
-		config = defaultConfig
+// commandNames are the words of the commands, as a sentence has them.
+func commandNames() string {
+	var names []string
+	for _, c := range commands() {
+		names = append(names, c.name)
 	}
-	addConfigFlag(fs, &config)
+	return choices(names...)
+}
+
+// choices are words of which one is to be chosen.
+func choices(words ...string) string {
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}
+
+// run runs the command. Its configuration is the file that was named before its
+// word, if one was, unless another one is behind it.
+func (c command) run(ctx context.Context, e *env, config string, args []string) int {
+	config = cmp.Or(config, e.getenv("LEADER_LATCH_CONFIG"), defaultConfig)
+	fs := newFlags(c.name, &config)
 	run := c.setup(e, fs)
 	switch err := fs.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
@@ -104,9 +133,51 @@ func (c command) run(ctx context.Context, e *env, args []string) int {
 	return run(ctx, config, fs.Args())
 }
 
-// addConfigFlag declares the flag that every command has.
-func addConfigFlag(fs *pflag.FlagSet, config *string) {
-	fs.StringVarP(config, "config", "c", *config, "the `file` with the settings; riak.conf of a Riak node will do")
+// newFlags gives a set of flags with the one that every command has.
+func newFlags(name string, config *string) *pflag.FlagSet {
+	fs := pflag.NewFlagSet(name, pflag.ContinueOnError)
+	fs.SetOutput(io.Discard) // errors and help are printed by run, each in its place
+	fs.SortFlags = false
+	fs.VarP((*fileFlag)(config), "config", "c", "the `file` with the settings; riak.conf of a Riak node will do")
+	return fs
+}
+
+// fileFlag is the name of a file, as a [pflag.Value].
+type fileFlag string
+
+func (f *fileFlag) String() string { return string(*f) }
+func (f *fileFlag) Type() string   { return "string" }
+
+// Set refuses no name, as a script gives whose variable is not set.
+func (f *fileFlag) Set(name string) error {
+	if name == "" {
+		return errors.New("the name is empty; name a file, or leave the flag out")
+	}
+	*f = fileFlag(name)
+	return nil
+}
+
+// waitFlag is how long a command may wait, as a [pflag.Value].
+type waitFlag time.Duration
+
+func (p *waitFlag) String() string { return time.Duration(*p).String() }
+func (p *waitFlag) Type() string   { return "duration" }
+
+// Set takes a duration above 0.
+func (p *waitFlag) Set(text string) error {
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		return errors.New("write a duration above 0, for example 30s or 5m")
+	}
+	*p = waitFlag(d)
+	return nil
+}
+
+// timeoutFlag declares --timeout.
+func timeoutFlag(fs *pflag.FlagSet) *time.Duration {
+	p := waitFlag(60 * time.Second)
+	fs.Var(&p, "timeout", "how long to wait")
+	return (*time.Duration)(&p)
 }
 
 func usage(w io.Writer) {
@@ -118,11 +189,15 @@ Usage: leader-latch COMMAND [flags] [args]
 Commands:
 `)
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-28s %s\n", strings.TrimSpace(c.name+" "+c.args), c.short)
+		words := strings.TrimSpace(c.name + " " + c.args)
+		if len(words) > 28 {
+			words += fmt.Sprintf("\n  %28s", "")
+		}
+		fmt.Fprintf(w, "  %-28s %s\n", words, c.short)
 	}
 	fmt.Fprintf(w, `
 Every command takes --config PATH (-c), else LEADER_LATCH_CONFIG, else
-%s, and --help.
+%s, and --help, as help COMMAND prints it.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 will never work without a
 change by a person.

@@ -213,6 +213,6 @@ func elsewhere(plain []string, instead map[string]string) map[string]string {
 // own runs one of leader-latch's own commands.
 func own(c command, before ...string) func(*riak, context.Context, []string) int {
 	return func(r *riak, ctx context.Context, args []string) int {
-		return min(c.run(ctx, r.env, slices.Concat(before, args)), exitFailed)
+		return min(c.run(ctx, r.env, "", slices.Concat(before, args)), exitFailed)
 	}
 }

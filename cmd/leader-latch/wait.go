@@ -21,7 +21,7 @@ var waitCommand = command{
 1 when the time is up or when it cannot as the node is configured. The node need
 not have been started yet.`,
 	setup: func(e *env, fs *pflag.FlagSet) func(context.Context, string, []string) int {
-		timeout := fs.Duration("timeout", 60*time.Second, "how long to wait")
+		timeout := timeoutFlag(fs)
 		return func(ctx context.Context, config string, args []string) int {
 			if len(args) > 0 {
 				return e.usageError("wait", "unknown argument %q", args[0])
