@@ -18,31 +18,42 @@ type Address struct {
 // String is host:port, an IPv6 address in brackets.
 func (a Address) String() string { return net.JoinHostPort(a.Host, strconv.Itoa(a.Port)) }
 
+// The ports that the documents give to clients and to other nodes.
+const (
+	clientPort  = 5323
+	clusterPort = 5324
+)
+
 // ParseAddress reads host:port (riak.conf rule 46). The last colon separates;
 // an IPv6 address may stand with or without brackets, and a host name is
 // possible as with Riak 2.1.
-func ParseAddress(s string) (Address, error) {
+func ParseAddress(s string) (Address, error) { return parseAddress(s, clientPort) }
+
+// parseAddress is ParseAddress with the port that errors have in their example.
+func parseAddress(s string, port int) (Address, error) {
 	colon := strings.LastIndexByte(s, ':')
 	if colon < 0 {
-		return Address{}, fmt.Errorf("%s has no port; write host:port, for example 127.0.0.1:5323", show(s))
+		return Address{}, fmt.Errorf("%s has no port; write host:port, for example %s", show(s), example(s, port))
 	}
-	port, err := parsePort(s[colon+1:])
-	if err != nil {
-		return Address{}, err
+	digits := s[colon+1:]
+	if !isDigits(digits) {
+		return Address{}, fmt.Errorf("%s is not a port; write host:port, for example %s", show(digits), example(s[:colon], port))
+	}
+	n, err := strconv.Atoi(digits)
+	if err != nil || n > 65535 {
+		return Address{}, fmt.Errorf("port %s is above 65535", strings.TrimLeft(digits, "0"))
 	}
 	host, err := parseHost(s[:colon])
-	return Address{host, port}, err
+	return Address{host, n}, err
 }
 
-func parsePort(s string) (int, error) {
-	if !isDigits(s) {
-		return 0, fmt.Errorf("%s is not a port; write host:port, for example 127.0.0.1:5323", show(s))
+// example is an address as it could have been meant, with that host if it is one.
+func example(host string, port int) Address {
+	h, err := parseHost(host)
+	if err != nil {
+		h = "127.0.0.1"
 	}
-	n, err := strconv.Atoi(s)
-	if err != nil || n > 65535 {
-		return 0, fmt.Errorf("port %s is above 65535", strings.TrimLeft(s, "0"))
-	}
-	return n, nil
+	return Address{h, port}
 }
 
 // parseHost reads a numeric address or a host name and returns it in its

@@ -106,10 +106,7 @@ func (c *Config) ClusterAddress() Address {
 	return a
 }
 
-const (
-	defaultClusterPort = 5324
-	shortCookie        = 16 // characters; below, a warning
-)
+const shortCookie = 16 // characters; below, a warning
 
 // A builder makes a Config of settings, and collects what is wrong.
 type builder struct {
@@ -314,7 +311,7 @@ func (b *builder) cluster() {
 				n.Host, keyClusterListener)
 			return
 		}
-		c.ClusterListener = Address{n.Host, b.clusterPort()}
+		c.ClusterListener = Address{n.Host, b.defaultPort()}
 	}
 	for _, l := range c.Listeners {
 		if c.ClusterListener.leavesNoRoomFor(l.address()) {
@@ -329,9 +326,9 @@ func (b *builder) cluster() {
 	b.join()
 }
 
-// clusterPort is the default port of the cluster listener. Riak takes any
+// defaultPort is the default port of the cluster listener. Riak takes any
 // number for its ports, so one that is none here is no error.
-func (b *builder) clusterPort() int {
+func (b *builder) defaultPort() int {
 	for _, p := range []struct {
 		key  string
 		port int
@@ -346,7 +343,7 @@ func (b *builder) clusterPort() int {
 			b.warn(p.key, "%d is no port from 1 to 65535, and not used for the cluster listener; change it, or set %s", p.port, keyClusterListener)
 		}
 	}
-	return defaultClusterPort
+	return clusterPort
 }
 
 // join gives the nodes to join that are named without a port the port that
@@ -360,7 +357,7 @@ func (b *builder) join() {
 		}
 		if n.Port == 0 && c.ClusterListener.Host != "" { // else that has a problem of its own
 			b.problem(keyJoin, "%s has no port, and this node's own, which it would take, is any free one; write for example %s",
-				n.Name, Node{n.Name, n.Host, defaultClusterPort})
+				n.Name, Node{n.Name, n.Host, clusterPort})
 		}
 		if !slices.Contains(list, n) {
 			list = append(list, n)
@@ -416,7 +413,7 @@ func (b *builder) advise() {
 		b.warnings = append(b.warnings, Problem{
 			Position: Position{File: c.Path},
 			Text: fmt.Sprintf("no client can connect, as there is no listener; add the line %sinternal = %s",
-				listenerPrefix, Address{host, 5323}),
+				listenerPrefix, Address{host, clientPort}),
 		})
 	}
 }

@@ -301,6 +301,9 @@ func openProblem(src *source, from *setting, err error) Problem {
 	case missing(err):
 		p.outcome.Reason = "enoent"
 		p.Text = "there is no such file; name the right one, or create it"
+		if from == nil {
+			p.Text = "there is no such file; name the right one by --config or LEADER_LATCH_CONFIG, or create it"
+		}
 	case errors.Is(err, syscall.EISDIR):
 		p.outcome.Reason = "eisdir"
 		p.Text = "this is a folder; name the file in it"

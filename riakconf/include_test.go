@@ -14,7 +14,7 @@ import (
 
 func TestReadErrorsNameTheCure(t *testing.T) {
 	missing := write(t)
-	wantLines(t, "missing file", readProblems(t, missing), "riak.conf: there is no such file; ")
+	wantLines(t, "missing file", readProblems(t, missing), "riak.conf: there is no such file; name the right one by --config or LEADER_LATCH_CONFIG, or create it$")
 
 	folder := write(t, "riak.conf/x", "")
 	wantLines(t, "folder", readProblems(t, folder), "riak.conf: this is a folder; name the file in it")

@@ -29,7 +29,7 @@ func ParseNode(s string) (Node, error) {
 	} else if !strings.Contains(host, ":") {
 		return Node{}, err
 	}
-	a, err := ParseAddress(host)
+	a, err := parseAddress(host, clusterPort)
 	if err != nil {
 		return Node{}, err
 	}

@@ -167,7 +167,7 @@ var schema = []Key{
 	foreign("tls_protocols.tlsv1.2", "on"),
 
 	// Settings of this service's own.
-	{Name: keyClusterListener, Type: addressType, Note: "nodename's host, port 5324 (or erlang.distribution.port_range.maximum, .minimum)",
+	{Name: keyClusterListener, Type: Type{kind: kindAddress, port: clusterPort}, Note: "nodename's host, port 5324 (or erlang.distribution.port_range.maximum, .minimum)",
 		Help:  "where nodes talk to each other",
 		field: func(c *Config) any { return &c.ClusterListener },
 		derived: func(c *Config) string {

@@ -16,6 +16,7 @@ type Type struct {
 	words    []string      // of a word: those that it may be
 	unit     time.Duration // of a duration: what it is rounded up to
 	min, max int64         // of an integer
+	port     int           // of an address: the usual one, for errors
 }
 
 type kind int
@@ -40,7 +41,7 @@ var (
 	flagType    = Type{kind: kindFlag}
 	numberType  = integer(math.MinInt64, math.MaxInt64)
 	sizeType    = Type{kind: kindSize}
-	addressType = Type{kind: kindAddress}
+	addressType = Type{kind: kindAddress, port: clientPort}
 	fileType    = Type{kind: kindFile}
 	folderType  = Type{kind: kindFolder}
 	nodeType    = Type{kind: kindNode}
@@ -113,7 +114,7 @@ func (t Type) parse(s string) (any, error) {
 		}
 		return time.Duration(n) * t.unit, err
 	case kindAddress:
-		return ParseAddress(s)
+		return parseAddress(s, t.port)
 	case kindNode:
 		return s, checkNodename(s)
 	case kindNodes:
