@@ -53,7 +53,13 @@ type Config struct {
 	MinimumFree     int64         // bytes
 
 	portMaximum, portMinimum int // of Riak's distribution; 0 if not set, and any number is possible
+
+	places map[string]string // of the schema's keys that are no pattern; see Where
 }
+
+// Where says where a key of the schema is set, as an error about its value begins:
+// FILE:LINE: KEY, or FILE: KEY where no line sets it, or the flag that does.
+func (c *Config) Where(key string) string { return c.places[key] }
 
 // A Listener is an address that clients connect to.
 type Listener struct {
@@ -121,7 +127,7 @@ func newBuilder(s *Settings, overrides []Override) *builder {
 	b := &builder{
 		settings:  s,
 		overrides: make(map[string]Override),
-		config:    &Config{Path: s.main.path},
+		config:    &Config{Path: s.main.path, places: make(map[string]string)},
 	}
 	for _, o := range overrides {
 		if k, known := row(o.Key); !known || k.field == nil {
@@ -142,6 +148,7 @@ func (b *builder) build() {
 		if k.field == nil {
 			continue
 		}
+		b.config.places[k.Name] = b.place(k.Name)
 		if v, set := b.value(k.Name, k); set {
 			b.store(k, v)
 		}
@@ -227,6 +234,15 @@ func (b *builder) where(key string) (Position, string) {
 		return Position{File: o.Origin}, ""
 	}
 	return b.settings.position(key), key
+}
+
+// place is where as one text.
+func (b *builder) place(key string) string {
+	at, key := b.where(key)
+	if key == "" {
+		return at.String()
+	}
+	return at.String() + ": " + key
 }
 
 func (b *builder) problem(key, format string, args ...any) {

@@ -75,6 +75,7 @@ func TestDefaults(t *testing.T) {
 		IdleTimeout:     time.Minute,
 		MinimumFree:     64 << 20,
 	}
+	c.places = nil // see TestWhere
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
 	}
@@ -176,6 +177,7 @@ func TestEverySettingArrives(t *testing.T) {
 		portMaximum:     7999,
 		portMinimum:     6000,
 	}
+	c.places = nil // see TestWhere
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
 	}
@@ -315,6 +317,25 @@ func TestJoinTimeoutFollowsTiming(t *testing.T) {
 	} {
 		if got := mustLoad(t, added).JoinTimeout; got != want {
 			t.Errorf("%q: %v, want %v", added, got, want)
+		}
+	}
+}
+
+// TestWhere: what goes wrong with a value later on can be told like an error of the file.
+func TestWhere(t *testing.T) {
+	path := write(t, "riak.conf", quiet+"platform_data_dir = ./data\n", "leader-latch.conf", "leader_latch.timing = calm\n")
+	c, _, err := Load(path, Override{Key: "leader_latch.voters", Value: "3", Origin: "--voters"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{
+		"platform_data_dir":             path + ":5: platform_data_dir",
+		"leader_latch.timing":           filepath.Dir(path) + "/leader-latch.conf:1: leader_latch.timing",
+		"leader_latch.voters":           "--voters",
+		"leader_latch.cluster_listener": path + ": leader_latch.cluster_listener",
+	} {
+		if got := c.Where(key); got != want {
+			t.Errorf("%s is set at %q, want %q", key, got, want)
 		}
 	}
 }

@@ -408,6 +408,8 @@ func (a *admin) ask(ctx context.Context, method, path string, query url.Values, 
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return errNodeDown
+	case errors.Is(err, syscall.ENOTDIR):
+		return checkDataDir(a.conf)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("may not talk to the node by %s: run this as root or as the user that the service runs as", filepath.Join(a.conf.DataDir(), adminSocket))
 	case err != nil:

@@ -38,7 +38,7 @@ func (l *lives) start(ctx context.Context) error {
 	}
 	listener, err := clusterport.Listen(ctx, bind)
 	if err != nil {
-		return fmt.Errorf("cluster listener (its host is nodename's, unless leader_latch.cluster_listener is set): %w", explainBind(bind, err))
+		return fmt.Errorf("%s: %w", l.conf.Where("leader_latch.cluster_listener"), explainBind(bind, err))
 	}
 	address := l.conf.ClusterAddress()
 	if address.Port == 0 {

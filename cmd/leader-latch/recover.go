@@ -44,6 +44,9 @@ func (e *env) recover(ctx context.Context, config string, yes bool) int {
 	if conf == nil {
 		return code
 	}
+	if err := checkDataDir(conf); err != nil {
+		return e.fail(exitPermanent, err)
+	}
 	patience, cancel := context.WithTimeout(ctx, lockPatience)
 	defer cancel()
 	dir, err := ensemble.OpenDir(patience, conf.DataDir())

@@ -1,14 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -101,7 +104,7 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 	// A core dump waits for all threads, before anything is closed and whatever its
 	// limit, also for one that a disk has in its hands.
 	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
-	if err := ensemble.CheckOwner(conf.DataDir()); err != nil {
+	if err := cmp.Or(checkDataDir(conf), ensemble.CheckOwner(conf.DataDir())); err != nil {
 		return e.fail(exitPermanent, err)
 	}
 	signal.Ignore(syscall.SIGPIPE) // a reader of stderr that goes away does not end the service
@@ -146,11 +149,7 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 
 	listeners, err := listen(ctx, conf)
 	if err != nil {
-		code := exitFailed
-		if errors.Is(err, syscall.EACCES) {
-			code = exitPermanent // the others may pass: a port comes free, an address comes up
-		}
-		return fail(code, err)
+		return fail(exitCode(err), err)
 	}
 	defer closeAll(listeners)
 	socket, err := listenAdmin(dir)
@@ -361,10 +360,25 @@ func (switchedOff) Join(string, string, latch.Member) (latch.Membership, error) 
 	return nil, fmt.Errorf("%w: strong_consistency is off", latch.ErrUnavailable)
 }
 
-// exitCode is 3 for what no restart cures.
+// checkDataDir refuses a data folder that can be none, as a file is in its way.
+func checkDataDir(conf *riakconf.Config) error {
+	for path := conf.DataDir(); ; path = filepath.Dir(path) {
+		info, err := os.Stat(path)
+		switch {
+		case err == nil && !info.IsDir():
+			return fmt.Errorf("%s: %s is a file, where a folder has to be; move it away, or name another folder", conf.Where("platform_data_dir"), path)
+		case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
+			return nil
+		}
+	}
+}
+
+// exitCode is 3 for what no restart cures. A port may come free, and an address come up;
+// a privilege does not.
 func exitCode(err error) int {
 	var p *ensemble.PermanentError
-	if errors.As(err, &p) {
+	var bind *bindError
+	if errors.As(err, &p) || errors.As(err, &bind) && errors.Is(err, syscall.EACCES) {
 		return exitPermanent
 	}
 	return exitFailed
