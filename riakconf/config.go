@@ -76,6 +76,9 @@ func (l Listener) Address() string { return l.address().String() }
 
 func (l Listener) address() Address { return Address{l.Host, l.Port} }
 
+// remote reports whether clients on other machines may connect to it.
+func (l Listener) remote() bool { return !loopback(l.Host) }
+
 // A Log says what is logged where (riak.conf rules 57 to 61). Files are
 // absolute, sizes in bytes, those below 0 like 0. A level is one of debug, info, notice, warning,
 // error, critical, alert, emergency and none.
@@ -156,6 +159,7 @@ func (b *builder) build() {
 	b.listeners()
 	b.cluster()
 	b.minimumNodes()
+	b.voters()
 	b.formatLevel()
 	if _, set := b.text(keyJoinTimeout); !set {
 		b.config.JoinTimeout = 3 * time.Second
@@ -366,6 +370,14 @@ func (b *builder) defaultPort() int {
 // this node has itself, and drops those that are named again.
 func (b *builder) join() {
 	c := b.config
+	if text, _ := b.text(keyJoin); len(c.Join) > 1 {
+		for part := range strings.SplitSeq(text, ",") {
+			if nodes := strings.Fields(part); len(nodes) > 1 {
+				b.warn(keyJoin, "there is no comma between %s and %s, which are read as two nodes; write one", nodes[0], nodes[1])
+				break
+			}
+		}
+	}
 	var list []Node
 	for _, n := range c.Join {
 		if n.Port == 0 {
@@ -390,9 +402,15 @@ func (b *builder) minimumNodes() {
 		return
 	}
 	c.MinimumNodes = 3
-	remote := func(l Listener) bool { return !loopback(l.Host) }
-	if loopback(c.NodeHost) && !slices.ContainsFunc(c.Listeners, remote) {
+	if loopback(c.NodeHost) && !slices.ContainsFunc(c.Listeners, Listener.remote) {
 		c.MinimumNodes = 1
+	}
+}
+
+// voters warns of a number of which one is of no use.
+func (b *builder) voters() {
+	if n := b.config.Voters; n > 0 && n%2 == 0 {
+		b.warn(keyVoters, "%d voters bear no more dead ones than %d do, %d; write an odd number, %d or %d", n, n-1, n/2-1, n-1, n+1)
 	}
 }
 
@@ -423,6 +441,11 @@ func (b *builder) advise() {
 		}
 		b.warn(keyStrongConsistency, "it is off, so every JOIN is refused; %s the line: %s = on", cure, keyStrongConsistency)
 	}
+	if loopback(c.NodeHost) && c.MinimumNodes > 1 && slices.ContainsFunc(c.Listeners, Listener.remote) {
+		b.warn(keyNodename, "other machines cannot reach this node at %s, so none can be in its cluster, and JOINs are refused until there are %d nodes; put this machine's address behind the @, or set %s = 1 for a node that serves alone",
+			c.NodeHost, c.MinimumNodes, keyMinimumNodes)
+	}
+	b.twice()
 	isListener := func(s setting) bool { return strings.HasPrefix(s.key, listenerPrefix) }
 	if !slices.ContainsFunc(b.settings.list, isListener) {
 		host := cmp.Or(c.NodeHost, "127.0.0.1")
@@ -431,5 +454,16 @@ func (b *builder) advise() {
 			Text: fmt.Sprintf("no client can connect, as there is no listener; add the line %sinternal = %s",
 				listenerPrefix, Address{host, clientPort}),
 		})
+	}
+}
+
+// twice warns of keys of this service that one file sets to two values: whoever changes
+// the first line sees no effect.
+func (b *builder) twice() {
+	for _, set := range b.settings.list {
+		lost, twice := b.settings.overruled[set.key]
+		if _, flag := b.overrides[set.key]; twice && !flag {
+			b.warn(set.key, "line %d sets it too, to another value, and this line wins; take one of them out", lost.line)
+		}
 	}
 }

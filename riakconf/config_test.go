@@ -18,11 +18,28 @@ strong_consistency = on
 listener.leader_latch.internal = 127.0.0.1:5323
 `
 
+// quietly is quiet with lines added, which are the only ones of their keys.
+func quietly(added string) string {
+	key := func(line string) string { return strings.TrimSpace(strings.Split(line, "=")[0]) }
+	set := map[string]bool{}
+	for line := range strings.Lines(added) {
+		set[key(line)] = true
+	}
+	var b strings.Builder
+	for line := range strings.Lines(quiet) {
+		if set[key(line)] {
+			line = "# " + line // the numbers of the others stay
+		}
+		b.WriteString(line)
+	}
+	return b.String() + added
+}
+
 // mustLoad loads a configuration without problems and warnings: quiet, and
 // what is added to it.
 func mustLoad(t *testing.T, added string, overrides ...Override) *Config {
 	t.Helper()
-	path := write(t, "riak.conf", quiet+added)
+	path := write(t, "riak.conf", quietly(added))
 	c, warnings, err := Load(path, overrides...)
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +135,7 @@ log.crash.rotation = $W0
 log.crash.rotation.keep = current
 leader_latch.cluster_listener = [::]:7000
 leader_latch.minimum_nodes = 2
-leader_latch.join = db@10.0.0.1, db@[::1]:7001 db@db9,db@10.0.0.1:7000
+leader_latch.join = db@10.0.0.1, db@[::1]:7001, db@db9,db@10.0.0.1:7000
 leader_latch.timing = quick
 leader_latch.join_timeout = 1s500ms
 leader_latch.voters = 3
@@ -257,7 +274,7 @@ func TestClusterAddresses(t *testing.T) {
 func TestJoinList(t *testing.T) {
 	for added, want := range map[string]string{
 		"": "",
-		"leader_latch.join = riak@db2, riak@db1 riak@db2,riak@db3\n":                        "riak@db2:5324 riak@db1:5324 riak@db3:5324",
+		"leader_latch.join = riak@db2, riak@db1, riak@db2,riak@db3\n":                       "riak@db2:5324 riak@db1:5324 riak@db3:5324",
 		"leader_latch.join = riak@db1:5324,riak@db1,riak@db1:5325\n":                        "riak@db1:5324 riak@db1:5325",
 		"leader_latch.join = a@127.0.0.1:1, b@127.0.0.1:1, a@127.0.0.1:2\n":                 "a@127.0.0.1:1 b@127.0.0.1:1 a@127.0.0.1:2",
 		"leader_latch.join = riak@2001:db8::1, riak@[2001:0db8::1], riak@[2001:db8::1]:1\n": "riak@[2001:db8::1]:5324 riak@[2001:db8::1]:1",
@@ -453,14 +470,14 @@ func TestProblemsOfOneSetting(t *testing.T) {
 		{"leader_latch.idle_timeout = 60\n", `riak.conf:5: leader_latch.idle_timeout: "60" is not a duration`},
 	}
 	for _, tt := range tests {
-		wantLines(t, tt.added, loadProblems(t, write(t, "riak.conf", quiet+tt.added)), tt.want)
+		wantLines(t, tt.added, loadProblems(t, write(t, "riak.conf", quietly(tt.added))), tt.want)
 	}
 	for _, fine := range []string{
 		"nodename = riak@db1\nlistener.leader_latch.b = 10.0.0.1:5325\n",
 		"nodename = riak@localhost\nlistener.leader_latch.b = 10.0.0.1:5324\n", // bound to loopback only
 		"nodename = riak@10.0.0.1\nlistener.leader_latch.b = 10.0.0.2:5324\n",
 	} {
-		mustLoad(t, "leader_latch.minimum_nodes = 3\n"+fine)
+		mustLoad(t, "leader_latch.minimum_nodes = 1\n"+fine)
 	}
 }
 
@@ -495,7 +512,8 @@ leveldb.maximum_memory.percent = 70
 latch = x
 leader = x
 leader_latches_of_another_kind = x
-NodeName = x
+Ring_Size = x
+handoff-port = x
 `)
 }
 
@@ -519,7 +537,7 @@ func TestWarnings(t *testing.T) {
 			"riak.conf:6: erlang.distribution.port_range.minimum: -1 is no port",
 		}},
 		{quiet + "erlang.distribution.port_range.maximum = 70000\nleader_latch.cluster_listener = 127.0.0.1:5324\n", nil},
-		{quiet + "distributed_cookie = 0123456789abcdé\n", []string{
+		{quietly("distributed_cookie = 0123456789abcdé\n"), []string{
 			"riak.conf:5: distributed_cookie: it has only 15 characters and can be guessed; set it",
 		}},
 		{quiet + `
@@ -537,6 +555,8 @@ listener.leader-latch = 127.0.0.1:1
 listeners.leader_latch.x = 127.0.0.1:1
 leader_laxxh.voters = 3
 leader_laxxx.voters = 3
+NodeName = x
+strong-consistency = on
 `, []string{
 			"riak.conf:6: leader_latch.minimum_node: this key is not known and does nothing; did you mean leader_latch.minimum_nodes?",
 			"riak.conf:7: leader_latch.minimumnodes: this key is not known and does nothing; did you mean leader_latch.minimum_nodes?",
@@ -551,6 +571,8 @@ leader_laxxx.voters = 3
 			"riak.conf:16: listener.leader-latch: this key is not known and does nothing; did you mean listener.leader_latch.internal?",
 			"riak.conf:17: listeners.leader_latch.x: this key is not known and does nothing; did you mean listener.leader_latch.x?",
 			"riak.conf:18: leader_laxxh.voters: this key is not known and does nothing; did you mean leader_latch.voters?",
+			"riak.conf:20: NodeName: this key is not known and does nothing; did you mean nodename?",
+			"riak.conf:21: strong-consistency: this key is not known and does nothing; did you mean strong_consistency?",
 		}},
 	}
 	for _, tt := range tests {
@@ -560,6 +582,104 @@ leader_laxxx.voters = 3
 			t.Fatal(err)
 		}
 		wantLines(t, tt.conf, messages(path, warnings), tt.want...)
+	}
+}
+
+// TestLoopbackNodename: Riak's default nodename, where clients on other machines are meant to
+// be served.
+func TestLoopbackNodename(t *testing.T) {
+	const warning = "riak.conf:1: nodename: other machines cannot reach this node at 127.0.0.1, so none can be in its cluster, and JOINs are refused until there are 3 nodes; put this machine's address behind the @, or set leader_latch.minimum_nodes = 1 for a node that serves alone$"
+	public := "listener.leader_latch.b = 0.0.0.0:5325\n"
+	for added, want := range map[string][]string{
+		public:                                 {warning},
+		"listener.leader_latch.b = db1:5325\n": {warning},
+		public + "leader_latch.cluster_listener = 10.0.0.1:5324\n":    {warning},
+		public + "nodename = riak@localhost\n":                        {"riak.conf:6: nodename: other machines cannot reach this node at localhost"},
+		public + "nodename = riak@10.0.0.1\n":                         nil,
+		public + "leader_latch.minimum_nodes = 1\n":                   nil,
+		"listener.leader_latch.b = 127.0.0.2:5325\n":                  nil,
+		"nodename = riak@127.0.0.2\nleader_latch.minimum_nodes = 3\n": nil, // three on one machine
+	} {
+		path := write(t, "riak.conf", quietly(added))
+		_, warnings, err := Load(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantLines(t, added, messages(path, warnings), want...)
+	}
+}
+
+// TestOneKeyTwice: whoever changes the first of two lines has to learn that it is not the
+// one that counts. Files are meant to overrule others, and start scripts to say the same
+// again.
+func TestOneKeyTwice(t *testing.T) {
+	minimum := "leader_latch.minimum_nodes = "
+	for _, tt := range []struct {
+		files []string
+		want  []string
+	}{
+		{[]string{"riak.conf", quiet + minimum + "3\n" + minimum + "2\n"},
+			[]string{"riak.conf:6: leader_latch.minimum_nodes: line 5 sets it too, to another value, and this line wins; take one of them out$"}},
+		{[]string{"riak.conf", quiet + "listener.leader_latch.internal = 127.0.0.1:7\n"},
+			[]string{"riak.conf:5: listener.leader_latch.internal: line 4 sets it too"}},
+		{[]string{"riak.conf", quiet + minimum + "3\n" + minimum + "3\n" + minimum + "1\n"},
+			[]string{"riak.conf:7: leader_latch.minimum_nodes: line 6 sets it too"}},
+		{[]string{"riak.conf", quiet, "leader-latch.conf", minimum + "3\n" + minimum + "1\n"},
+			[]string{"leader-latch.conf:2: leader_latch.minimum_nodes: line 1 sets it too"}},
+		{[]string{"riak.conf", quiet + minimum + "3\n" + minimum + "3\n"}, nil},
+		{[]string{"riak.conf", quiet + minimum + "3\n", "leader-latch.conf", minimum + "1\n"}, nil},
+		{[]string{"riak.conf", quiet + minimum + "3\n" + minimum + "1\n", "leader-latch.conf", minimum + "3\n"}, nil},
+		{[]string{"riak.conf", quiet + minimum + "3\ninclude a\n", "a", minimum + "1\n"}, nil},
+		{[]string{"riak.conf", quiet + "ring_size = 8\nring_size = 16\nhandoff.port = 1\nhandoff.port = 2\n"}, nil},
+	} {
+		path := write(t, tt.files...)
+		_, warnings, err := Load(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantLines(t, strings.Join(tt.files, "\n"), messages(path, warnings), tt.want...)
+	}
+	path := write(t, "riak.conf", quiet+minimum+"3\n"+minimum+"2\n")
+	_, warnings, err := Load(path, Override{Key: "leader_latch.minimum_nodes", Value: "1", Origin: "--minimum-nodes"})
+	if err != nil || len(warnings) > 0 {
+		t.Errorf("a flag overrules both: %v, %v", warnings, err)
+	}
+}
+
+// TestNumberOfVoters: the last of an even number is of no use.
+func TestNumberOfVoters(t *testing.T) {
+	for voters, want := range map[string][]string{
+		"1": nil, "3": nil, "5": nil,
+		"2": {"riak.conf:5: leader_latch.voters: 2 voters bear no more dead ones than 1 do, 0; write an odd number, 1 or 3$"},
+		"4": {"riak.conf:5: leader_latch.voters: 4 voters bear no more dead ones than 3 do, 1; write an odd number, 3 or 5$"},
+	} {
+		path := write(t, "riak.conf", quiet+"leader_latch.voters = "+voters+"\n")
+		_, warnings, err := Load(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantLines(t, voters+" voters", messages(path, warnings), want...)
+	}
+}
+
+// TestJoinListWithoutCommas is read as it is meant, and told of.
+func TestJoinListWithoutCommas(t *testing.T) {
+	for list, want := range map[string][]string{
+		"riak@a, riak@b":         nil,
+		"riak@a,riak@b":          nil,
+		"riak@a ,, riak@b ,":     nil,
+		"riak@a riak@b":          {"riak.conf:5: leader_latch.join: there is no comma between riak@a and riak@b, which are read as two nodes; write one$"},
+		"riak@a, riak@b\triak@c": {"riak.conf:5: leader_latch.join: there is no comma between riak@b and riak@c, which are read as two nodes; write one$"},
+	} {
+		path := write(t, "riak.conf", quiet+"leader_latch.join = "+list+"\n")
+		c, warnings, err := Load(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantLines(t, list, messages(path, warnings), want...)
+		if len(c.Join) != strings.Count(list, "@") {
+			t.Errorf("%s: read as %v", list, c.Join)
+		}
 	}
 }
 

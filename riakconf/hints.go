@@ -18,6 +18,10 @@ func (b *builder) strays() {
 		if len(b.warnings) == most {
 			return
 		}
+		if meant := misspelt(set.key); meant != "" {
+			b.warn(set.key, "this key is not known and does nothing; did you mean %s?", meant)
+			continue
+		}
 		first := set.key[:wordLen(set.key)]
 		listener, own := near(first, "listener"), near(first, "leaderlatch")
 		if !listener && !own {
@@ -30,6 +34,19 @@ func (b *builder) strays() {
 			b.strayListener(set, w)
 		}
 	}
+}
+
+// misspelt is the key of Riak's that a key would be but for case and hyphens, if it has a
+// meaning here, or "".
+func misspelt(key string) string {
+	if strings.ToLower(key) == key && !strings.Contains(key, "-") {
+		return "" // nearly all
+	}
+	meant := strings.ReplaceAll(strings.ToLower(key), "-", "_")
+	if k, known := row(meant); known && k.field != nil && !strings.HasPrefix(meant, ownPrefix) {
+		return meant
+	}
+	return ""
 }
 
 func (b *builder) strayListener(set setting, w []string) {

@@ -52,6 +52,7 @@ const (
 	keyMinimumNodes      = "leader_latch.minimum_nodes"
 	keyJoin              = "leader_latch.join"
 	keyJoinTimeout       = "leader_latch.join_timeout"
+	keyVoters            = "leader_latch.voters"
 	keyFormatLevel       = "leader_latch.format_level"
 
 	defaultCookie = "riak"
@@ -190,7 +191,7 @@ var schema = []Key{
 		Help:    "within this a JOIN is answered",
 		field:   func(c *Config) any { return &c.JoinTimeout },
 		derived: func(c *Config) string { return strconv.FormatInt(int64(c.JoinTimeout/time.Second), 10) + "s" }},
-	{Name: "leader_latch.voters", Type: integer(1, math.MaxInt32), Default: "5",
+	{Name: keyVoters, Type: integer(1, math.MaxInt32), Default: "5",
 		Help:  "how many nodes vote; further ones follow",
 		field: func(c *Config) any { return &c.Voters }},
 	{Name: keyFormatLevel, Type: integer(1, math.MaxInt32), Note: "none",

@@ -20,6 +20,8 @@ type Settings struct {
 	broken   map[string]bool        // keys whose value could not be found out
 	defaults map[string]string      // of the schema's keys that are not set
 	main     *source
+
+	overruled map[string]setting // of keys with a meaning here: the line before the one that wins, where that is in the same file and has another value
 }
 
 // newSettings puts the settings of all files in order. It takes list over.
@@ -29,10 +31,13 @@ func newSettings(main *source, list []setting) *Settings {
 		broken:   make(map[string]bool),
 		defaults: make(map[string]string),
 		main:     main,
+
+		overruled: make(map[string]setting),
 	}
 	s.list = list[:0]
 	for _, set := range list {
 		if i, again := s.index[set.key]; again {
+			s.overrule(s.list[i], set)
 			s.list[i] = set
 		} else {
 			s.index[set.key] = int32(len(s.list))
@@ -40,6 +45,20 @@ func newSettings(main *source, list []setting) *Settings {
 		}
 	}
 	return s
+}
+
+// overrule notes that a setting gives way to another one. Between files that is what they
+// are for, and what a start script appends again and again says the same.
+func (s *Settings) overrule(before, by setting) {
+	if k, known := row(by.key); !known || k.Foreign {
+		return
+	}
+	switch {
+	case before.src != by.src:
+		delete(s.overruled, by.key)
+	case before.value != by.value:
+		s.overruled[by.key] = before
+	}
 }
 
 // hold has readers get what the list has come to. It returns s.
