@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -36,6 +37,7 @@ type env struct {
 	stdout, stderr io.Writer
 	getenv         func(string) string
 	stdin          io.Reader
+	lookup         func(ctx context.Context, host string) ([]string, error) // [net.Resolver.LookupHost]
 }
 
 // command is one of the words after leader-latch.
@@ -57,7 +59,7 @@ func commands() []command {
 }
 
 func main() {
-	e := &env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}
+	e := &env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, lookup: net.DefaultResolver.LookupHost}
 	os.Exit(runAs(context.Background(), e, os.Args[0], os.Args[1:]))
 }
 

@@ -184,6 +184,13 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 		os.Exit(exitFailed)
 	}()
 	log.Info("started", "node", conf.NodeName, "version", versionText(), "listeners", addresses(listeners), "data", conf.DataDir())
+	looking, enough := context.WithCancel(ctx)
+	defer enough()
+	go func() { // whom DNS keeps waiting keeps no client waiting
+		for _, w := range e.unresolved(looking, conf) {
+			log.Warn("configuration: " + w)
+		}
+	}()
 	notify("READY=1")
 	defer startWatchdog(func() bool { return node.now().Healthy() })() // it takes the locks that a hung node holds
 
