@@ -228,6 +228,8 @@ type socketFile struct {
 	dir      *ensemble.Dir
 	listener net.Listener
 	made     fs.FileInfo
+
+	leftBehind bool // one lay there: who made it did not end in order, which removes it
 }
 
 // socketEvery is how often the node looks whether its admin socket is still there.
@@ -250,10 +252,12 @@ func (s *socketFile) listen() error {
 	f := os.NewFile(uintptr(fd), adminSocket)
 	defer f.Close()
 	if err := s.dir.Do(func() error {
-		if err := os.Remove(s.dir.Path(adminSocket)); !errors.Is(err, fs.ErrNotExist) {
-			return err
+		err := os.Remove(s.dir.Path(adminSocket))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
 		}
-		return nil
+		s.leftBehind = err == nil
+		return err
 	}); err != nil {
 		return err
 	}

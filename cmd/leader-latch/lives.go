@@ -44,6 +44,9 @@ func (l *lives) start(ctx context.Context) error {
 	if address.Port == 0 {
 		address.Port = listener.Addr().(*net.TCPAddr).Port
 	}
+	if l.now() == nil {
+		l.log.Info("starting", "node", l.conf.NodeName, "version", versionText()) // ahead of the node's own lines
+	}
 	var join []ensemble.Place
 	for _, n := range l.conf.Join {
 		join = append(join, placeOf(n))

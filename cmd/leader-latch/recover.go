@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -47,9 +48,12 @@ func (e *env) recover(ctx context.Context, config string, yes bool) int {
 	if err := checkDataDir(conf); err != nil {
 		return e.fail(exitPermanent, err)
 	}
-	patience, cancel := context.WithTimeout(ctx, lockPatience)
-	defer cancel()
-	dir, err := ensemble.OpenDir(patience, conf.DataDir())
+	dir, err := openDir(ctx, conf, func(holder int) {
+		fmt.Fprintf(e.stderr, "waiting for process %d, which runs the node, to end\n", holder)
+	})
+	if errors.Is(err, ensemble.ErrLocked) {
+		err = fmt.Errorf("%s runs; stop it first: a node is recovered while it is stopped", conf.NodeName)
+	}
 	if err != nil {
 		return e.fail(exitCode(err), err)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -88,8 +89,10 @@ func settingFlags(fs *pflag.FlagSet) func() []riakconf.Override {
 
 const (
 	// lockPatience is how long a start waits for the process before: one that
-	// was killed goes within a second, with all its connections.
+	// was killed goes within a second, with all its connections. lockQuietly is
+	// how long it does without a word.
 	lockPatience = 5 * time.Second
+	lockQuietly  = 200 * time.Millisecond
 
 	// stopPatience bounds the graceful stop. Connections whose clients do not
 	// answer, or rely on the client rule, take as long as S - L; the rest is a commit.
@@ -127,6 +130,12 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 		}
 		return code
 	}
+	if !logs.OnConsole && isTerminal(e.stderr) {
+		stderr.DoWithin(time.Second, func() error {
+			fmt.Fprintf(e.stderr, "leader-latch: the log goes to %s, the data are in %s\n", logPlace(conf.Log), conf.DataDir())
+			return nil
+		})
+	}
 	for _, w := range warnings {
 		log.Warn("configuration: " + w.Error())
 	}
@@ -135,9 +144,9 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 		return fail(exitPermanent, err)
 	}
 
-	patience, cancel := context.WithTimeout(ctx, lockPatience)
-	dir, err := ensemble.OpenDir(patience, conf.DataDir())
-	cancel()
+	dir, err := openDir(ctx, conf, func(holder int) {
+		log.Info("waiting for another process to let go of the data folder", "process", holder, "for", lockPatience)
+	})
 	if err != nil {
 		return fail(exitCode(err), err)
 	}
@@ -156,8 +165,11 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 	if err != nil {
 		return fail(exitCode(err), fmt.Errorf("admin socket: %w", err))
 	}
-	defer dir.Remove(adminSocket)
+	defer dir.Remove(adminSocket) // an end in order
 	defer socket.listener.Close()
+	if socket.leftBehind {
+		log.Warn("the process before did not end in order: it was killed, or it crashed, or its machine did")
+	}
 
 	node := &lives{conf: conf, dir: dir, timing: timing, log: log, key: sync.OnceValues(func() (*clusterport.Key, error) {
 		return clusterport.DeriveKey(conf.Cookie)
@@ -225,6 +237,21 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 	}
 	log.Info("stopped")
 	return code
+}
+
+// openDir takes the data folder, and tells waits who has it, should that not let go at once.
+func openDir(ctx context.Context, conf *riakconf.Config, waits func(holder int)) (*ensemble.Dir, error) {
+	quietly, cancel := context.WithTimeout(ctx, lockQuietly)
+	defer cancel()
+	dir, err := ensemble.OpenDir(quietly, conf.DataDir())
+	if !errors.Is(err, ensemble.ErrLocked) {
+		return dir, err
+	}
+	holder, _ := process{conf}.pid()
+	waits(holder)
+	patience, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	return ensemble.OpenDir(patience, conf.DataDir())
 }
 
 // shutdown is the one order in which the service ends (ensemble's DESIGN.md, rule
@@ -365,6 +392,24 @@ type switchedOff struct{}
 
 func (switchedOff) Join(string, string, latch.Member) (latch.Membership, error) {
 	return nil, fmt.Errorf("%w: strong_consistency is off", latch.ErrUnavailable)
+}
+
+// logPlace is where the log goes, for who started the service and sees nothing of it.
+func logPlace(log riakconf.Log) string {
+	if log.Console == "off" {
+		return "no file (log.console = off)"
+	}
+	return log.ConsoleFile
+}
+
+// isTerminal reports whether a person may read what is written to w.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
 }
 
 // checkDataDir refuses a data folder that can be none, as a file is in its way.
