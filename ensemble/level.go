@@ -40,7 +40,7 @@ func (c *Config) reads() uint64 {
 // the store written as the folder says.
 func (n *Node) raised(level uint64) {
 	if n.cfg.reads() < level {
-		n.log.Warn("leader_latch.format_level has no effect: the cluster writes a higher level already, and that never falls", "format_level", n.cfg.FormatLevel, "level", level)
+		n.log.Warn("leader_latch.format_level has no effect: the cluster writes a higher level already, and that never falls", "format_level", n.cfg.FormatLevel, "cluster_level", level)
 	}
 	if n.dir.id().Format >= int(level) {
 		return
@@ -52,6 +52,6 @@ func (n *Node) raised(level uint64) {
 	}) != nil || n.dir.id().Node != n.self || n.dir.id().Format < int(level) {
 		return
 	}
-	n.log.Info("the formats of what nodes write have a new level: older versions of this program cannot go on from here", "level", level)
+	n.log.Info("the formats of what nodes write have a new level: older versions of this program cannot go on from here", "cluster_level", level)
 	n.store.Raise(state.LogstoreVersion(level)) // should it fail, so does the node
 }

@@ -83,6 +83,8 @@ func (l Listener) remote() bool { return !loopback(l.Host) }
 // absolute, sizes in bytes, those below 0 like 0. A level is one of debug, info, notice, warning,
 // error, critical, alert, emergency and none.
 type Log struct {
+	Format string // text or json, of the console and the files
+
 	Console      string // off, file, console or both
 	ConsoleLevel string // for both
 	ConsoleFile  string

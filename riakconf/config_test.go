@@ -77,6 +77,7 @@ func TestDefaults(t *testing.T) {
 		PlatformLibDir:  "/usr/lib/riak/lib",
 		PlatformLogDir:  "/var/log/riak",
 		Log: Log{
+			Format:  "text",
 			Console: "file", ConsoleLevel: "info", ConsoleFile: "/var/log/riak/console.log",
 			ErrorFile:   "/var/log/riak/error.log",
 			SyslogIdent: "riak", SyslogFacility: "daemon", SyslogLevel: "info",
@@ -143,6 +144,7 @@ leader_latch.format_level = 1
 leader_latch.dead_man_switch = off
 leader_latch.fencing.rack\.2 = on
 leader_latch.fencing.a = off
+leader_latch.log.format = json
 leader_latch.max_connections = 1000
 leader_latch.idle_timeout = 5m
 leader_latch.minimum_free_space = 1GB
@@ -176,6 +178,7 @@ func TestEverySettingArrives(t *testing.T) {
 		SSLKeyFile:      "/nonesuch/key.pem",
 		SSLCACertFile:   base + "/ca.pem",
 		Log: Log{
+			Format:  "json",
 			Console: "both", ConsoleLevel: "debug", ConsoleFile: base + "/c.log",
 			ErrorFile: "/logs/e.log",
 			Syslog:    true, SyslogIdent: "latch", SyslogFacility: "local3", SyslogLevel: "warning",

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -186,6 +187,34 @@ func TestCrashesAreKept(t *testing.T) {
 	}
 	if info, err := os.Stat(name); err != nil || info.Mode() != 0o640 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}
+
+// A collector finds an object in each line of a node's life.
+func TestANodeLogsObjects(t *testing.T) {
+	t.Parallel()
+	conf, dir := asOperator(t, "strong_consistency = on", anyPort, "leader_latch.log.format = json")
+	p := &proc{t: t, conf: conf, log: filepath.Join(dir, "log", "console.log")}
+	p.cmd = p.program("serve")
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.cmd.Process.Kill() })
+	p.until("it has started", func() bool {
+		return strings.Contains(p.logText(), `"level":"info","msg":"started","node":"riak@127.0.0.1",`)
+	})
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	if err := p.cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	text := p.logText()
+	for line := range strings.Lines(text) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("no object: %s", line)
+		}
+	}
+	if last := `"msg":"stopped"}` + "\n"; !strings.HasSuffix(text, last) {
+		t.Errorf("the log does not end with %s:\n%s", last, text)
 	}
 }
 

@@ -10,13 +10,16 @@ import (
 // consoleSink is stderr.
 type consoleSink struct {
 	w       io.Writer
-	journal bool // with the level as sd-daemon(3) marks it, and without the time, as the journal has its own
+	journal bool // with the level as sd-daemon(3) marks it, and lines without the time, as the journal has its own
 }
 
 func (s *consoleSink) write(e entry) error {
 	line := e.line()
 	if s.journal {
-		line = fmt.Sprintf("<%d>%s\n", e.severity(), e.text)
+		if line = e.json; line == "" {
+			line = e.text
+		}
+		line = fmt.Sprintf("<%d>%s\n", e.severity(), line)
 	}
 	_, err := io.WriteString(s.w, line)
 	return err

@@ -60,7 +60,7 @@ func (f *fileTest) again(last time.Time) {
 func (f *fileTest) log(words ...string) {
 	f.t.Helper()
 	for _, w := range words {
-		if err := f.write(entry{f.time, slog.LevelInfo, w}); err != nil {
+		if err := f.write(entry{at: f.time, level: slog.LevelInfo, text: w}); err != nil {
 			f.t.Fatalf("%s: %v", w, err)
 		}
 	}
@@ -267,7 +267,7 @@ func TestALogFileWithoutAPlace(t *testing.T) {
 	}
 	f.time = f.time.Add(lookEvery)
 	for range 2 {
-		if err := f.write(entry{f.time, slog.LevelInfo, "b"}); !errors.Is(err, syscall.ENOTDIR) {
+		if err := f.write(entry{at: f.time, level: slog.LevelInfo, text: "b"}); !errors.Is(err, syscall.ENOTDIR) {
 			t.Errorf("write: %v", err)
 		}
 	}
@@ -358,7 +358,7 @@ func TestATornLine(t *testing.T) {
 	f.logFile.close()
 	f.file, f.regular = w, false // a pipe that is full stands for the disk
 	failed := make(chan error)
-	go func() { failed <- f.write(entry{f.time, slog.LevelInfo, strings.Repeat("x", 1<<20)}) }()
+	go func() { failed <- f.write(entry{at: f.time, level: slog.LevelInfo, text: strings.Repeat("x", 1<<20)}) }()
 	if _, err := r.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -366,7 +366,7 @@ func TestATornLine(t *testing.T) {
 	if err := <-failed; err == nil {
 		t.Fatal("a pipe took it all")
 	}
-	if err := f.write(entry{f.time, slog.LevelInfo, "lost"}); err == nil {
+	if err := f.write(entry{at: f.time, level: slog.LevelInfo, text: "lost"}); err == nil {
 		t.Fatal("a pipe took more")
 	}
 	text := make(chan string)

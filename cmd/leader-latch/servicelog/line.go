@@ -20,12 +20,19 @@ type entry struct {
 	at    time.Time
 	level slog.Level
 	text  string // one line, without its end
+	json  string // the same as an object, with its time; "" unless leader_latch.log.format = json
 }
 
 const timeFormat = "2006-01-02 15:04:05.000"
 
 // line is the entry like a line of Riak's log files (riak.conf rule 62).
-func (e entry) line() string { return e.at.Format(timeFormat) + " " + e.text + "\n" }
+// With leader_latch.log.format = json it is an object.
+func (e entry) line() string {
+	if e.json != "" {
+		return e.json + "\n"
+	}
+	return e.at.Format(timeFormat) + " " + e.text + "\n"
+}
 
 // severity is the level as syslog and the journal number it.
 func (e entry) severity() int {
@@ -36,8 +43,9 @@ func (e entry) severity() int {
 // lineHandler makes records entries of the queues that want their level.
 type lineHandler struct {
 	queues []*queue
-	attrs  string // of With, ready to print
-	group  string // prefix of keys
+	json   *objects // nil unless entries are wanted as objects, too
+	attrs  string   // of With, ready to print
+	group  string   // prefix of keys
 }
 
 // Enabled implements [slog.Handler].
@@ -47,6 +55,16 @@ func (h *lineHandler) Enabled(_ context.Context, l slog.Level) bool {
 
 // Handle implements [slog.Handler].
 func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
+	e := h.entry(r)
+	for _, q := range h.queues {
+		if r.Level >= q.level {
+			q.add(e)
+		}
+	}
+	return nil
+}
+
+func (h *lineHandler) entry(r slog.Record) entry {
 	var b strings.Builder
 	name, _ := levelOf(r.Level)
 	b.WriteString("[" + name + "] ")
@@ -56,13 +74,7 @@ func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
 		appendAttr(&b, h.group, a)
 		return true
 	})
-	e := entry{r.Time, r.Level, b.String()}
-	for _, q := range h.queues {
-		if r.Level >= q.level {
-			q.add(e)
-		}
-	}
-	return nil
+	return entry{r.Time, r.Level, b.String(), h.json.object(r)}
 }
 
 // WithAttrs implements [slog.Handler].
@@ -73,6 +85,7 @@ func (h *lineHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	}
 	with := *h
 	with.attrs += b.String()
+	with.json = h.json.with(attrs)
 	return &with
 }
 
@@ -81,6 +94,7 @@ func (h *lineHandler) WithGroup(name string) slog.Handler {
 	with := *h
 	if name != "" {
 		with.group += name + "."
+		with.json = h.json.within(name)
 	}
 	return &with
 }

@@ -1,7 +1,6 @@
 package servicelog
 
 import (
-	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -29,6 +28,7 @@ type sink interface {
 type queue struct {
 	level slog.Level
 	sink  sink
+	json  *objects                    // as entries are wanted, for its own
 	disk  *diskthread.Thread          // on which the sink is opened, and run; nil: it needs none
 	warn  func(msg string, err error) // to all places, this one too
 
@@ -124,7 +124,9 @@ func (q *queue) write(e entry) {
 	if n == 0 {
 		return
 	}
-	loss := entry{time.Now(), slog.LevelWarn, fmt.Sprintf("[warning] the log could not be written in time lines_lost=%d", n)}
+	r := slog.NewRecord(time.Now(), slog.LevelWarn, "the log could not be written in time", 0)
+	r.AddAttrs(slog.Int64("lines_lost", n))
+	loss := (&lineHandler{json: q.json}).entry(r)
 	if err := q.sink.write(loss); err != nil {
 		q.lost.Add(n)
 		q.failed(err)

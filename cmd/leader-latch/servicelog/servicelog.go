@@ -8,6 +8,8 @@
 //	syslog.go   the local syslog
 //	crash.go    what the Go runtime prints when the process crashes
 //
+// An entry is a line like Riak's, or a JSON object (json.go).
+//
 // Start at [Open].
 package servicelog
 
@@ -95,7 +97,14 @@ func Open(c riakconf.Log, places Places) (*Log, error) {
 		}
 	}
 
-	l.Logger = slog.New(&lineHandler{queues: l.queues})
+	root := &lineHandler{queues: l.queues}
+	if c.Format == "json" {
+		root.json = newObjects()
+	}
+	for _, q := range l.queues {
+		q.json = root.json
+	}
+	l.Logger = slog.New(root)
 	for _, warn := range l.early {
 		warn()
 	}

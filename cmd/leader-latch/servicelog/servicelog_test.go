@@ -334,7 +334,9 @@ func scriptedQueue() (q *queue, place *scripted, text *strings.Builder, told *[]
 	return q, place, text, told
 }
 
-func info(text string) entry { return entry{time.Now(), slog.LevelInfo, "[info] " + text} }
+func info(text string) entry {
+	return entry{at: time.Now(), level: slog.LevelInfo, text: "[info] " + text}
+}
 
 // What was lost is counted in the place itself as soon as it takes lines
 // again.

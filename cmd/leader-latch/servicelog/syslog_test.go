@@ -66,7 +66,7 @@ func (s *fakeSyslog) want(line string) {
 
 // entryAt is an entry of a certain time.
 func entryAt(level slog.Level, text string) entry {
-	return entry{time.Date(2026, 5, 4, 19, 7, 12, 0, time.Local), level, text}
+	return entry{at: time.Date(2026, 5, 4, 19, 7, 12, 0, time.Local), level: level, text: text}
 }
 
 // RFC 3164, section 4.1, as it is on the local socket.
