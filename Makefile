@@ -1,7 +1,8 @@
 # Everything here needs Go and make only, unless its line says more.
 
-VERSION := $(shell git describe --tags --always --dirty --abbrev=12 2>/dev/null || echo unknown)
-GO_LDFLAGS := -s -w -X main.version=$(VERSION)
+# What "build" says of itself beside packaging/VERSION. Empty: nothing.
+COMMIT ?= $(shell packaging/version.sh commit)
+GO_LDFLAGS = -s -w -X main.commit=$(COMMIT)
 TOOL := go tool -modfile=packaging/tools.mod
 
 export CGO_ENABLED ?= 0

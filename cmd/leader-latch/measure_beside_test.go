@@ -249,6 +249,9 @@ func wantedRows(t *testing.T, pattern string) (wanted []compared) {
 	return wanted
 }
 
+// ownVersion matches what the command version prints, and what it printed before the first release.
+var ownVersion = regexp.MustCompile(`^(leader-latch \S+ \(.*\)|\d+\.\d+\.\d+( \(.*\))?)\n$`)
+
 // program gives the binary of that name, or builds the commit of that name, and says what
 // it is.
 func program(t *testing.T, name, folder string) (exe, what string) {
@@ -258,7 +261,7 @@ func program(t *testing.T, name, folder string) (exe, what string) {
 			t.Fatalf("BESIDE=%s is not a file that can be run: %s", name, cure)
 		}
 		version, err := exec.Command(name, "version").Output()
-		if err != nil || !strings.HasPrefix(string(version), "leader-latch ") {
+		if err != nil || !ownVersion.Match(version) {
 			t.Fatalf("BESIDE=%s is not a leader-latch, by what its command version says (%q, %v): %s", name, version, err, cure)
 		}
 		return name, fmt.Sprintf("%s, %s", name, strings.TrimSpace(string(version)))

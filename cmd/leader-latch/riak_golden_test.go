@@ -18,6 +18,7 @@ import (
 
 	"leaderlatch/ensemble"
 	"leaderlatch/ensemble/status"
+	"leaderlatch/packaging"
 	"leaderlatch/riakconf"
 )
 
@@ -430,8 +431,6 @@ func runRiak(t *testing.T, command []string, nodename string, node *stubNode) (c
 			t.Fatalf("%s: %+v, %v", given, a, err)
 		}
 	}
-	defer func(v string) { version = v }(version)
-	version = "2.1.1"
 	var out, errs bytes.Buffer
 	e := &env{stdout: &out, stderr: &errs, getenv: func(key string) string {
 		return map[string]string{"LEADER_LATCH_CONFIG": conf, "WAIT_FOR_ERLANG": "3"}[key]
@@ -441,7 +440,8 @@ func runRiak(t *testing.T, command []string, nodename string, node *stubNode) (c
 			code = p.runOn(t.Context(), e, command[1:], func(*riakconf.Config) (riakNode, riakService) { return node, node })
 		}
 	}
-	return code, strings.ReplaceAll(out.String(), "4711", "PID"), errs.String()
+	// The version of this program stands where Riak has printed its own.
+	return code, strings.NewReplacer("4711", "PID", packaging.Version(), "2.1.1").Replace(out.String()), errs.String()
 }
 
 // Plans that take more than one node to stage, or more than one step.

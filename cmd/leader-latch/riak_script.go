@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"leaderlatch/packaging"
 )
 
 func riakScript() riakProgram {
@@ -92,7 +94,7 @@ func (r *riak) restart(ctx context.Context, args []string) int {
 }
 
 func (r *riak) version(context.Context, []string) int {
-	fmt.Fprintln(r.stdout, versionText())
+	fmt.Fprintln(r.stdout, packaging.Version())
 	return exitOK
 }
 
