@@ -4,26 +4,36 @@
 # same bytes, with the same Go.
 #
 #   ARCHS               amd64 and arm64, or one of them
-#   PACKAGE_VERSION     the version, if not git's
+#   PACKAGE_VERSION     the version, if not that of version.sh (RELEASING.md)
 #   PACKAGE_MAINTAINER  name and address of who makes the packages
-#   SOURCE_DATE_EPOCH   the time on all files, if not the commit's
+#   SOURCE_DATE_EPOCH   the time on all files, if not the commit's; without git that of packaging/VERSION
+#   COMMIT              the commit that the program says, if not git's
 set -eu
 umask 022
 cd "$(dirname "$0")/.."
 
-# package_version is git's description as a version that sorts: v1.2.3 is 1.2.3,
-# 4 commits later 1.2.3+4.gHASH, v1.2.3-rc1 is 1.2.3~rc1. Before the first tag it
-# counts from 0.0.0.
-package_version() {
-  described=$(git describe --tags --abbrev=12 --dirty=.dirty 2>/dev/null) ||
-    described=v0.0.0-$(git rev-list --count HEAD)-g$(git describe --always --abbrev=12 --dirty=.dirty)
-  echo "$described" | sed 's/^v//; s/-\([0-9]*\)-g\([0-9a-f]*\)/+\1.g\2/; s/-/~/g'
-}
-
-PACKAGE_VERSION=${PACKAGE_VERSION:-$(package_version)}
+PACKAGE_VERSION=${PACKAGE_VERSION:-$(packaging/version.sh package)}
 PACKAGE_MAINTAINER=${PACKAGE_MAINTAINER:-The leader-latch authors <maintainers@leader-latch.invalid>}
+test -e .git || SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(stat -c %Y packaging/VERSION)}
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 export PACKAGE_VERSION PACKAGE_MAINTAINER SOURCE_DATE_EPOCH
+
+# changelog gives CHANGELOG.md in the form that nfpm reads. The first entry has the
+# version and the date of the package. The first line of a note is its point.
+changelog() {
+  awk -v version="$PACKAGE_VERSION" -v date="$(date -u -d "@$SOURCE_DATE_EPOCH" +%FT%TZ)" -v by="$PACKAGE_MAINTAINER" '
+    /^## / {
+      if (entries++) { version = $2; date = substr($3, 2, 10) "T00:00:00Z" }
+      print "- semver: " version "-1"
+      print "  date: " date
+      print "  packager: " by
+      print "  deb: {urgency: medium, distributions: [unstable]}"
+      print "  changes:"
+    }
+    entries && /^- / { print "    - note: |-"; print "        " substr($0, 3) }
+    entries && /^  / { print "      " $0 }
+  ' packaging/CHANGELOG.md
+}
 
 stage=dist/stage
 rm -rf "$stage" dist/*.deb dist/*.rpm
@@ -32,9 +42,7 @@ mkdir -p "$stage/doc" "$stage/scripts"
 for script in preinst postinst prerm postrm; do
   { printf '#!/bin/sh\nset -e\n'; cat packaging/scripts/lib.sh "packaging/scripts/$script"; } >"$stage/scripts/$script"
 done
-date=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)
-sed "s/semver: UNRELEASED/semver: $PACKAGE_VERSION-1/; s/date: UNRELEASED/date: $date/; s/packager: .*/packager: $PACKAGE_MAINTAINER/" \
-  packaging/changelog.yaml >"$stage/changelog.yaml"
+changelog >"$stage/changelog.yaml"
 
 go run ./cmd/leader-latch documents "$stage/doc"
 packaging/notices.sh >"$stage/doc/third-party-notices"
@@ -51,8 +59,13 @@ done
 cp packaging/sysctl.conf "$stage/doc/examples/60-leader-latch.sysctl.conf"
 cp packaging/limits.conf "$stage/doc/examples/leader-latch.limits.conf"
 
+cp packaging/nfpm.yaml packaging/nfpm-riak-admin.yaml "$stage"
+for document in "$stage"/doc/text/*; do
+  printf '  - {src: %s, dst: %s, type: doc, packager: rpm, file_info: *plain}\n' "$document" "/usr/share/doc/leader-latch/${document##*/}"
+done >>"$stage/nfpm.yaml"
+
 package() { # CONFIG FORMAT
-  go tool -modfile=packaging/tools.mod nfpm package --config "packaging/$1" --packager "$2" --target dist/
+  go tool -modfile=packaging/tools.mod nfpm package --config "$stage/$1" --packager "$2" --target dist/
 }
 for ARCH in ${ARCHS:-amd64 arm64}; do
   export ARCH

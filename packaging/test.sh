@@ -58,7 +58,7 @@ debootstrap --variant=minbase --include=systemd,rpm "$codename" "$tmp/root" "$mi
 debootstrap=$!
 
 step "packages of the version before"
-PACKAGE_VERSION=0.0.0+0 ARCHS=$arch packaging/build.sh >/dev/null
+PACKAGE_VERSION=0.9.0~0 ARCHS=$arch packaging/build.sh >/dev/null
 rm -rf dist/previous
 mkdir dist/previous
 mv dist/*.deb dist/*.rpm dist/previous/
@@ -66,12 +66,34 @@ mv dist/*.deb dist/*.rpm dist/previous/
 step packages
 packaging/build.sh
 
-step "the same commit gives the same bytes, in another, untidy folder under another umask"
+step "the same commit gives the same bytes, in another, untidy folder without git under another umask"
 mkdir "$tmp/copy"
-tar -c --exclude=./dist --exclude=./bin --exclude=./run . | (umask 077 && tar -x --no-same-permissions -C "$tmp/copy")
-(umask 077 && touch "$tmp/copy/leader-latch" && "$tmp/copy/packaging/build.sh" >/dev/null)
+tar -c --exclude=./dist --exclude=./bin --exclude=./run --exclude=./.git . | (umask 077 && tar -x --no-same-permissions -C "$tmp/copy")
+(
+  PACKAGE_VERSION=$(packaging/version.sh package) COMMIT=$(packaging/version.sh commit) SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+  export PACKAGE_VERSION COMMIT SOURCE_DATE_EPOCH
+  umask 077 && touch "$tmp/copy/leader-latch" && "$tmp/copy/packaging/build.sh" >/dev/null
+)
 for file in dist/*.deb dist/*.rpm; do cmp "$file" "$tmp/copy/$file"; done
 rm -rf "$tmp/copy"
+
+step "versions: program, packages, man pages and changelog"
+version=$(cat packaging/VERSION)
+said=$(dist/stage/"$arch"/leader-latch version)
+test "$said" = "$version ($(packaging/version.sh commit))" || fail "the program says $said"
+for file in dist/*.deb dist/*.rpm; do
+  case $file in
+    *.deb) found=$(dpkg-deb -f "$file" Version) ;;
+    *.rpm) found=$(rpm -qp --qf '%{VERSION}-%{RELEASE}' "$file" 2>/dev/null) ;;
+  esac
+  test "$found" = "$(packaging/version.sh package)-1" || fail "$file has version $found"
+done
+zcat dist/stage/doc/man8/leader-latch.8.gz | grep -q "^\.TH LEADER.*\"leader\\\\-latch ${version//./\\.}\"\$" || fail "leader-latch(8) has another version"
+dpkg-deb --fsys-tarfile dist/leader-latch_*_"$arch".deb | tar -xO ./usr/share/doc/leader-latch/changelog.Debian.gz | zcat >"$tmp/changelog"
+grep -qxF "leader-latch ($(packaging/version.sh package)-1) unstable; urgency=medium" <(head -n 1 "$tmp/changelog") || fail "the changelog begins with $(head -n 1 "$tmp/changelog")"
+dpkg-parsechangelog --all -l "$tmp/changelog" >/dev/null
+mkdir "$tmp/release"
+packaging/test-version.sh "$tmp/release"
 
 step "links between the documents, which lie in one folder"
 grep -o ']([^)#]*' dist/stage/doc/text/*.md | sed 's/.*](//' | sort -u | while read -r link; do

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"leaderlatch/packaging"
 	"leaderlatch/riakconf"
 )
 
@@ -150,7 +151,7 @@ too, but for those that end in $name.`)
 }
 
 func manTitle(w io.Writer, name, section, date, short string) {
-	fmt.Fprintf(w, ".TH %s %s \"%s\" \"leader-latch\"\n.SH NAME\n%s \\- %s\n", roff(strings.ToUpper(name)), section, date, roff(name), roff(short))
+	fmt.Fprintf(w, ".TH %s %s \"%s\" \"%s\"\n.SH NAME\n%s \\- %s\n", roff(strings.ToUpper(name)), section, date, roff("leader-latch "+packaging.Version()), roff(name), roff(short))
 }
 
 func manSection(w io.Writer, title, text string) {
