@@ -73,3 +73,35 @@ func Load(path string, overrides ...Override) (*Config, []Problem, error) {
 	}
 	return b.config, warnings, nil
 }
+
+// DataDir gives the folder of this service's own state, as [Config.DataDir] does, for who
+// has to find it whatever is wrong with the other settings. The error, if any, is of
+// type [Problems]: a file cannot be read, or the setting of the folder is wrong.
+func DataDir(path string) (string, error) {
+	r := newReader(path)
+	s := r.settings()
+	if s == nil {
+		return "", r.inOrder(r.problems)
+	}
+	b := newBuilder(s, nil)
+	b.build()
+	if b.config.PlatformDataDir == "" {
+		return "", r.inOrder(slices.Concat(r.problems, b.problems))
+	}
+	return b.config.DataDir(), nil
+}
+
+// CookieFile gives the file in which the secret of the cluster stands, or "" where no
+// file sets it or it is the default, which is none. The error, if any, is of type
+// [Problems]: a file cannot be read.
+func CookieFile(path string) (string, error) {
+	r := newReader(path)
+	s := r.settings()
+	if s == nil {
+		return "", r.inOrder(r.problems)
+	}
+	if cookie, set := s.Get(keyCookie); !set || cookie == defaultCookie {
+		return "", nil
+	}
+	return s.position(keyCookie).File, nil
+}

@@ -94,7 +94,7 @@ func run(ctx context.Context, e *env, args []string) int {
 		}
 		word, args = args[0], []string{"--help"}
 	}
-	for _, c := range append(commands(), documentsCommand) {
+	for _, c := range append(commands(), documentsCommand, installedCommand) {
 		if c.name == word {
 			return c.run(ctx, e, config, args)
 		}
