@@ -13,14 +13,14 @@ import (
 
 // starve lets a process run for a little while and stops it for a longer one, in turn, as a
 // quota of the processor does, until the end is asked for.
-func (m *member) starve(stopped, running time.Duration) (end func()) {
+func starve(process interface{ signal(syscall.Signal) }, stopped, running time.Duration) (end func()) {
 	over := make(chan struct{})
 	var starving sync.WaitGroup
 	starving.Go(func() {
 		for {
-			m.signal(syscall.SIGSTOP)
+			process.signal(syscall.SIGSTOP)
 			time.Sleep(stopped)
-			m.signal(syscall.SIGCONT)
+			process.signal(syscall.SIGCONT)
 			select {
 			case <-over:
 				return
@@ -45,7 +45,7 @@ func TestFaultTheRaftLeaderIsAlwaysLate(t *testing.T) {
 			group := unique("late")
 			lead := rest[0].join(group, "lead", "lead")
 			next := rest[1].join(group, "next", "lead")
-			defer late.starve(110*time.Millisecond, 15*time.Millisecond)()
+			defer starve(late, 110*time.Millisecond, 15*time.Millisecond)()
 			for began := time.Now(); time.Since(began) < tm.Expiry; {
 				rest[1].probe() // it goes on, slowly
 			}

@@ -53,6 +53,8 @@ type host struct {
 	ns   *os.File
 	disk string // where it is mounted, if it has one of its own
 
+	image *slowImage // of that disk; nil: none that can be slow
+
 	blocks map[block]int // how many faults ask for each
 	loses  int           // percent of all packets that arrive
 	slowed int           // how many faults put it behind a thin line
@@ -212,8 +214,8 @@ func removeRun(prefix, dir string) (err error) {
 	mounts, _ := os.ReadFile("/proc/self/mounts")
 	for _, line := range slices.Backward(slices.Collect(strings.Lines(string(mounts)))) { // one may lie on another
 		if at := strings.Fields(line)[1]; dir != "" && strings.HasPrefix(at, dir+"/") {
-			sh("", "fsfreeze", "-u", at) // fails where it is not frozen
-			_, e := sh("", "umount", at) // and its loop device goes
+			sh("", "fsfreeze", "-u", at)       // fails where it is not frozen
+			_, e := sh("", "umount", "-l", at) // and its loop device goes, and then what is under that
 			err = errors.Join(err, e)
 		}
 	}
