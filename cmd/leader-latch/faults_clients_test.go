@@ -31,6 +31,7 @@ type crowd struct {
 	base    time.Duration // what clock showed when the network's time began
 
 	processes []*clientProcess
+	bounded   []*boundedClient
 	stopping  chan struct{}
 	running   sync.WaitGroup
 	refused   atomic.Int64 // JOINs
@@ -98,7 +99,7 @@ func (c *crowd) stop() {
 }
 
 // size is how many clients there are.
-func (c *crowd) size() int { return len(c.clients) + len(c.processes) }
+func (c *crowd) size() int { return len(c.clients) + len(c.processes) + len(c.bounded) }
 
 // views gives all that was seen until now, with the trouble of the links.
 func (c *crowd) views() (all []*latchtest.View) {
@@ -124,6 +125,68 @@ func (c *crowd) node(home *host, rnd *rand.Rand) *host {
 		return c.nodes[rnd.IntN(len(c.nodes))]
 	}
 	return home
+}
+
+// boundedClient is a client that goes by its clock. Its group has such clients only.
+type boundedClient struct {
+	*crowd
+	name   string
+	home   *host
+	g      *groupRecord
+	window time.Duration
+	rnd    *rand.Rand
+}
+
+// addBounded adds groups of three clients that go by their clocks, with the window of the
+// nodes' timing.
+func (c *crowd) addBounded(groups int, window time.Duration, rnd *rand.Rand) {
+	for i := range groups {
+		g := &groupRecord{name: fmt.Sprint("bounded", i), ends: map[*latchtest.View]arrow{}}
+		c.groups = append(c.groups, g)
+		for j := range 3 {
+			b := &boundedClient{crowd: c, g: g, name: fmt.Sprintf("b%d-%d", i, j), home: c.hosts[(i+2*j)%len(c.hosts)], window: window, rnd: rand.New(rand.NewPCG(rnd.Uint64(), rnd.Uint64()))}
+			c.bounded = append(c.bounded, b)
+			c.running.Go(func() {
+				for !c.stopped() {
+					b.live()
+					c.rest(b.rnd)
+				}
+			})
+		}
+	}
+}
+
+// live joins, asks again and again, and stops leading after a while. Where its connection
+// ends before, it leads on for as long as it was promised, or stops at once.
+func (b *boundedClient) live() {
+	node := b.node(b.home, b.rnd)
+	ctx, cancel := context.WithTimeout(context.Background(), 1500*time.Millisecond)
+	defer cancel()
+	nc, err := b.home.dial(ctx, node.ip+":5323")
+	if err != nil {
+		return
+	}
+	w := newWitness(b.network, nc, &b.g.mu, latchtest.Witness{Window: b.window, View: latchtest.View{
+		Group: b.g.name, Client: b.name, Bounded: true, Where: fmt.Sprintf("bounded, host %d, node %d, %v", b.home.n, node.n, nc.LocalAddr()),
+	}})
+	b.g.mu.Lock()
+	b.g.views = append(b.g.views, &w.View)
+	b.g.ends[&w.View] = arrow{b.home, node}
+	b.g.mu.Unlock()
+	defer w.leave()
+	w.join()
+	go w.renew()
+	select {
+	case <-b.stopping:
+	case <-time.After(time.Duration(b.rnd.Int64N(int64(30 * time.Second)))):
+		w.stop()
+	case <-w.ended:
+		if b.rnd.IntN(2) == 0 {
+			w.stop()
+		} else {
+			time.Sleep(w.promised() - w.now())
+		}
+	}
 }
 
 // rest is what a client waits before it connects again.

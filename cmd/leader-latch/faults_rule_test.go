@@ -31,12 +31,12 @@ var windows = map[string]time.Duration{
 // witness is a client with its own account. It reads until its connection has ended, and
 // does not close its own side for that.
 type witness struct {
-	*site
-	conn  *net.TCPConn
+	*network
+	conn  net.Conn
 	ended chan struct{} // closed when it has read the end
 	sure  chan struct{} // closed when it was promised something, or has ended before
 
-	mu sync.Mutex
+	mu sync.Locker // guards what follows
 	latchtest.Witness
 }
 
@@ -48,14 +48,22 @@ func (s *site) witness(from *host, at *member, group, name string, window time.D
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &witness{site: s, conn: nc.(*net.TCPConn), ended: make(chan struct{}), sure: make(chan struct{}), Witness: latchtest.Witness{
+	w := newWitness(s.network, nc, new(sync.Mutex), latchtest.Witness{
 		View:   latchtest.View{Group: group, Client: name, Where: fmt.Sprintf("host %d, at %s", from.n, at.name)},
 		Window: window,
-	}}
+	})
 	t.Cleanup(w.leave)
+	w.join()
+	return w
+}
+
+func newWitness(nw *network, nc net.Conn, mu sync.Locker, of latchtest.Witness) *witness {
+	return &witness{network: nw, conn: nc, ended: make(chan struct{}), sure: make(chan struct{}), mu: mu, Witness: of}
+}
+
+func (w *witness) join() {
 	go w.read()
 	w.ask()
-	return w
 }
 
 func (w *witness) ask() {
@@ -85,7 +93,7 @@ func (w *witness) note(line string, err error) bool {
 		return false
 	}
 	if err := w.Reads(w.now(), line); err != nil {
-		w.network.t.Errorf("%s: %v", w.Client, err)
+		w.t.Errorf("%s: %v", w.Client, err)
 	}
 	return true
 }
@@ -107,7 +115,7 @@ func (w *witness) stop() {
 	w.mu.Lock()
 	w.Stopped = w.now()
 	w.mu.Unlock()
-	w.conn.CloseWrite()
+	w.conn.(*net.TCPConn).CloseWrite()
 }
 
 // leave closes the connection when nothing that it was promised matters any more.
@@ -130,7 +138,7 @@ func (w *witness) promised() (until time.Duration) {
 
 // until waits for something while the connection lasts, and reports whether it has come.
 func (w *witness) until(what string, cond func() bool) bool {
-	t := w.network.t
+	t := w.t
 	t.Helper()
 	for end := time.Now().Add(patience); !cond(); {
 		select {

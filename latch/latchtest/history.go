@@ -20,7 +20,9 @@ type View struct {
 
 	// Promises make the client a bounded one. It takes itself for the leader within
 	// these by its clock, whatever it reads or does not read meanwhile, and never else.
+	// One that may have none yet is said to be Bounded.
 	Promises []Promise
+	Bounded  bool
 	Stopped  time.Duration // when it stopped leading, before it closed its own side; 0: it did not
 }
 
@@ -126,10 +128,12 @@ func (v *Verdict) order(group string, views []*View) {
 	}
 }
 
+func (view *View) bounded() bool { return view.Bounded || len(view.Promises) > 0 }
+
 // leaderships gives the intervals of a group by their beginnings.
 func leaderships(views []*View) (all []interval) {
 	for _, view := range views {
-		if len(view.Promises) > 0 {
+		if view.bounded() {
 			all = append(all, view.byPromises()...)
 		} else {
 			all = append(all, view.byReading()...)
@@ -215,9 +219,37 @@ func (v *Verdict) overlap(group string, a, b interval) {
 	v.Excused[kind] = append(v.Excused[kind], to-from)
 }
 
+// A Gap is a time in which no client of a group takes itself for the leader, between two
+// in which one does.
+type Gap struct {
+	Group    string
+	From, To time.Duration
+}
+
+// Gaps gives the gaps of all groups whose clients are not bounded: who is, takes itself for
+// nothing between two promises.
+func Gaps(views []*View) (all []Gap) {
+	groups := map[string][]*View{}
+	for _, view := range views {
+		if !view.bounded() {
+			groups[view.Group] = append(groups[view.Group], view)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(groups)) {
+		var led time.Duration
+		for i, l := range leaderships(groups[name]) {
+			if i > 0 && l.from > led {
+				all = append(all, Gap{name, led, l.from})
+			}
+			led = max(led, l.to)
+		}
+	}
+	return all
+}
+
 // excuse gives the kind of trouble that covers a time.
 func (view *View) excuse(from, to time.Duration) (kind string, ok bool) {
-	if len(view.Promises) > 0 {
+	if view.bounded() {
 		return "", false
 	}
 	if i := slices.IndexFunc(view.Trouble, func(t Trouble) bool { return t.covers(from, to) }); i >= 0 {

@@ -140,6 +140,32 @@ func TestCheckMeasuresTheOverlap(t *testing.T) {
 	}
 }
 
+// A client that is bounded takes itself for nothing before it was promised something.
+func TestCheckABoundedClientWithoutAPromise(t *testing.T) {
+	a, b := view("a", 6, at(1, "a", 1)), view("b", 9, at(5, "b", 2))
+	if v := Check([]*View{a, b}); len(v.Violations) == 0 {
+		t.Error("two leaders were not found")
+	}
+	a.Bounded = true
+	if v := Check([]*View{a, b}); len(v.Violations) > 0 || v.Leaderships != 1 {
+		t.Errorf("%+v", v)
+	}
+}
+
+// Gaps are between leaders, whoever they are.
+func TestGaps(t *testing.T) {
+	got := Gaps([]*View{
+		view("a", 3, at(1, "a", 1)),
+		view("b", 0, at(1, "a", 1), at(5, "b", 2), at(7, "c", 3)),
+		view("c", 12, at(6, "b", 2), at(9, "c", 3)), view("d", 0, at(11, "d", 4)),
+		{Group: "bounded", Client: "x", Bounded: true, Told: []Told{at(1, "x", 1)}, Promises: []Promise{{1, 2, 1}, {5, 6, 1}}},
+	})
+	const s = time.Second
+	if want := []Gap{{"g", 3 * s, 5 * s}, {"g", 7 * s, 9 * s}}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
 // An ALREADY_JOINED promises the window from before its own JOIN was sent, to a client
 // that has read that it leads, and from then on.
 func TestWitness(t *testing.T) {
