@@ -17,14 +17,18 @@ import (
 // The log then has their sum at most, and what comes while a snapshot is written;
 // until the second snapshot after a start, trailingBytes more, of before it.
 const (
-	snapshotEntries = 8192
-	trailingEntries = 16384
-
 	// snapshotBytes is about what a snapshot of a million members has, so that no
 	// more is written for snapshots than for the log itself.
 	snapshotBytes = 64 << 20
 
 	trailingBytes = 32 << 20
+)
+
+// Tests of faults have less of these.
+var (
+	snapshotEntries uint64 = 8192
+	trailingEntries uint64 = 16384
+	snapshotEvery          = 30 * time.Second // Raft counts its entries; it waits for up to twice that
 )
 
 // logSize is how large the log is, by the entries that were applied. What was in it
@@ -92,7 +96,7 @@ func (n *Node) watchLog() {
 		}
 		again := snapshotAgain // Raft has said why
 		if n.entries.snapshots.small.Load() {
-			again = snapshotInterval
+			again = snapshotEvery
 		}
 		select {
 		case <-n.done:
@@ -104,11 +108,8 @@ func (n *Node) watchLog() {
 
 // snapshotAgain is the pause after a snapshot that was not taken. Raft refuses one
 // while a change of its configuration is being applied. Where there is no room for one, the
-// pause is snapshotInterval, the same as Raft makes between two looks at its log.
-const (
-	snapshotAgain    = time.Second
-	snapshotInterval = 30 * time.Second
-)
+// pause is snapshotEvery, the same as Raft makes between two looks at its log.
+const snapshotAgain = time.Second
 
 // snapshotted implements observer. Raft shortens its log when it returns.
 func (n *Node) snapshotted(trailing uint64) {

@@ -121,7 +121,7 @@ func (n *Node) startRaft() error {
 	c.LeaderLeaseTimeout = n.cfg.Timing.Heartbeat / 10 * 9
 	c.CommitTimeout = 200 * time.Millisecond // for what a hint did not tell
 	c.MaxAppendEntries = 64                  // without BatchApplyCh: what waits in that has no answer when Raft shuts down
-	c.SnapshotInterval = snapshotInterval
+	c.SnapshotInterval = snapshotEvery
 	c.SnapshotThreshold = snapshotEntries
 	c.TrailingLogs = trailingEntries
 	c.ShutdownOnRemove = false // it hands over before it is removed

@@ -79,11 +79,12 @@ type node struct {
 	final    bool // it has
 }
 
-func supervise(m *member, h *host) *node {
+// supervise starts a node, with this in its environment.
+func supervise(m *member, h *host, env ...string) *node {
 	n := &node{member: m, host: h, stopping: make(chan struct{}), ended: make(chan struct{}), endings: map[string]int{}}
 	n.change.L = &n.mu
 	conf := writeConf(m.t, m.dir, m.lines...)
-	n.proc = &proc{t: m.t, conf: conf, log: filepath.Join(m.dir, "stderr")}
+	n.proc = &proc{t: m.t, conf: conf, log: filepath.Join(m.dir, "stderr"), env: env}
 	go n.supervise()
 	return n
 }

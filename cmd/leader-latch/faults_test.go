@@ -123,13 +123,13 @@ func newAttacker(t *testing.T, nodes, groups int, lines ...string) *attacker {
 	nw := newNetwork(t, nodes+2) // the last two have clients only
 	a := &attacker{network: nw, rnd: rnd, hosts: nw.hosts[:nodes], victims: rand.New(rand.NewPCG(seed, 1)), count: map[string]int{}}
 	for _, h := range a.hosts {
-		h.mountDisk()
+		h.mountSlowableDisk()
 	}
 	for i, m := range onHosts(a.hosts, "normal", append(lines, "leader_latch.fencing.internal = on")...) {
 		if i%2 == 0 { // it goes on until a write fails
 			m.lines = append(m.lines, "leader_latch.minimum_free_space = 0")
 		}
-		n := supervise(m, a.hosts[i])
+		n := supervise(m, a.hosts[i], fmt.Sprint("LEADER_LATCH_SNAPSHOT_ENTRIES=", snapshotEntries))
 		a.nodes = append(a.nodes, n)
 		t.Cleanup(n.stop)
 	}
@@ -145,6 +145,9 @@ func newAttacker(t *testing.T, nodes, groups int, lines ...string) *attacker {
 	a.settle("before the first fault")
 	return a
 }
+
+// snapshotEntries is after how many entries nodes take a snapshot: a few seconds' worth.
+const snapshotEntries = 128
 
 // costly is what takes the cluster long to come back from, or needs it to be whole. One
 // round of four begins with one of these.

@@ -247,7 +247,8 @@ type proc struct {
 	t    testing.TB
 	cmd  *exec.Cmd
 	conf string
-	exe  string // of the program; empty: this one
+	exe  string   // of the program; empty: this one
+	env  []string // beyond that of the tests
 	addr string
 	log  string // file with its stderr
 	gone chan struct{}
@@ -366,7 +367,7 @@ func (p *proc) program(args ...string) *exec.Cmd {
 		}
 	}
 	cmd := exec.Command(exe, args...)
-	cmd.Env = append(os.Environ(), asProgram+"=1", "LEADER_LATCH_CONFIG="+p.conf)
+	cmd.Env = append(append(os.Environ(), asProgram+"=1", "LEADER_LATCH_CONFIG="+p.conf), p.env...)
 	return cmd
 }
 

@@ -96,12 +96,14 @@ func (p *proc) get(path string, v any) {
 }
 
 // ask is get for nodes that may be down.
-func (p *proc) ask(path string, v any) error {
+func (p *proc) ask(path string, v any) error { return p.askWithin(patience, path, v) }
+
+func (p *proc) askWithin(limit time.Duration, path string, v any) error {
 	conf, _, err := riakconf.Load(p.conf)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	a := newAdmin(conf)
 	defer a.client.CloseIdleConnections()
