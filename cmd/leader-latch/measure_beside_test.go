@@ -46,6 +46,11 @@ var comparisons = []compared{
 		})},
 	{name: "start", what: "one node started after SIGTERM, JOIN answered, p50, ms", usual: true, turns: 11, prepare: starting(syscall.SIGTERM)},
 	{name: "start-killed", what: "one node started after kill -9, JOIN answered, p50, ms", turns: 11, prepare: starting(syscall.SIGKILL)},
+	{name: "start-large", what: "one node started on a folder with 63 MiB of log and a snapshot of 1,000,000 members, JOIN answered, p50, ms", turns: 3,
+		prepare: func(t *testing.T, exe string) func() float64 {
+			start := largeNode(t, exe)
+			return func() float64 { return latencies{start()}.p50() }
+		}},
 	{name: "elect-open", what: "JOIN on an open connection to elected, follower, p50, ms", turns: 10, prepare: electing(3, false)},
 	{name: "elect-7", what: "new connection to elected, follower, 7 nodes, p50, ms", turns: 10, prepare: electing(7, true)},
 	{name: "hand-over-quiet", what: "leader closes, next told, in a quiet group, p50, ms", turns: 5, prepare: handingOver(quiet, 5)},

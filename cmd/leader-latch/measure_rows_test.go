@@ -5,12 +5,15 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"leaderlatch/ensemble"
 )
 
 // placed is a node by what it is in the cluster.
@@ -609,9 +612,8 @@ func usedNode(t *testing.T, exe string, end syscall.Signal) (restart func() time
 	m := newMember(t, "leader_latch.minimum_nodes = 1", "leader_latch.timing = normal")
 	m.runAs(exe)
 	m.ready()
-	addr := m.addr
 	if err := inParallel(fewer(5000), 64, func(int) error {
-		c, err := elected(addr)
+		c, err := elected(m.addr)
 		if err == nil {
 			err = c.Close()
 		}
@@ -623,27 +625,77 @@ func usedNode(t *testing.T, exe string, end syscall.Signal) (restart func() time
 		t.Helper()
 		m.signal(end)
 		<-m.gone
-		answered := make(chan time.Duration, 1)
-		began := time.Now()
-		go func() {
-			defer close(answered)
-			for time.Since(began) < patience {
-				c, err := elected(addr)
-				if err == nil {
-					answered <- time.Since(began)
-					c.Close()
-					return
-				}
-				time.Sleep(time.Millisecond) // it does not listen yet, or refuses
+		return answersAfter(t, m, exe)
+	}
+}
+
+// answersAfter starts a node, and tells after how long a JOIN was answered.
+func answersAfter(t *testing.T, m *member, exe string) time.Duration {
+	t.Helper()
+	addr := m.addr
+	answered := make(chan time.Duration, 1)
+	began := time.Now()
+	go func() {
+		defer close(answered)
+		for time.Since(began) < patience {
+			c, err := elected(addr)
+			if err == nil {
+				answered <- time.Since(began)
+				c.Close()
+				return
 			}
-		}()
-		m.runAs(exe)
-		took, ok := <-answered
-		if !ok {
-			t.Fatalf("no JOIN is answered after %v", patience)
+			time.Sleep(time.Millisecond) // it does not listen yet, or refuses
 		}
+	}()
+	m.runAs(exe)
+	took, ok := <-answered
+	if !ok {
+		t.Fatalf("no JOIN is answered after %v", patience)
+	}
+	return took
+}
+
+// largeNode prepares the folder of one node with a large state, on which no process has run.
+// What it gives starts the node on a copy of it, and tells after how long a JOIN was answered.
+func largeNode(t *testing.T, exe string) (start func() time.Duration) {
+	t.Helper()
+	m := newMember(t, "leader_latch.minimum_nodes = 1", "leader_latch.timing = normal")
+	lines := m.lines
+	m.lines = append(slices.Clone(lines), "leader_latch.format_level = 1") // which older programs read
+	m.run().ready()
+	m.signal(syscall.SIGTERM)
+	m.wantExit(exitOK)
+	m.lines = lines
+	folder, made := filepath.Join(m.dir, "data"), filepath.Join(m.dir, "made")
+	// With 64 MiB a snapshot would be taken at once.
+	if err := ensemble.MakeLarge(filepath.Join(folder, "leader_latch"), fewer(1_000_000), fewer(63<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(folder, made); err != nil {
+		t.Fatal(err)
+	}
+	return func() time.Duration {
+		t.Helper()
+		if err := os.RemoveAll(folder); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.CopyFS(folder, os.DirFS(made)); err != nil {
+			t.Fatal(err)
+		}
+		syscall.Sync() // what was copied is not to be written while the node starts
+		took := answersAfter(t, m, exe)
+		m.kill()
 		return took
 	}
+}
+
+func measureStartLarge(t *testing.T) {
+	start := largeNode(t, "")
+	var l latencies
+	for range fewer(10) {
+		l = append(l, start())
+	}
+	row(fmt.Sprintf("one node started with %d MiB of log and a snapshot of %d members, JOIN answered", fewer(64), fewer(1_000_000)), "%v", l)
 }
 
 func measureStart(t *testing.T) {
