@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
 
@@ -487,7 +488,7 @@ const (
 const upkeepEvery = 200 * time.Millisecond
 
 // upkeep makes at most one change of the configuration that is due, or raises the level.
-func (n *Node) upkeep(now reading) {
+func (n *Node) upkeep(now session.Reading) {
 	n.changing.Lock()
 	defer n.changing.Unlock()
 	if !n.serving() {
@@ -550,8 +551,8 @@ func knownNodes(s *state.State) map[state.NodeID]known {
 const awayTime = 60 * time.Second
 
 // noteAway keeps since when nodes have had no session. changing is held.
-func (n *Node) noteAway(nodes map[state.NodeID]known, now reading) {
-	maps.DeleteFunc(n.awaySince, func(id state.NodeID, _ reading) bool { return nodes[id].live })
+func (n *Node) noteAway(nodes map[state.NodeID]known, now session.Reading) {
+	maps.DeleteFunc(n.awaySince, func(id state.NodeID, _ session.Reading) bool { return nodes[id].live })
 	for _, s := range n.servers() {
 		if _, noted := n.awaySince[s.id]; !noted && !nodes[s.id].live {
 			n.awaySince[s.id] = now
@@ -561,7 +562,7 @@ func (n *Node) noteAway(nodes map[state.NodeID]known, now reading) {
 
 // timingsDiffer gives, once, the sessions whose timings have differed for a while:
 // an operator changes it node by node, and may have forgotten one. changing is held.
-func (n *Node) timingsDiffer(now reading) string {
+func (n *Node) timingsDiffer(now session.Reading) string {
 	expiries := map[time.Duration]state.NodeID{}
 	n.fsm.read(func(s *state.State) {
 		for ses := range s.Sessions() {
@@ -573,7 +574,7 @@ func (n *Node) timingsDiffer(now reading) string {
 		n.differ, n.toldDiffer = nil, false
 	case n.differ == nil:
 		n.differ = &now
-	case !n.toldDiffer && now.atLeast(*n.differ) >= awayTime:
+	case !n.toldDiffer && now.AtLeast(*n.differ) >= awayTime:
 		n.toldDiffer = true
 		var who []string
 		for expiry, id := range expiries {
@@ -585,10 +586,10 @@ func (n *Node) timingsDiffer(now reading) string {
 	return ""
 }
 
-func (n *Node) away(now reading) map[state.NodeID]bool {
+func (n *Node) away(now session.Reading) map[state.NodeID]bool {
 	away := map[state.NodeID]bool{}
 	for id, since := range n.awaySince {
-		away[id] = now.atLeast(since) >= awayTime
+		away[id] = now.AtLeast(since) >= awayTime
 	}
 	return away
 }

@@ -18,6 +18,7 @@ import (
 
 	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/ensemble/logstore"
+	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
 
@@ -64,7 +65,7 @@ func (m *machine) startOn(dir *Dir) {
 	}
 	m.Node = startNodeOn(m.t, dir, func(c *Config) {
 		c.Name, c.Address, c.Listener, c.MinimumNodes = m.name, m.address, l, 3
-		c.Timing = Timing{"test", 250 * time.Millisecond, 100 * time.Millisecond, 20 * time.Second, 300 * time.Millisecond, 21 * time.Second}
+		c.Timing = session.Timing{Name: "test", Heartbeat: 250 * time.Millisecond, Renew: 100 * time.Millisecond, Lease: 20 * time.Second, Close: 300 * time.Millisecond, Expiry: 21 * time.Second}
 		if m.change != nil {
 			m.change(c)
 		}
@@ -756,7 +757,7 @@ func TestTimingsMayDifferForAWhile(t *testing.T) {
 	now := leader.now()
 	leader.differ, leader.toldDiffer = nil, false
 	for after, want := range []bool{false, false, true, false} { // once
-		who := leader.timingsDiffer(now.later(time.Duration(after) * awayTime / 2))
+		who := leader.timingsDiffer(now.Later(time.Duration(after) * awayTime / 2))
 		if (who != "") != want || want && !strings.Contains(who, all[0].name+" (replaced after 31s)") {
 			t.Errorf("after %d halves of the time: %q", after, who)
 		}

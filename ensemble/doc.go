@@ -1,7 +1,7 @@
 // Package ensemble keeps the groups of an election service by majority: who
 // is a member, in which order, and through which node. A [Node] turns the
 // JOINs of the clients that are connected to it into entries of a Raft log,
-// and what the log commits into calls of its [Member]s.
+// and what the log commits into calls of its [session.Member]s.
 //
 // What it promises: at any instant at most one member of a group is told that
 // it leads by a node that may say so, and tokens of a group rise with every
@@ -19,17 +19,16 @@
 //	lease        the time for which a node may speak for its members
 //	renewal      an entry by which a node shows that it lives
 //	expiry       the end of a silent node's session, proposed by the raft leader
-//	gate         the question before every line to a client: [Membership.Live]
+//	gate         the question before every line to a client: [session.Membership.Live]
 //	token        a number for resources to tell a former leader by
 //	level        a number for the versions of all formats that nodes write
 //
 // # Where to start
 //
-// Package state is the replicated state machine, plain data and its bytes. roster.go,
-// session.go, lease.go and expirer.go are the protocol that makes it safe to act on the
-// state, pure code over clock readings. node.go drives them; raft.go starts Raft and the cluster port and
-// follows their events. fsm.go, proposer.go, forward.go, hint.go and dispatch.go
-// are the ways into the log and out of it. servers.go is the list of members,
+// Package state is the replicated state machine, plain data and its bytes. Package session
+// is the protocol that makes it safe to act on the state, pure code over clock readings.
+// node.go drives them; raft.go starts Raft and the cluster port and follows their events.
+// fsm.go, proposer.go, forward.go and hint.go are the ways into the log and out of it. servers.go is the list of members,
 // entering.go how a node gets into it, changes.go how it changes; ask.go is how
 // nodes talk about that, views.go and report.go what they tell operators.
 // datadir.go is what lies on disk beside Raft's own; errors.go the kinds of failure.

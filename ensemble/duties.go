@@ -1,15 +1,18 @@
 package ensemble
 
-import "leaderlatch/ensemble/state"
+import (
+	"leaderlatch/ensemble/session"
+	"leaderlatch/ensemble/state"
+)
 
 // duties are what the raft leader proposes: to found and activate the cluster,
 // and to expire silent nodes. The node's mutex is held.
-func (n *Node) duties(now reading) []state.Op {
+func (n *Node) duties(now session.Reading) []state.Op {
 	if n.Err() != nil {
 		return nil
 	}
 	ops := n.roster.Expiries(now)
-	if !n.roster.Leading() || n.askedYet && now.atLeast(n.asked) < askAgain {
+	if !n.roster.Leading() || n.askedYet && now.AtLeast(n.asked) < session.AskAgain {
 		return ops
 	}
 	quiet := len(ops)
@@ -51,8 +54,8 @@ func (n *Node) tellExpired(duties []state.Op) {
 
 // upkeepDue reports whether the raft leader should look at the configuration.
 // The node's mutex is held.
-func (n *Node) upkeepDue(now reading) bool {
-	if !n.roster.Leading() || n.Err() != nil || now.atLeast(n.kept) < upkeepEvery {
+func (n *Node) upkeepDue(now session.Reading) bool {
+	if !n.roster.Leading() || n.Err() != nil || now.AtLeast(n.kept) < upkeepEvery {
 		return false
 	}
 	n.kept = now

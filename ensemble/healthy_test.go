@@ -4,6 +4,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"leaderlatch/ensemble/session"
 )
 
 // What a new start of the process would cure is told by Healthy, to whoever
@@ -12,7 +14,7 @@ import (
 func TestANodeThatHangsIsNotHealthy(t *testing.T) {
 	var ahead atomic.Int64
 	n := startNode(t, t.TempDir(), func(c *Config) {
-		c.now = func() reading { return readClocks().later(time.Duration(ahead.Load())) }
+		c.now = func() session.Reading { return session.Now().Later(time.Duration(ahead.Load())) }
 	})
 	if !n.Healthy() {
 		t.Fatal("a node that serves is not healthy")

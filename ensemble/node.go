@@ -16,6 +16,7 @@ import (
 
 	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/ensemble/logstore"
+	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
 
@@ -23,7 +24,7 @@ import (
 type Config struct {
 	Name         string // the node's name in the cluster, riak@host
 	Address      string // where other nodes reach it, host:port
-	Timing       Timing
+	Timing       session.Timing
 	MinimumNodes int     // below it, a cluster that was never active does not elect
 	Voters       int     // how many nodes vote; further ones follow. Default 5
 	Join         []Place // nodes whose cluster a node without one looks for; see entering.go
@@ -61,10 +62,10 @@ type Config struct {
 	hangLimit    time.Duration // of all else in the folder
 	released     time.Time
 	freeSpace    func(path string) (uint64, error)
-	now          func() reading
+	now          func() session.Reading
 	bootID       string
 	alter        func(*state.State, state.Entry) state.Entry
-	omit         omissions
+	omit         session.Omissions
 }
 
 // Node is one node of the ensemble: the replicated state, this node's session
@@ -73,7 +74,7 @@ type Config struct {
 type Node struct {
 	cfg       Config
 	log       *slog.Logger
-	now       func() reading
+	now       func() session.Reading
 	dir       *Dir
 	dirLife   int // by which dir may be changed
 	self      state.NodeID
@@ -93,7 +94,7 @@ type Node struct {
 	trailing  atomic.Uint64          // how many entries Raft leaves behind a snapshot
 	unread    atomic.Pointer[string] // the last snapshot that could not be read again; nil: none yet
 
-	dispatch     *dispatcher
+	dispatch     *session.Dispatcher
 	wake         chan struct{}   // the loop has something to look at; room for one
 	wakeProposer chan struct{}   // the session has something to propose; room for one
 	life         context.Context // done: the goroutines end
@@ -116,11 +117,11 @@ type Node struct {
 
 	reloading sync.Mutex // held over a change of Raft's settings
 
-	changing   sync.Mutex               // held by the raft leader over a change of the configuration; taken first
-	awaySince  map[state.NodeID]reading // guarded by changing: when a member was first seen without a session
-	awayTerm   uint64                   // guarded by changing: Raft's, when awaySince was begun
-	differ     *reading                 // guarded by changing: since when sessions have different timings; nil: they have not
-	toldDiffer bool                     // guarded by changing
+	changing   sync.Mutex                       // held by the raft leader over a change of the configuration; taken first
+	awaySince  map[state.NodeID]session.Reading // guarded by changing: when a member was first seen without a session
+	awayTerm   uint64                           // guarded by changing: Raft's, when awaySince was begun
+	differ     *session.Reading                 // guarded by changing: since when sessions have different timings; nil: they have not
+	toldDiffer bool                             // guarded by changing
 
 	heardAs sync.Map // NodeID to string: by which names nodes have introduced themselves
 	met     sync.Map // NodeID to string: where members said that they are, unless the configuration says so too
@@ -132,21 +133,21 @@ type Node struct {
 
 	handOvers handOvers
 
-	born      reading // when it was started
+	born      session.Reading // when it was started
 	recovered sync.Once
 
 	stopOnce sync.Once
 	stopErr  error
 
-	mu       sync.Mutex    // guards what follows; taken after the fsm's lock, before the dispatcher's
-	roster   *roster       // its guard is the mutex
-	deadMan  *deadMan      // nil: none
-	changed  chan struct{} // closed and replaced when the roster has changed
-	asked    reading       // when Found or Activate was proposed last
+	mu       sync.Mutex      // guards what follows; taken after the fsm's lock, before the dispatcher's
+	roster   *session.Roster // its guard is the mutex
+	deadMan  *deadMan        // nil: none
+	changed  chan struct{}   // closed and replaced when the roster has changed
+	asked    session.Reading // when Found or Activate was proposed last
 	askedYet bool
-	warned   bool      // that elections are not active
-	kept     reading   // when the configuration was looked after last
-	heard    time.Time // when a renewal was accepted last, for people; zero: none yet
+	warned   bool            // that elections are not active
+	kept     session.Reading // when the configuration was looked after last
+	heard    time.Time       // when a renewal was accepted last, for people; zero: none yet
 }
 
 // Start starts the node in its folder, founding a cluster of its own if the
@@ -154,7 +155,7 @@ type Node struct {
 // [Node.WaitReady]. After an error the folder is still the caller's to close.
 func Start(dir *Dir, cfg Config) (*Node, error) {
 	if cfg.now == nil {
-		cfg.now = clocks
+		cfg.now = session.Now
 	}
 	if cfg.released.IsZero() {
 		cfg.released = released
@@ -175,9 +176,6 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 	if err := cfg.Timing.Check(); err != nil {
 		return nil, err
 	}
-	if cfg.omit == (omissions{}) {
-		cfg.omit = omitted
-	}
 	if cfg.Voters <= 0 {
 		cfg.Voters = 5
 	}
@@ -186,8 +184,8 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 		log:          cfg.Logger,
 		now:          cfg.now,
 		dir:          dir,
-		awaySince:    make(map[state.NodeID]reading),
-		dispatch:     newDispatcher(),
+		awaySince:    make(map[state.NodeID]session.Reading),
+		dispatch:     session.NewDispatcher(),
 		wake:         make(chan struct{}, 1),
 		wakeProposer: make(chan struct{}, 1),
 		failing:      make(chan struct{}),
@@ -201,13 +199,13 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 	n.self = dir.id().Node
 	n.life, n.end = context.WithCancel(context.Background())
 	n.done = n.life.Done()
-	n.roster = newRoster(session{
-		node: n.self, boot: cfg.bootID,
-		name: cfg.Name, address: cfg.Address, timing: cfg.Timing, reads: cfg.reads(), started: n.born,
-	}, guard{n}, n.now, n.dispatch.add, n.log)
-	n.roster.omit = cfg.omit
-	n.roster.note = func(l *lease, counter uint64) { go n.note(l, counter) }
-	n.roster.alive = n.renewed
+	n.roster = session.New(session.Config{
+		Node: n.self, Boot: cfg.bootID, Name: cfg.Name, Address: cfg.Address, Reads: cfg.reads(),
+		Timing: cfg.Timing, Omit: cfg.omit,
+		Guard: guard{n}, Now: n.now, Dispatch: n.dispatch, Logger: n.log,
+		Note:  func(counter uint64) { go n.note(counter) },
+		Alive: n.renewed,
+	})
 	if cfg.DeadManSwitch {
 		var err error
 		if n.deadMan, err = newDeadMan(); err != nil {
@@ -241,7 +239,7 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 // latch.Elections describes it. Join, and what it calls unless it refuses, needs
 // little stack. A goroutine begins with 2 KiB. Thousands of clients may ask at once, each on
 // its own goroutine; deeper calls would grow the stack of each.
-func (n *Node) Join(group, client string, m Member) (*Membership, error) {
+func (n *Node) Join(group, client string, m session.Member) (*session.Membership, error) {
 	n.mu.Lock()
 	defer n.unlock()
 	if n.roster.Stopping() || n.Err() != nil || n.inactive() {
@@ -341,7 +339,7 @@ func (n *Node) noteCluster(s *state.State) {
 
 // allJoined gives the dispatcher this node's memberships as the state has
 // them at one index.
-func (n *Node) allJoined() (index uint64, all []delivery) {
+func (n *Node) allJoined() (index uint64, all []session.Delivery) {
 	n.fsm.read(func(s *state.State) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -397,7 +395,7 @@ func (n *Node) Healthy() bool {
 	n.fsm.read(func(*state.State) {})
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.Err() == nil && n.now().atMost(n.roster.Looked()) < stallsAfter
+	return n.Err() == nil && n.now().AtMost(n.roster.Looked()) < stallsAfter
 }
 
 // stallsAfter is after how long without a look at the clocks a node is not healthy.
@@ -423,16 +421,16 @@ func (n *Node) step() time.Duration {
 	n.mu.Unlock()
 
 	n.tellExpired(duties)
-	if what == needClose {
+	if what == session.NeedClose {
 		n.log.Warn("session lost: closing its connections", "count", len(closing))
 	}
 	for _, m := range closing {
 		m.Close()
 	}
-	if what == needClose {
+	if what == session.NeedClose {
 		n.deadMan.disarm() // all closed, in time
 	}
-	if what == needOpen && !stopping && n.Err() == nil && n.mayOpen(now) {
+	if what == session.NeedOpen && !stopping && n.Err() == nil && n.mayOpen(now) {
 		if n.vetted.Load() {
 			n.open()
 		} else if n.vetting.CompareAndSwap(false, true) {
@@ -469,7 +467,7 @@ func (n *Node) renewed(killAt time.Duration) {
 
 // mayOpen reports whether the node may ask for a session: it is a member, and
 // its folder says so.
-func (n *Node) mayOpen(now reading) bool {
+func (n *Node) mayOpen(now session.Reading) bool {
 	if !n.dir.id().Settled || n.recovering(now) {
 		return false
 	}

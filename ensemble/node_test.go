@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 	"leaderlatch/ensemble/state/statetest"
 )
@@ -25,7 +26,7 @@ func testLog(t testing.TB) *slog.Logger {
 }
 
 // steady is a timing whose lease outlasts any stall of a busy machine.
-var steady = Timing{"steady", 150 * time.Millisecond, 100 * time.Millisecond, time.Minute, 150 * time.Millisecond, 61 * time.Second}
+var steady = session.Timing{Name: "steady", Heartbeat: 150 * time.Millisecond, Renew: 100 * time.Millisecond, Lease: time.Minute, Close: 150 * time.Millisecond, Expiry: 61 * time.Second}
 
 // testKey is the key of all nodes of a test.
 var testKey = sync.OnceValues(func() (*clusterport.Key, error) { return clusterport.KeyFromSeed([32]byte{1}) })
@@ -69,6 +70,12 @@ func startNodeOn(t testing.TB, dir *Dir, change func(*Config)) *Node {
 	return n
 }
 
+// session gives the incarnation of a node's session, and the open counter.
+func (n *Node) session() (inc state.Incarnation, counter uint64) {
+	n.fsm.read(func(s *state.State) { inc, counter, _ = s.Current(n.self) })
+	return inc, counter
+}
+
 // stop stops a node once.
 func stop(t testing.TB, n *Node) {
 	select {
@@ -88,7 +95,7 @@ func stop(t testing.TB, n *Node) {
 type client struct {
 	t          *testing.T
 	name       string
-	membership *Membership
+	membership *session.Membership
 
 	mu      sync.Mutex
 	told    []string
@@ -101,10 +108,16 @@ type client struct {
 
 func join(t *testing.T, n *Node, group, name string) *client {
 	t.Helper()
+	return joinAs(t, n, group, name, func(c *client) session.Member { return c })
+}
+
+// joinAs has a client join for which another Member speaks, which may pass on to it.
+func joinAs(t *testing.T, n *Node, group, name string, as func(*client) session.Member) *client {
+	t.Helper()
 	c := &client{t: t, name: name, changed: make(chan struct{}, 1)}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	m, err := n.Join(group, name, c)
+	m, err := n.Join(group, name, as(c))
 	if err != nil {
 		t.Fatalf("JOIN %s %s: %v", group, name, err)
 	}
@@ -275,23 +288,23 @@ func kill(n *Node) {
 // only then is the node back.
 func TestAfterABootTheOldSessionExpires(t *testing.T) {
 	path := t.TempDir()
-	n := startNode(t, path, func(c *Config) { c.bootID, c.Timing = "before", Quick })
+	n := startNode(t, path, func(c *Config) { c.bootID, c.Timing = "before", session.Quick })
 	join(t, n, "g", "a").wantTold("a")
-	old := n.roster.session.lease.incarnation
+	old, _ := n.session()
 	kill(n)
 
 	start := time.Now()
-	n = startNodeUnready(t, path, func(c *Config) { c.bootID, c.Timing = "after", Quick })
+	n = startNodeUnready(t, path, func(c *Config) { c.bootID, c.Timing = "after", session.Quick })
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	if err := n.WaitReady(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if d := time.Since(start); d < Quick.Expiry {
-		t.Errorf("back after %v; the old session may live for %v", d, Quick.Expiry)
+	if d := time.Since(start); d < session.Quick.Expiry {
+		t.Errorf("back after %v; the old session may live for %v", d, session.Quick.Expiry)
 	}
-	if n.roster.session.lease.incarnation <= old {
-		t.Errorf("incarnation %d after %d", n.roster.session.lease.incarnation, old)
+	if is, _ := n.session(); is <= old {
+		t.Errorf("incarnation %d after %d", is, old)
 	}
 	if g := n.Groups(""); len(g) != 0 {
 		t.Errorf("old groups are left: %v", g)
@@ -329,19 +342,19 @@ func TestLeadersAreClosedFirst(t *testing.T) {
 	n := startNode(t, t.TempDir(), nil)
 	var order []string
 	var mu sync.Mutex
+	recorded := func(group, name string) *client {
+		return joinAs(t, n, group, name, func(c *client) session.Member {
+			return &recorder{c, func() {
+				mu.Lock()
+				order = append(order, name)
+				mu.Unlock()
+			}}
+		})
+	}
 	for i := range 20 {
-		join(t, n, "g", fmt.Sprint("g", i)).wantTold("g0")
-		join(t, n, fmt.Sprint("solo", i), "leader").wantTold("leader")
+		recorded("g", fmt.Sprint("g", i)).wantTold("g0")
+		recorded(fmt.Sprint("solo", i), "leader").wantTold("leader")
 	}
-	n.mu.Lock()
-	for _, m := range n.roster.members {
-		m.member = &recorder{m.member, func() {
-			mu.Lock()
-			order = append(order, m.client)
-			mu.Unlock()
-		}}
-	}
-	n.mu.Unlock()
 	stop(t, n)
 	for i, name := range order {
 		if leads := name == "leader" || name == "g0"; leads != (i < 21) {
@@ -354,7 +367,7 @@ func TestLeadersAreClosedFirst(t *testing.T) {
 }
 
 type recorder struct {
-	Member
+	session.Member
 	closing func()
 }
 
@@ -369,17 +382,18 @@ func TestALostLeaseClosesAllAndOpensAnew(t *testing.T) {
 			var mu sync.Mutex
 			var jump time.Duration
 			n := startNode(t, t.TempDir(), func(c *Config) {
-				c.now = func() reading {
+				c.now = func() session.Reading {
 					mu.Lock()
 					defer mu.Unlock()
-					return readClocks().later(jump)
+					return session.Now().Later(jump)
 				}
 			})
 			a := join(t, n, "g", "a")
 			a.deaf = deaf
 			a.wantTold("a")
+			first, _ := n.session()
 			n.mu.Lock()
-			first := n.roster.session.lease
+			renewed := n.roster.KillAt() - steady.KillAfter(1) // was sent then
 			mu.Lock()
 			jump += steady.Lease // as after a pause of the process
 			mu.Unlock()
@@ -390,16 +404,16 @@ func TestALostLeaseClosesAllAndOpensAnew(t *testing.T) {
 			a.wantClosed()
 			b := join(t, n, "g", "b")
 			b.wantTold("b")
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			if n.roster.session.lease == first {
+			if is, _ := n.session(); is == first {
 				t.Fatal("the lease came back to life")
 			}
-			silent := n.roster.session.began.atMost(*first.sent.Load())
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			silent := n.roster.KillAt() - steady.KillAfter(1) - renewed
 			if deaf && silent < steady.Expiry {
 				t.Errorf("opened %v after the last renewal though a client may still believe until %v", silent, steady.Expiry)
 			}
-			if first.live() {
+			if a.membership.Live() {
 				t.Error("the old lease is live")
 			}
 		})
@@ -473,11 +487,11 @@ func TestSnapshotAndRestart(t *testing.T) {
 	if len(snaps) != 1 {
 		t.Fatalf("snapshots: %v", snaps)
 	}
-	counter := n.roster.session.counter
+	_, counter := n.session()
 	kill(n)
 	n = startNode(t, path, nil)
-	if n.roster.session.counter <= counter {
-		t.Errorf("open counter %d after %d", n.roster.session.counter, counter)
+	if _, is := n.session(); is <= counter {
+		t.Errorf("open counter %d after %d", is, counter)
 	}
 	b := join(t, n, "g", "b")
 	b.wantTold("b")
@@ -516,12 +530,12 @@ func TestARestoredSnapshotClosesWhoIsNotInIt(t *testing.T) {
 // that it was closed, nobody may be named in its place.
 func TestStopEndsTheSessionWhenEveryClientKnows(t *testing.T) {
 	n := startNode(t, t.TempDir(), nil)
-	a := join(t, n, "g", "a")
+	slow := &slowMember{closing: make(chan struct{})}
+	a := joinAs(t, n, "g", "a", func(c *client) session.Member {
+		slow.client = c
+		return slow
+	})
 	a.wantTold("a")
-	slow := &slowMember{client: a, closing: make(chan struct{})}
-	n.mu.Lock()
-	a.membership.member = slow
-	n.mu.Unlock()
 	sessions := func() (count int) {
 		n.fsm.read(func(s *state.State) { count = len(slices.Collect(s.Sessions())) })
 		return count
@@ -569,43 +583,6 @@ func TestAFailedNodeClosesItsConnections(t *testing.T) {
 	}
 }
 
-// A full queue becomes one order to read everything from the state; what was
-// queued for older entries is not handed on after that.
-func TestAFullQueueIsReplacedByTheState(t *testing.T) {
-	d := newDispatcher()
-	var told []string
-	newMember := func() *Membership {
-		m := &Membership{group: "g", client: "m"}
-		m.member = leaderFunc(func(name string) { told = append(told, name) })
-		return m
-	}
-	a, gone := newMember(), newMember()
-	d.deliver(delivery{what: deliverJoined, index: 1, member: a, leader: "one"}, nil)
-	d.deliver(delivery{what: deliverJoined, index: 1, member: gone, leader: "one"}, nil)
-	for range maxQueue {
-		d.add(delivery{what: deliverLed, index: 2, group: "g", leader: "two"})
-	}
-	d.add(delivery{what: deliverLed, index: 3, group: "g", leader: "three"})
-	d.add(delivery{what: deliverLed, index: 4, group: "g", leader: "four"})
-	if len(d.queue) != 2 {
-		t.Fatalf("%d in the queue, want the order and what came after", len(d.queue))
-	}
-	told = nil
-	all := func() (uint64, []delivery) { return 4, []delivery{{member: a, leader: "four"}} }
-	for _, v := range d.queue {
-		d.deliver(v, all)
-	}
-	if !slices.Equal(told, []string{"four"}) {
-		t.Errorf("told %q; want the newest once: the state has entry 4, and one of the two has gone", told)
-	}
-	d.deliver(delivery{what: deliverLed, index: 5, group: "g", leader: "five"}, nil)
-	d.deliver(delivery{what: deliverGone, member: a}, nil)
-	d.deliver(delivery{what: deliverLed, index: 6, group: "g", leader: "six"}, nil)
-	if !slices.Equal(told, []string{"four", "five"}) || len(d.groups) != 0 {
-		t.Errorf("told %q, %d groups left", told, len(d.groups))
-	}
-}
-
 type leaderFunc func(name string)
 
 func (f leaderFunc) Leader(name string, _ uint64) { f(name) }
@@ -626,7 +603,7 @@ func poll(t testing.TB, what string, cond func() bool) {
 // A node takes no more clients than it could close before its lease is over.
 func TestANodeHoldsNoMoreThanItCanClose(t *testing.T) {
 	n := startNodeUnready(t, t.TempDir(), func(c *Config) {
-		c.Timing = Timing{"tiny", 10 * time.Millisecond, 5 * time.Millisecond, 40 * time.Millisecond, 10 * time.Millisecond, 60 * time.Millisecond}
+		c.Timing = session.Timing{Name: "tiny", Heartbeat: 10 * time.Millisecond, Renew: 5 * time.Millisecond, Lease: 40 * time.Millisecond, Close: 10 * time.Millisecond, Expiry: 60 * time.Millisecond}
 		c.MinimumNodes = 1
 	})
 	poll(t, "no more", func() bool {

@@ -6,15 +6,13 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
 
 // The proposer turns what the session wants into log entries. A batch is what
 // has come in while the batches before are under way: no timer, so that a
 // single JOIN does not wait, and load makes the batches grow.
-
-// maxOutstanding is how many batches of a node are under way at once.
-const maxOutstanding = 2
 
 // retryAfter is the pause after a batch was refused: there is no raft leader,
 // or another one.
@@ -28,7 +26,7 @@ type outcome struct {
 }
 
 func (n *Node) runProposer() {
-	outcomes := make(chan outcome, maxOutstanding) // never full: there are no more under way
+	outcomes := make(chan outcome, session.MaxOutstanding) // never full: there are no more under way
 	outstanding := 0
 	var committed []outcome // not yet applied by this node's own state machine
 	var retry <-chan time.Time
@@ -42,7 +40,7 @@ func (n *Node) runProposer() {
 			return applied
 		})
 		n.mu.Unlock()
-		for outstanding < maxOutstanding && retry == nil {
+		for outstanding < session.MaxOutstanding && retry == nil {
 			n.mu.Lock()
 			batch := n.roster.Batch(n.now())
 			n.mu.Unlock()

@@ -197,7 +197,7 @@ func (n *Node) startRaft() error {
 	n.running.Go(n.watchLog)
 	n.running.Go(n.run)
 	n.running.Go(n.runProposer)
-	n.running.Go(func() { n.dispatch.run(n.done, n.allJoined) })
+	n.running.Go(func() { n.dispatch.Run(n.done, n.allJoined) })
 	switch id := n.dir.id(); {
 	case id.Cluster == "" || id.Join != "":
 		n.running.Go(n.enter)

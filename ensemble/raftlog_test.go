@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
+	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
 
@@ -19,7 +20,7 @@ import (
 func TestTheLogHasNamesOfNodes(t *testing.T) {
 	var log nightLog
 	all := foundersWith(t, 3, func(_ int, c *Config) {
-		c.Timing = Normal
+		c.Timing = session.Normal
 		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	})
 	ids := map[string]state.NodeID{}

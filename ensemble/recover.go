@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"leaderlatch/ensemble/logstore"
+	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
 
@@ -182,17 +183,17 @@ func (n *Node) checkRecovery() error {
 // recovering reports whether this node still has to be silent after a recovery:
 // nodes that it has lost may speak for members of whom it knows nothing, for as
 // long as the longest lease lasts.
-func (n *Node) recovering(now reading) bool {
+func (n *Node) recovering(now session.Reading) bool {
 	if n.dir.id().Recovery == recoveryNone {
 		return false
 	}
-	longest := Calm.Expiry
+	longest := session.Calm.Expiry
 	n.fsm.read(func(s *state.State) {
 		for ses := range s.Sessions() {
 			longest = max(longest, ses.Expiry)
 		}
 	})
-	if now.atLeast(n.born) < longest {
+	if now.AtLeast(n.born) < longest {
 		return true
 	}
 	n.recovered.Do(func() {

@@ -21,6 +21,7 @@ import (
 	"github.com/anishathalye/porcupine"
 	"github.com/hashicorp/raft"
 
+	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
 
@@ -175,7 +176,7 @@ func playInBubble(t *testing.T, seed uint64, mutate mutation) *world {
 		}
 		w.proposeLate()
 		w.goOn()
-		if o := omits(mutate); o.leave || o.end || o.open || o.start || o.note || seed%4 == 1 {
+		if o := omits(mutate); o.Leave || o.End || o.Open || o.Start || o.Note || seed%4 == 1 {
 			w.leadersAsk()
 		}
 		w.happens()
@@ -242,7 +243,7 @@ func TestALostRaftLeaderIsReplacedInTime(t *testing.T) {
 		}
 		slices.Sort(took)
 		t.Logf("after %v", took)
-		if most := Normal.Heartbeat * 3 / 2; took[deaths/2] > most {
+		if most := session.Normal.Heartbeat * 3 / 2; took[deaths/2] > most {
 			t.Errorf("the median is %v, want at most %v", took[deaths/2], most)
 		}
 	})
@@ -339,7 +340,7 @@ func TestHandingOverWhereOneIsGone(t *testing.T) {
 			go l.node.handOver()
 			time.Sleep(time.Duration(w.rng.Int64N(int64(6 * time.Millisecond)))) // it answers, and is asked
 			w.apart(l, gone, true)
-			time.Sleep(2 * Normal.Heartbeat)
+			time.Sleep(2 * session.Normal.Heartbeat)
 			l.node.handOvers.Lock()
 			_, tried := l.node.handOvers.failed[first]
 			l.node.handOvers.Unlock()
@@ -421,7 +422,7 @@ func newWorld(t *testing.T, seed uint64, mutate mutation) *world {
 	for i := range 3 {
 		name := fmt.Sprintf("riak@n%d", i+1)
 		h := &host{w: w, name: name, address: fmt.Sprintf("n%d:5324", i+1), path: filepath.Join(base, name)}
-		h.clocks.began, h.clocks.rate, h.clocks.blind = w.began, 1+(rng.Float64()*2-1)*Rho*0.9, mutate == mutateNoJump
+		h.clocks.began, h.clocks.rate, h.clocks.blind = w.began, 1+(rng.Float64()*2-1)*session.Rho*0.9, mutate == mutateNoJump
 		h.holds = seed%3 == 0 // so that the level rises among the faults, when each has been started again
 		w.hosts = append(w.hosts, h)
 	}
@@ -520,7 +521,7 @@ func (w *world) state() string {
 			continue
 		}
 		h.node.mu.Lock()
-		fmt.Fprintf(&b, "%s: missing %v, phase %d; raft %v\n", h.name, h.node.missing(), h.node.roster.session.phase, h.node.raft.Stats())
+		fmt.Fprintf(&b, "%s: missing %v; raft %v\n", h.name, h.node.missing(), h.node.raft.Stats())
 		h.node.mu.Unlock()
 	}
 	w.mu.Lock()
@@ -593,7 +594,7 @@ func (w *world) happens() {
 		}
 	case is(0.012, "pauses", runs):
 		if w.rng.IntN(2) == 0 {
-			a.pause(Normal.Lease - 200*time.Millisecond + length(500*time.Millisecond))
+			a.pause(session.Normal.Lease - 200*time.Millisecond + length(500*time.Millisecond))
 		} else {
 			a.pause(length(5 * time.Second))
 		}
@@ -623,7 +624,7 @@ func (w *world) flap(h *host, length func(most time.Duration) time.Duration) {
 	in, out := true, w.rng.IntN(3) == 0
 	times := []time.Duration{length(1800 * time.Millisecond), length(40 * time.Millisecond), length(4 * time.Second)}
 	if w.rng.IntN(3) == 0 { // until about the end of its lease
-		out, times = true, []time.Duration{Normal.Lease - Normal.Renew + length(2*Normal.Renew)}
+		out, times = true, []time.Duration{session.Normal.Lease - session.Normal.Renew + length(2*session.Normal.Renew)}
 	}
 	w.note("%s is cut off, out too: %v, and so on: %v", h.name, out, times)
 	cut := func(in, out bool) {
@@ -632,7 +633,7 @@ func (w *world) flap(h *host, length func(most time.Duration) time.Duration) {
 			w.net.cut(h.address, o.address, out && o != h)
 		}
 	}
-	w.flaps = time.Now().Add(Normal.Lease)
+	w.flaps = time.Now().Add(session.Normal.Lease)
 	for _, d := range times {
 		w.flaps = w.flaps.Add(d)
 	}
@@ -684,7 +685,7 @@ func (w *world) loseEntries(length func(most time.Duration) time.Duration) {
 	w.apart(third, loser, true)
 	w.apart(third, keeper, true)
 	w.joinAs(keeper, group, "a")
-	w.flaps = time.Now().Add(after + Normal.Expiry)
+	w.flaps = time.Now().Add(after + session.Normal.Expiry)
 	w.then = append(w.then, then{time.Now().Add(after), func() {
 		loser.crash()
 		w.apart(third, loser, false)
@@ -728,7 +729,7 @@ func (w *world) repeatLate(h *host, later time.Duration) {
 			ops = append(ops, state.Expire{Incarnation: ses.Incarnation, Renewal: ses.Renewal})
 		}
 	})
-	w.late = append(w.late, lateOps{time.Now().Add(Normal.Expiry + Normal.Close + later), ops})
+	w.late = append(w.late, lateOps{time.Now().Add(session.Normal.Expiry + session.Normal.Close + later), ops})
 }
 
 type lateOps struct {
@@ -794,7 +795,7 @@ type virtualClocks struct {
 	step   time.Duration // what the wall clock was set by
 }
 
-func (c *virtualClocks) read() reading {
+func (c *virtualClocks) read() session.Reading {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	real := time.Since(c.began)
@@ -806,7 +807,7 @@ func (c *virtualClocks) read() reading {
 	if !c.blind {
 		wall += c.lost + c.step
 	}
-	return reading{boot: d, mono: d, raw: d, wall: wall}
+	return session.Reading{Boot: d, Mono: d, Raw: d, Wall: wall}
 }
 
 func (c *virtualClocks) freeze() {
@@ -852,7 +853,7 @@ func (h *host) start() {
 	n, err := Start(dir, Config{
 		FormatLevel: level,
 		released:    time.Unix(1, 0), // virtual time begins in 2000
-		Name:        h.name, Address: h.address, Timing: Normal, MinimumNodes: 3, Join: list,
+		Name:        h.name, Address: h.address, Timing: session.Normal, MinimumNodes: 3, Join: list,
 		Listener: h.w.net.listen(h.address), Key: testKey, Logger: slog.New(slog.DiscardHandler),
 		now: h.clocks.read, bootID: "one boot", dial: h.w.net.dialer(h.address),
 		alter: func(s *state.State, e state.Entry) state.Entry { return mutated(h.w.mutate, s, e) },
@@ -885,8 +886,6 @@ func (h *host) start() {
 		n.transport.node = hasty{n}
 	case mutateFollowUnflushed:
 		n.entries.leads = func() bool { return true }
-	case mutateNoCloseTime:
-		n.roster.session.timing.Expiry = n.roster.session.timing.Lease
 	}
 }
 
@@ -921,8 +920,8 @@ func (h *host) pause(length time.Duration) {
 	w, n := h.w, h.node
 	n.mu.Lock()
 	left := length // until the switch, which is off when all connections are closed
-	if s := &n.roster.session; (s.phase == phaseOpen || s.phase == phaseClosing) && !w.noSwitch && w.mutate != mutateNoSwitch {
-		left = n.cfg.Timing.killAfter(len(n.roster.members)) - n.now().atMost(*s.lease.sent.Load())
+	if at := n.roster.KillAt(); at > 0 && !w.noSwitch && w.mutate != mutateNoSwitch {
+		left = at - n.now().Boot
 	}
 	n.mu.Unlock()
 	w.note("%s is paused for %v", h.name, length)
@@ -1118,7 +1117,7 @@ type virtualClient struct {
 	w           *world
 	host        *host
 	group, name string
-	membership  *Membership
+	membership  *session.Membership
 
 	// Guarded by the world's mutex.
 	told    string
@@ -1153,7 +1152,7 @@ func (c *virtualClient) end() {
 		return
 	}
 	c.w.stale = append(c.w.stale, late)
-	if most := Normal.Lease + Normal.Close; late > most {
+	if most := session.Normal.Lease + session.Normal.Close; late > most {
 		c.w.fail("%s %s at %s was closed only %v after its machine went on, want %v", c.group, c.name, c.host.name, late, most)
 	}
 }
@@ -1227,7 +1226,7 @@ func (c *virtualClient) again() {
 	if c.mayWrite() {
 		c.writes("ALREADY_JOINED")
 		if c.told == c.name {
-			c.until = sent + Normal.Expiry - Normal.Lease
+			c.until = sent + session.Normal.Expiry - session.Normal.Lease
 		}
 	}
 }
@@ -1321,7 +1320,7 @@ func (c *virtualClient) Close() {
 		c.w.mu.Lock()
 		c.closing = true
 		c.w.mu.Unlock()
-		c.host.pass(Normal.Close / 3)
+		c.host.pass(session.Normal.Close / 3)
 		c.w.mu.Lock()
 		was := c.closed
 		c.end()
@@ -1333,7 +1332,7 @@ func (c *virtualClient) Close() {
 		if knows {
 			time.Sleep(50 * time.Millisecond)
 		} else {
-			time.Sleep(Normal.Expiry - Normal.Lease)
+			time.Sleep(session.Normal.Expiry - session.Normal.Lease)
 		}
 		c.membership.Closed(knows)
 		if knows && c.w.lucky(0.5) {

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"leaderlatch/ensemble"
+	"leaderlatch/ensemble/session"
 )
 
 // starve lets a process run for a little while and stops it for a longer one, in turn, as a
@@ -34,7 +34,7 @@ func starve(process interface{ signal(syscall.Signal) }, stopped, running time.D
 // A raft leader that gets 15 ms in every 125 looks late each time, and stays the raft leader.
 // The leader of a node that dies is replaced all the same.
 func TestFaultTheRaftLeaderIsAlwaysLate(t *testing.T) {
-	for _, tm := range []ensemble.Timing{ensemble.Normal, ensemble.Calm} {
+	for _, tm := range []session.Timing{session.Normal, session.Calm} {
 		t.Run(tm.Name, func(t *testing.T) {
 			all := founders(t, 3, "leader_latch.timing = "+tm.Name)
 			for _, m := range all {

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"leaderlatch/ensemble"
+	"leaderlatch/ensemble/session"
 	"leaderlatch/latch/latchtest"
 )
 
@@ -23,9 +23,9 @@ import (
 
 // windows are W, as PROTOCOL.md gives it for each timing.
 var windows = map[string]time.Duration{
-	ensemble.Quick.Name:  190 * time.Millisecond,
-	ensemble.Normal.Name: 390 * time.Millisecond,
-	ensemble.Calm.Name:   980 * time.Millisecond,
+	session.Quick.Name:  190 * time.Millisecond,
+	session.Normal.Name: 390 * time.Millisecond,
+	session.Calm.Name:   980 * time.Millisecond,
 }
 
 // witness is a client with its own account. It reads until its connection has ended, and
@@ -170,14 +170,14 @@ type ruleFault struct {
 	lines []string // of the nodes' configuration
 	first bool     // it comes with the first ALREADY_JOINED of the node's session; else amid many
 	begin func(*ruleRound)
-	bound func(ensemble.Timing) time.Duration // from its beginning until the next leader is told
+	bound func(session.Timing) time.Duration // from its beginning until the next leader is told
 }
 
 // ruleRound is a leader that goes by the rule, on a host without a node, and the next one, a
 // client that goes by what it reads. The leader's node is the victim.
 type ruleRound struct {
 	*site
-	timing     ensemble.Timing
+	timing     session.Timing
 	victim     *member
 	other      *member // the node of the next one
 	lead, next *witness
@@ -193,10 +193,10 @@ func (r *ruleRound) restart() {
 }
 
 // soonAfter is the bound where only what was promised is waited for.
-func soonAfter(tm ensemble.Timing) time.Duration { return windows[tm.Name] + 300*time.Millisecond }
+func soonAfter(tm session.Timing) time.Duration { return windows[tm.Name] + 300*time.Millisecond }
 
 // givenUp is the bound where the node has to find that its client has gone.
-func givenUp(ensemble.Timing) time.Duration { return 12 * time.Second }
+func givenUp(session.Timing) time.Duration { return 12 * time.Second }
 
 var (
 	leaderStops  = ruleFault{name: "it stops", bound: soonAfter, begin: func(r *ruleRound) { r.lead.stop() }}
@@ -282,7 +282,7 @@ func (r *ruleRound) play(f ruleFault) (handOver time.Duration, ok bool) {
 
 // rounds plays the fault n times on a cluster of its own, every second time against the raft
 // leader's node, and gives what it has seen and after what time the next leader was told.
-func (f ruleFault) rounds(t *testing.T, tm ensemble.Timing, n int) iter.Seq2[latchtest.Verdict, time.Duration] {
+func (f ruleFault) rounds(t *testing.T, tm session.Timing, n int) iter.Seq2[latchtest.Verdict, time.Duration] {
 	t.Helper()
 	return func(yield func(latchtest.Verdict, time.Duration) bool) {
 		s := newSite(t, 1, false, append(f.lines, "leader_latch.timing = "+tm.Name, "leader_latch.fencing.internal = on")...)
@@ -331,9 +331,9 @@ func (r *ruleRound) check() latchtest.Verdict {
 
 // Nobody is told to lead before what the leader was promised is over, and then soon.
 func TestFaultAClientGoesByItsClock(t *testing.T) {
-	timings, rounds := []ensemble.Timing{ensemble.Quick, ensemble.Normal, ensemble.Calm}, 8
+	timings, rounds := []session.Timing{session.Quick, session.Normal, session.Calm}, 8
 	if testing.Short() {
-		timings, rounds = []ensemble.Timing{clusterTiming}, 1
+		timings, rounds = []session.Timing{clusterTiming}, 1
 	}
 	for _, tm := range timings {
 		t.Run(tm.Name, func(t *testing.T) {
@@ -366,7 +366,7 @@ func TestFaultAWaitOfTheRuleIsMissed(t *testing.T) {
 	} {
 		t.Run(without, func(t *testing.T) {
 			t.Setenv("LEADER_LATCH_WITHOUT", without)
-			for v := range f.rounds(t, ensemble.Calm, 20) {
+			for v := range f.rounds(t, session.Calm, 20) {
 				if v.Overlap > 0 {
 					return
 				}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"leaderlatch/ensemble"
+	"leaderlatch/ensemble/session"
 	"leaderlatch/latch/latchtest"
 )
 
@@ -78,7 +79,7 @@ func TestFaultsAreFound(t *testing.T) {
 	a := newAttacker(t, 3, 20, "leader_latch.dead_man_switch = off")
 	for _, n := range a.nodes {
 		n.signal(syscall.SIGSTOP)
-		time.Sleep(ensemble.Normal.Expiry + time.Second)
+		time.Sleep(session.Normal.Expiry + time.Second)
 		n.signal(syscall.SIGCONT)
 	}
 	if v := a.judge(); len(v.Violations) == 0 {

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"leaderlatch/ensemble"
+	"leaderlatch/ensemble/session"
 )
 
 func TestConnectionLimits(t *testing.T) {
@@ -34,7 +34,7 @@ func TestClientsDoNotUseUpTheDescriptors(t *testing.T) {
 	const files = 200
 	t.Setenv(openFilesOfProgram, strconv.Itoa(files)) // so it is no parallel test
 	p := start(t, t.TempDir())
-	served, _ := connectionLimits(0, files, ensemble.Calm.MaxMembers())
+	served, _ := connectionLimits(0, files, session.Calm.MaxMembers())
 	var all []*conn
 	for range 2 * files { // more than there are descriptors
 		all = append(all, p.dial())

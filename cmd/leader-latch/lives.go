@@ -10,6 +10,7 @@ import (
 
 	"leaderlatch/ensemble"
 	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/session"
 	"leaderlatch/riakconf"
 )
 
@@ -19,7 +20,7 @@ import (
 type lives struct {
 	conf   *riakconf.Config
 	dir    *ensemble.Dir
-	timing ensemble.Timing
+	timing session.Timing
 	key    func() (*clusterport.Key, error)
 	log    *slog.Logger
 	order  func(ctx context.Context, term uint64, with json.RawMessage) (any, error) // see [ensemble.Config]

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"leaderlatch/ensemble"
+	"leaderlatch/ensemble/session"
 	"leaderlatch/latch/latchtest"
 	"leaderlatch/riakconf"
 )
@@ -211,7 +212,7 @@ func TestOldNamesAreFreeAtOnceAfterAKill(t *testing.T) {
 	joined := time.Now()
 	c.send("JOIN g a\n")
 	c.want("LEADER a")
-	if d := time.Since(joined); d >= ensemble.Calm.Expiry {
+	if d := time.Since(joined); d >= session.Calm.Expiry {
 		t.Errorf("answered after %v: the old session was waited for", d)
 	}
 }
@@ -478,15 +479,15 @@ func realClient(t *testing.T, name string) string {
 	return path
 }
 
-// session is a real client program in the place of a connection.
-type session struct {
+// conversation is a real client program in the place of a connection.
+type conversation struct {
 	t   *testing.T
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *bufio.Reader
 }
 
-func runClient(t *testing.T, p *proc, name string) *session {
+func runClient(t *testing.T, p *proc, name string) *conversation {
 	t.Helper()
 	host, port, _ := net.SplitHostPort(p.addr)
 	cmd := exec.Command(realClient(t, name), host, port)
@@ -508,11 +509,11 @@ func runClient(t *testing.T, p *proc, name string) *session {
 	})
 	// A program that hangs is ended, and its output with it.
 	time.AfterFunc(patience, func() { cmd.Process.Kill() })
-	return &session{t, cmd, in, bufio.NewReader(out)}
+	return &conversation{t, cmd, in, bufio.NewReader(out)}
 }
 
 // want reads lines until this one; telnet has some of its own before.
-func (s *session) want(line string) {
+func (s *conversation) want(line string) {
 	s.t.Helper()
 	for {
 		got, err := s.out.ReadString('\n')
@@ -528,7 +529,7 @@ func (s *session) want(line string) {
 	}
 }
 
-func (s *session) send(line string) {
+func (s *conversation) send(line string) {
 	s.t.Helper()
 	if _, err := io.WriteString(s.in, line+"\n"); err != nil {
 		s.t.Fatal(err)
@@ -587,7 +588,7 @@ func TestAPausedProcessIsKilled(t *testing.T) {
 	if s := p.cmd.ProcessState.Sys().(syscall.WaitStatus); !s.Signaled() || s.Signal() != syscall.SIGKILL {
 		t.Errorf("ended as %v, want killed", p.err)
 	}
-	t.Logf("the client knew %v after the stop; the node must be silent by %v", took, ensemble.Normal.Lease+ensemble.Normal.Close)
+	t.Logf("the client knew %v after the stop; the node must be silent by %v", took, session.Normal.Lease+session.Normal.Close)
 	p = start(t, dir)
 	p.join("g", "a", "a")
 }
@@ -599,7 +600,7 @@ func TestAPausedProcessWithoutTheSwitch(t *testing.T) {
 	p := start(t, t.TempDir(), "leader_latch.timing = normal", "leader_latch.dead_man_switch = off")
 	leader, next := p.join("g", "a", "a"), p.join("g", "b", "a")
 	p.signal(syscall.SIGSTOP)
-	time.Sleep(ensemble.Normal.Expiry) // the pause itself; there is nothing to poll in a process that stands still
+	time.Sleep(session.Normal.Expiry) // the pause itself; there is nothing to poll in a process that stands still
 	leader.Close()
 	p.signal(syscall.SIGCONT)
 	next.wantEnd() // and no LEADER b of a session that is over

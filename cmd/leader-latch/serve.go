@@ -26,6 +26,7 @@ import (
 	"leaderlatch/ensemble"
 	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/ensemble/diskthread"
+	"leaderlatch/ensemble/session"
 	"leaderlatch/latch"
 	"leaderlatch/riakconf"
 )
@@ -139,7 +140,7 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 	for _, w := range warnings {
 		log.Warn("configuration: " + w.Error())
 	}
-	timing, err := ensemble.TimingNamed(conf.Timing)
+	timing, err := session.TimingNamed(conf.Timing)
 	if err != nil {
 		return fail(exitPermanent, err)
 	}
@@ -330,7 +331,7 @@ func addresses(listeners []net.Listener) string {
 }
 
 // serveLatch starts a server for each listener. ended takes their errors.
-func serveLatch(conf *riakconf.Config, node *lives, timing ensemble.Timing, listeners []net.Listener, log *slog.Logger, ended chan<- error) []*latch.Server {
+func serveLatch(conf *riakconf.Config, node *lives, timing session.Timing, listeners []net.Listener, log *slog.Logger, ended chan<- error) []*latch.Server {
 	var elect latch.Elections = elections{node}
 	if !conf.StrongConsistency {
 		elect = switchedOff{}

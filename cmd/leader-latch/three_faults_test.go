@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"leaderlatch/ensemble"
+	"leaderlatch/ensemble/session"
 )
 
 // margin is what a loaded machine may add to the time within which something has
@@ -36,7 +36,7 @@ type scene struct {
 // replaced is within which time the members of a node are replaced that does nothing
 // more. One whose renewals go out still, though it learns of nothing, renews its
 // session with the two batches that it sends without an answer: 2R later at most.
-func replaced(tm ensemble.Timing) time.Duration {
+func replaced(tm session.Timing) time.Duration {
 	return max(tm.Expiry, 3*tm.Heartbeat+2*tm.Renew) + 300*time.Millisecond
 }
 
@@ -98,7 +98,7 @@ func wantSuccession(what string, probed, failed time.Time, bound time.Duration, 
 		c.wantEnded()
 	}
 	tm := clusterTiming
-	if earliest := time.Duration(float64(tm.Expiry-tm.Renew) * (1 - ensemble.Rho)); told.Sub(probed) < earliest {
+	if earliest := time.Duration(float64(tm.Expiry-tm.Renew) * (1 - session.Rho)); told.Sub(probed) < earliest {
 		next.t.Errorf("%s: told %v after a JOIN succeeded at the node, before %v", what, told.Sub(probed), earliest)
 	}
 	took(next.t, what+": the next leader was told", told.Sub(failed), bound)

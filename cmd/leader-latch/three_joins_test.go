@@ -9,11 +9,12 @@ import (
 	"time"
 
 	"leaderlatch/ensemble"
+	"leaderlatch/ensemble/session"
 )
 
 // joinTimeout is the default of leader_latch.join_timeout.
 func joinTimeout() time.Duration {
-	if clusterTiming == ensemble.Calm {
+	if clusterTiming == session.Calm {
 		return 6 * time.Second
 	}
 	return 3 * time.Second
@@ -132,7 +133,7 @@ func TestAClientOfADeadNodeComesBackUnderItsName(t *testing.T) {
 	alone.want("LEADER x")
 	told := time.Now()
 	tm := clusterTiming
-	if earliest := time.Duration(float64(tm.Expiry-tm.Renew) * (1 - ensemble.Rho)); told.Sub(probed) < earliest {
+	if earliest := time.Duration(float64(tm.Expiry-tm.Renew) * (1 - session.Rho)); told.Sub(probed) < earliest {
 		t.Errorf("admitted %v after a JOIN succeeded at the old node, before %v", told.Sub(probed), earliest)
 	}
 	t.Logf("the client of a dead raft leader's node that came back waited %v; default join_timeout %v", told.Sub(sent), joinTimeout())

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"leaderlatch/ensemble"
+	"leaderlatch/ensemble/session"
 )
 
 // An operator restarts one node after the other: successors are named while the
@@ -119,9 +119,9 @@ func TestAllNodesAreKilledAndOneStaysAway(t *testing.T) {
 // where the lease is the longest, as a stall of a busy machine is no fault.
 func TestTheTimingIsChangedNodeByNode(t *testing.T) {
 	t.Parallel()
-	longer, shorter := ensemble.Calm, ensemble.Normal
-	if clusterTiming == ensemble.Quick {
-		longer, shorter = ensemble.Normal, ensemble.Quick
+	longer, shorter := session.Calm, session.Normal
+	if clusterTiming == session.Quick {
+		longer, shorter = session.Normal, session.Quick
 	}
 	all := founders(t, 3, "leader_latch.timing = "+longer.Name)
 	for _, m := range all {
@@ -129,7 +129,7 @@ func TestTheTimingIsChangedNodeByNode(t *testing.T) {
 	}
 	wantWhole(all)
 	m, near, far := all[0], all[1], all[2]
-	change := func(m *member, to ensemble.Timing) {
+	change := func(m *member, to session.Timing) {
 		t.Helper()
 		m.signal(syscall.SIGTERM)
 		m.wantExit(exitOK)
@@ -150,7 +150,7 @@ func TestTheTimingIsChangedNodeByNode(t *testing.T) {
 	next.wantSilence()
 	watcher.wantSilence()
 
-	for victim, tm := range map[*member]ensemble.Timing{m: shorter, far: longer} {
+	for victim, tm := range map[*member]session.Timing{m: shorter, far: longer} {
 		g := unique("g")
 		lead, next := victim.join(g, "lead", "lead"), near.join(g, "next", "lead")
 		probed := victim.probe()
@@ -159,7 +159,7 @@ func TestTheTimingIsChangedNodeByNode(t *testing.T) {
 		lead.wantGone()
 		next.want("LEADER next")
 		told := time.Now()
-		if earliest := time.Duration(float64(tm.Expiry-tm.Renew) * (1 - ensemble.Rho)); told.Sub(probed) < earliest {
+		if earliest := time.Duration(float64(tm.Expiry-tm.Renew) * (1 - session.Rho)); told.Sub(probed) < earliest {
 			t.Errorf("%s among others: told %v after a JOIN succeeded at the node, before %v", tm.Name, told.Sub(probed), earliest)
 		}
 		took(t, "timings differ, killed a node with "+tm.Name+": the next leader was told", told.Sub(killed), replaced(tm))

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"leaderlatch/ensemble"
+	"leaderlatch/ensemble/session"
 )
 
 // loopback gives an address of this machine that no other test has: so nodes
@@ -31,12 +32,12 @@ var uniques atomic.Int32
 // clusterTiming is the timing of nodes that are to form a cluster: calm, so that a
 // stall of a busy machine is no fault. LEADER_LATCH_TEST_TIMING sets another one, to
 // measure on a machine that has nothing else to do.
-var clusterTiming = func() ensemble.Timing {
+var clusterTiming = func() session.Timing {
 	name := os.Getenv("LEADER_LATCH_TEST_TIMING")
 	if name == "" {
-		return ensemble.Calm
+		return session.Calm
 	}
-	t, err := ensemble.TimingNamed(name)
+	t, err := session.TimingNamed(name)
 	if err != nil {
 		panic(err)
 	}

@@ -1,4 +1,4 @@
-package ensemble
+package session
 
 import (
 	"fmt"
@@ -16,17 +16,20 @@ import (
 // bookkeeper is what a node does for its clients, without Raft, disk and network:
 // it proposes, and its own log has it the next moment.
 type bookkeeper struct {
-	roster   *roster
-	dispatch *dispatcher
+	roster   *Roster
+	dispatch *Dispatcher
 	state    *state.State
 	index    uint64
-	clock    reading
+	clock    Reading
 }
 
 func newBookkeeper() *bookkeeper {
-	n := &bookkeeper{dispatch: newDispatcher()}
-	n.roster = newRoster(session{node: "n1", boot: "boot", name: "riak@10.0.0.1", address: "10.0.0.1:5324", timing: Normal}, new(sync.Mutex),
-		func() reading { return n.clock }, n.dispatch.add, slog.New(slog.DiscardHandler))
+	n := &bookkeeper{dispatch: NewDispatcher()}
+	n.roster = New(Config{
+		Node: "n1", Boot: "boot", Name: "riak@10.0.0.1", Address: "10.0.0.1:5324", Timing: Normal,
+		Guard: new(sync.Mutex), Now: func() Reading { return n.clock }, Dispatch: n.dispatch, Logger: slog.New(slog.DiscardHandler),
+		Note: func(uint64) {}, Alive: func(time.Duration) {},
+	})
 	n.state = state.New()
 	n.commit([]state.Op{state.Found{Cluster: "c", TokenBase: 1000}, state.Activate{}})
 	n.roster.Begin(1, n.clock)

@@ -1,6 +1,6 @@
 //go:build faults
 
-package ensemble
+package session
 
 import (
 	"os"
@@ -14,15 +14,15 @@ func init() {
 		switch name {
 		case "":
 		case "leave":
-			omitted.leave = true
+			omitted.Leave = true
 		case "end":
-			omitted.end = true
+			omitted.End = true
 		case "open":
-			omitted.open = true
+			omitted.Open = true
 		case "start":
-			omitted.start = true
+			omitted.Start = true
 		case "note":
-			omitted.note = true
+			omitted.Note = true
 		default:
 			panic("LEADER_LATCH_WITHOUT: there is no wait " + name)
 		}

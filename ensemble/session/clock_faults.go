@@ -1,6 +1,6 @@
 //go:build faults
 
-package ensemble
+package session
 
 import (
 	"os"
@@ -26,9 +26,9 @@ func init() {
 		panic(err)
 	}
 	set := (*int64)(unsafe.Pointer(unsafe.SliceData(page)))
-	clocks = func() reading {
+	clocks = func() Reading {
 		r := readClocks()
-		r.wall += time.Duration(atomic.LoadInt64(set))
+		r.Wall += time.Duration(atomic.LoadInt64(set))
 		return r
 	}
 }

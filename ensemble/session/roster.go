@@ -1,4 +1,4 @@
-package ensemble
+package session
 
 import (
 	"cmp"
@@ -11,13 +11,13 @@ import (
 	"leaderlatch/ensemble/state"
 )
 
-// roster is a node's book of its own session and of its clients' memberships:
+// Roster is a node's book of its own session and of its clients' memberships:
 // what each has asked for, what came of it, who waits for a name. With
 // [session] and [expirer], which it has to itself, it is the whole of the protocol on the
 // node's side, and like them pure code: its caller guards it, passes in what the clocks
 // show, what the state machine applied and which connections closed, and does
-// what [roster.Step] says.
-type roster struct {
+// what [Roster.Step] says.
+type Roster struct {
 	session session
 	expirer *expirer
 	members []*Membership // all that are not over, each at its place
@@ -26,18 +26,18 @@ type roster struct {
 	bound   []*Membership // closed, and promised something that lasts
 	next    time.Duration // until a promise to one of them is over; 0: there are none
 	askers  []*Membership // who wait until a promise of the session is noted
-	omit    omissions
+	omit    Omissions
 
 	index    uint64 // of the log entry up to which all this is
 	known    bool   // the state has been seen up to date: it says rightly whether elections are active
 	stopping bool
 	changed  bool // what a waiter, or step, may wait for has changed; the caller resets it
 
-	guard   sync.Locker // held over all calls, but for those that take it themselves
-	now     func() reading
-	deliver func(delivery)                 // to the dispatcher; does not block
-	note    func(l *lease, counter uint64) // has it noted that the session has promised something, and calls Promised; does not block
-	alive   func(killAt time.Duration)     // called when a renewal has been accepted; see prolonged
+	guard   sync.Locker
+	now     func() Reading
+	deliver func(Delivery) // to the dispatcher; does not block
+	note    func(counter uint64)
+	alive   func(killAt time.Duration)
 	log     *slog.Logger
 }
 
@@ -48,21 +48,59 @@ func (k nameKey) compare(o nameKey) int {
 	return cmp.Or(cmp.Compare(k.group, o.group), cmp.Compare(k.client, o.client))
 }
 
-func newRoster(s session, guard sync.Locker, now func() reading, deliver func(delivery), log *slog.Logger) *roster {
-	return &roster{
-		guard:   guard,
-		session: s,
-		expirer: newExpirer(s.timing.Renew),
+// Config is what a roster needs to know. All of it must be set, but for Bind, Boot, Name,
+// Address, Reads and Omit.
+type Config struct {
+	Node          state.NodeID
+	Boot          string // names the machine's present boot
+	Name, Address string // of the node, as its Opens have them
+	Reads         uint64 // likewise
+	Timing        Timing
+	Omit          Omissions // rules that are left out; none: those that tests of faults name
+
+	Guard    sync.Locker // held over all calls of the roster; a Membership takes it itself
+	Now      func() Reading
+	Dispatch *Dispatcher // is told what is committed for members
+	Logger   *slog.Logger
+
+	// Note has it noted on disk that the session with this open counter has made a promise, and
+	// then calls Promised. It does not block.
+	Note func(counter uint64)
+
+	// Alive is called when a renewal was accepted, with the time by BOOTTIME at which a process
+	// that does nothing has to be killed: who closes in time is not killed, and the sockets of
+	// who does not are closed in time. With members that join in between it comes a little late
+	// for them, until the next renewal. 0: the lease was over by then.
+	Alive func(killAt time.Duration)
+}
+
+// New returns the roster of a node that starts now.
+func New(c Config) *Roster {
+	if c.Omit == (Omissions{}) {
+		c.Omit = omitted
+	}
+	if c.Omit.CloseTime {
+		c.Timing.Expiry = c.Timing.Lease
+	}
+	return &Roster{
+		session: session{
+			node: c.Node, boot: c.Boot, name: c.Name, address: c.Address,
+			timing: c.Timing, reads: c.Reads, started: c.Now(),
+		},
+		expirer: newExpirer(c.Timing.Renew),
 		held:    make(map[nameKey][]*Membership),
-		now:     now,
-		deliver: deliver,
-		alive:   func(time.Duration) {},
-		log:     log,
+		omit:    c.Omit,
+		guard:   c.Guard,
+		now:     c.Now,
+		deliver: c.Dispatch.add,
+		note:    c.Note,
+		alive:   c.Alive,
+		log:     c.Logger,
 	}
 }
 
 // Join takes a membership in and has it asked for.
-func (r *roster) Join(group, client string, member Member) *Membership {
+func (r *Roster) Join(group, client string, member Member) *Membership {
 	m := &Membership{roster: r, member: member, group: group, client: client, inRoster: len(r.members)}
 	r.members = append(r.members, m)
 	r.session.join(m)
@@ -70,7 +108,7 @@ func (r *roster) Join(group, client string, member Member) *Membership {
 }
 
 // remove takes a membership out of those that are not over.
-func (r *roster) remove(m *Membership) { r.members = without(r.members, m) }
+func (r *Roster) remove(m *Membership) { r.members = without(r.members, m) }
 
 // without takes a membership out of a list in which each knows its place; the last one
 // gets that.
@@ -84,7 +122,7 @@ func without(all []*Membership, m *Membership) []*Membership {
 
 // closed takes note that a connection is closed, and whether its client is
 // known to have learned of it. It gives for how long the node is bound to the client.
-func (r *roster) closed(m *Membership, acknowledged bool) (bound time.Duration) {
+func (r *Roster) closed(m *Membership, acknowledged bool) (bound time.Duration) {
 	was := m.state
 	if was >= memberBound {
 		return 0
@@ -97,7 +135,7 @@ func (r *roster) closed(m *Membership, acknowledged bool) (bound time.Duration) 
 	case memberHeld:
 		r.unhold(m)
 	case memberProposed, memberJoined:
-		r.deliver(delivery{what: deliverGone, member: m})
+		r.deliver(Delivery{what: deliverGone, member: m})
 		m.counted, m.knows = r.session.phase == phaseClosing, m.knows || acknowledged
 		if bound = r.promised(m, r.now()); bound == 0 {
 			r.gone(m)
@@ -116,7 +154,7 @@ func (r *roster) closed(m *Membership, acknowledged bool) (bound time.Duration) 
 
 // gone ends a membership whose connection is closed, and to whose client the node is not
 // bound.
-func (r *roster) gone(m *Membership) {
+func (r *Roster) gone(m *Membership) {
 	m.state = memberOver
 	switch {
 	case m.lease.Load() != r.session.lease: // it has ended with its session
@@ -130,28 +168,28 @@ func (r *roster) gone(m *Membership) {
 }
 
 // promised gives for how long the node is bound by what it has promised to a client.
-func (r *roster) promised(m *Membership, now reading) time.Duration {
+func (r *Roster) promised(m *Membership, now Reading) time.Duration {
 	said := m.said.Load()
 	if said == nil || m.stopped || m.lease.Load() != r.session.lease || r.omits() {
 		return 0
 	}
-	return max(0, r.session.timing.promise()-now.atLeast(*said))
+	return max(0, r.session.timing.Promise()-now.AtLeast(*said))
 }
 
 // omits reports whether the wait for promises is left out that stands before what the
 // session does next.
-func (r *roster) omits() bool {
+func (r *Roster) omits() bool {
 	switch {
 	case r.session.phase != phaseOpen:
-		return r.omit.open
+		return r.omit.Open
 	case r.stopping:
-		return r.omit.end
+		return r.omit.End
 	}
-	return r.omit.leave
+	return r.omit.Leave
 }
 
 // stopped takes note that a client has stopped by itself.
-func (r *roster) stopped(m *Membership) {
+func (r *Roster) stopped(m *Membership) {
 	m.stopped, m.knows = true, true
 	if m.state == memberBound {
 		r.release(m)
@@ -159,7 +197,7 @@ func (r *roster) stopped(m *Membership) {
 }
 
 // release ends a membership to whose client the node is not bound any more.
-func (r *roster) release(m *Membership) {
+func (r *Roster) release(m *Membership) {
 	r.bound = without(r.bound, m)
 	r.session.bound--
 	r.changed = true
@@ -167,7 +205,7 @@ func (r *roster) release(m *Membership) {
 }
 
 // releaseDue releases all that are to be released by now.
-func (r *roster) releaseDue(now reading) {
+func (r *Roster) releaseDue(now Reading) {
 	r.next = 0
 	for i := len(r.bound) - 1; i >= 0; i-- { // whoever gets a place has been looked at
 		left := r.promised(r.bound[i], now)
@@ -180,7 +218,7 @@ func (r *roster) releaseDue(now reading) {
 }
 
 // unhold takes a membership from those that wait for a name.
-func (r *roster) unhold(m *Membership) {
+func (r *Roster) unhold(m *Membership) {
 	key := nameKey{m.group, m.client}
 	waiting := r.held[key]
 	for i, w := range waiting {
@@ -197,17 +235,17 @@ func (r *roster) unhold(m *Membership) {
 }
 
 // requeue asks again for the memberships that waited for a name.
-func (r *roster) requeue(key nameKey) {
+func (r *Roster) requeue(key nameKey) {
 	for _, m := range r.held[key] {
 		m.state = memberQueued
 		r.session.join(m)
-		r.deliver(delivery{what: deliverWaits, member: m})
+		r.deliver(Delivery{what: deliverWaits, member: m})
 	}
 	delete(r.held, key)
 }
 
 // Applied takes note of what an entry changed.
-func (r *roster) Applied(s *state.State, effects []state.Effect) {
+func (r *Roster) Applied(s *state.State, effects []state.Effect) {
 	now := r.now()
 	r.index = s.Index()
 	r.session.electing = s.Active()
@@ -232,7 +270,7 @@ func (r *roster) Applied(s *state.State, effects []state.Effect) {
 		case state.Joined:
 			if m := r.joining(e.Member); m != nil {
 				m.state = memberJoined
-				r.deliver(delivery{what: deliverJoined, index: s.Index(), member: m, leader: e.Leader, token: e.Token})
+				r.deliver(Delivery{what: deliverJoined, index: s.Index(), member: m, leader: e.Leader, token: e.Token})
 			}
 		case state.Refused:
 			if m := r.joining(e.Member); m != nil {
@@ -243,7 +281,7 @@ func (r *roster) Applied(s *state.State, effects []state.Effect) {
 				r.requeue(key)
 			}
 		case state.Led:
-			r.deliver(delivery{what: deliverLed, index: s.Index(), group: e.Group, leader: e.Leader, token: e.Token})
+			r.deliver(Delivery{what: deliverLed, index: s.Index(), group: e.Group, leader: e.Leader, token: e.Token})
 		}
 	}
 	if r.session.phase == phaseOpen {
@@ -255,7 +293,7 @@ func (r *roster) Applied(s *state.State, effects []state.Effect) {
 
 // joining gives the membership whose Join was just accepted, unless it is not
 // of this node's present life or its connection has gone meanwhile.
-func (r *roster) joining(id state.MemberID) *Membership {
+func (r *Roster) joining(id state.MemberID) *Membership {
 	if !r.session.current(id.Incarnation) {
 		return nil
 	}
@@ -266,16 +304,16 @@ func (r *roster) joining(id state.MemberID) *Membership {
 	return op.member
 }
 
-func (r *roster) hold(m *Membership, holder state.NodeID, s *state.State) {
+func (r *Roster) hold(m *Membership, holder state.NodeID, s *state.State) {
 	of, _ := s.Node(holder)
 	m.state, m.holder = memberHeld, of.Name
 	key := nameKey{m.group, m.client}
 	r.held[key] = append(r.held[key], m)
-	r.deliver(delivery{what: deliverWaits, member: m, holder: m.holder})
+	r.deliver(Delivery{what: deliverWaits, member: m, holder: m.holder})
 }
 
 // entered begins the node's life in an incarnation.
-func (r *roster) entered() {
+func (r *Roster) entered() {
 	r.known = true
 	r.prolonged()
 	r.log.Info("session opened", "node", r.session.name)
@@ -285,7 +323,7 @@ func (r *roster) entered() {
 	r.changed = true
 }
 
-func (r *roster) sessionEnded(inc state.Incarnation) {
+func (r *Roster) sessionEnded(inc state.Incarnation) {
 	switch {
 	case r.session.current(inc):
 		if r.stopping {
@@ -301,24 +339,30 @@ func (r *roster) sessionEnded(inc state.Incarnation) {
 	}
 }
 
-// prolonged tells that a renewal was accepted, and when a process that does nothing has to be
-// killed, by BOOTTIME: who closes in time is not killed, and the sockets of who does not are
-// closed in time. With members that join in between it comes a little late for them, until the
-// next renewal. 0: the lease was over by then.
-func (r *roster) prolonged() {
-	if r.omit.sending {
+// prolonged tells that a renewal was accepted.
+func (r *Roster) prolonged() {
+	if r.omit.Sending {
 		r.session.lease.prolong(r.now())
 	}
-	var killAt time.Duration
-	if l := r.session.lease; l.left() > 0 {
-		killAt = l.sent.Load().boot + r.session.timing.killAfter(len(r.members))
+	killAt := r.KillAt()
+	if r.session.lease.left() == 0 {
+		killAt = 0
 	}
 	r.alive(killAt)
 }
 
+// KillAt is when a process that does nothing has to be killed, by BOOTTIME, unless all its
+// connections are closed; 0: there is no session. See [Config2].
+func (r *Roster) KillAt() time.Duration {
+	if r.session.phase != phaseOpen && r.session.phase != phaseClosing {
+		return 0
+	}
+	return r.session.lease.sent.Load().Boot + r.session.timing.KillAfter(len(r.members))
+}
+
 // Restored takes note that the state was replaced by a snapshot's. What
 // happened in between is found by comparing, by member id and never by name.
-func (r *roster) Restored(s *state.State) {
+func (r *Roster) Restored(s *state.State) {
 	r.index = s.Index()
 	r.session.electing = s.Active()
 	r.expirer.reset(s, r.now())
@@ -358,19 +402,19 @@ func (r *roster) Restored(s *state.State) {
 			r.requeue(key) // came free unseen
 		}
 	}
-	r.deliver(delivery{what: deliverAll})
+	r.deliver(Delivery{what: deliverAll})
 }
 
 // Joined gives the committed memberships with the leaders of their groups, and
 // the log index as of which they are.
-func (r *roster) Joined(s *state.State) (index uint64, all []delivery) {
+func (r *Roster) Joined(s *state.State) (index uint64, all []Delivery) {
 	for _, m := range r.members {
 		l := m.lease.Load()
 		if m.state != memberJoined || l == nil {
 			continue
 		}
 		if leader, token, ok := s.Member(state.MemberID{Incarnation: l.incarnation, Seq: m.seq}); ok {
-			all = append(all, delivery{member: m, leader: leader, token: token})
+			all = append(all, Delivery{member: m, leader: leader, token: token})
 		}
 	}
 	return s.Index(), all
@@ -378,14 +422,14 @@ func (r *roster) Joined(s *state.State) (index uint64, all []delivery) {
 
 // Step says what has to be done at this time, and which connections have to be
 // closed for it, in this order.
-func (r *roster) Step(now reading) (what need, closing []Member) {
-	if r.omit.acknowledgement && r.session.phase == phaseOpen {
+func (r *Roster) Step(now Reading) (what Need, closing []Member) {
+	if r.omit.Acknowledgement && r.session.phase == phaseOpen {
 		r.session.lease.sent.Store(&now)
 	}
 	doomed := r.doomed
 	r.doomed = nil
 	r.releaseDue(now)
-	if what = r.session.check(now, r.session.timing.early(len(r.members))); what == needClose {
+	if what = r.session.check(now, r.session.timing.early(len(r.members))); what == NeedClose {
 		doomed = r.leadersFirst(func(m *Membership) bool {
 			return m.lease.Load() == r.session.lease && (m.state == memberProposed || m.state == memberJoined)
 		})
@@ -404,7 +448,7 @@ func connections(all []*Membership) (members []Member) {
 }
 
 // NextLook is how long after a step the next one may come, if nothing happens meanwhile.
-func (r *roster) NextLook() time.Duration {
+func (r *Roster) NextLook() time.Duration {
 	again := r.session.timing.lookEvery()
 	if !r.expirer.leading && r.timeLeft() > 4*rarelyLook*again {
 		again *= rarelyLook
@@ -416,7 +460,7 @@ func (r *roster) NextLook() time.Duration {
 }
 
 // Begin asks for a session with an open counter that is on disk, unless the node stops.
-func (r *roster) Begin(counter uint64, now reading) {
+func (r *Roster) Begin(counter uint64, now Reading) {
 	if !r.stopping {
 		r.session.begin(counter, now)
 	}
@@ -424,27 +468,30 @@ func (r *roster) Begin(counter uint64, now reading) {
 
 // Bind has the node open no session for a while from its start on: the process before it
 // has made promises.
-func (r *roster) Bind(lasts time.Duration) {
-	if !r.omit.start {
+func (r *Roster) Bind(lasts time.Duration) {
+	if !r.omit.Start {
 		r.session.silent = lasts
 	}
 }
 
 // Fail shuts the gate for good: the node cannot go on. The next step closes the connections.
-func (r *roster) Fail() {
+func (r *Roster) Fail() {
 	if r.session.phase == phaseOpen {
 		r.session.lease.end()
 	}
 }
 
+// MaxOutstanding is how many batches of a node are under way at once.
+const MaxOutstanding = 2
+
 // Batch gives the operations to propose next, as one entry; none: there is nothing to
 // propose. What becomes of them, Settled or Lost is told.
-func (r *roster) Batch(now reading) []state.Op { return r.session.cut(now) }
+func (r *Roster) Batch(now Reading) []state.Op { return r.session.cut(now) }
 
 // Settled reports whether an entry is applied, that of a batch whose last operation has this
 // number. What was applied and not accepted stood behind a gap, left by a batch that was
 // lost: it is handed out once more.
-func (r *roster) Settled(index, last uint64) bool {
+func (r *Roster) Settled(index, last uint64) bool {
 	if index > r.index {
 		return false
 	}
@@ -456,32 +503,32 @@ func (r *roster) Settled(index, last uint64) bool {
 
 // Lost has everything that was not accepted handed out once more: what was proposed
 // may have been lost with a raft leader, or not.
-func (r *roster) Lost() { r.session.rewind() }
+func (r *Roster) Lost() { r.session.rewind() }
 
 // Lead has the expirer act on the silence of others, as this node is the raft leader and its
 // state machine is up to date.
-func (r *roster) Lead(now reading) {
+func (r *Roster) Lead(now Reading) {
 	r.expirer.lead(now)
-	if r.omit.grace {
+	if r.omit.Grace {
 		r.expirer.blame(time.Hour)
 	}
 }
 
 // Follow is the opposite of Lead.
-func (r *roster) Follow() { r.expirer.follow() }
+func (r *Roster) Follow() { r.expirer.follow() }
 
 // Leading reports whether the node is the raft leader, and caught up as such.
-func (r *roster) Leading() bool { return r.expirer.leading }
+func (r *Roster) Leading() bool { return r.expirer.leading }
 
 // Expiries gives the Expires to propose; see expirer.due.
-func (r *roster) Expiries(now reading) []state.Op { return r.expirer.due(now) }
+func (r *Roster) Expiries(now Reading) []state.Op { return r.expirer.due(now) }
 
 // Due reports whether Step has something to do before time itself brings something.
-func (r *roster) Due() bool { return r.changed || len(r.doomed) > 0 || r.session.due() }
+func (r *Roster) Due() bool { return r.changed || len(r.doomed) > 0 || r.session.due() }
 
 // timeLeft is how long the node has until it must begin to close its connections, if
 // nothing prolongs its lease; 0 without a session.
-func (r *roster) timeLeft() time.Duration {
+func (r *Roster) timeLeft() time.Duration {
 	if r.session.phase != phaseOpen {
 		return 0
 	}
@@ -490,7 +537,7 @@ func (r *roster) timeLeft() time.Duration {
 
 // Stop refuses further memberships and gives all connections, to be closed in
 // this order.
-func (r *roster) Stop() (closing []Member) {
+func (r *Roster) Stop() (closing []Member) {
 	r.stopping = true
 	for _, waiting := range r.held {
 		for _, m := range waiting {
@@ -503,15 +550,15 @@ func (r *roster) Stop() (closing []Member) {
 }
 
 // Empty reports whether all connections are closed and no promise to a client lasts.
-func (r *roster) Empty() bool { return len(r.members) == 0 && len(r.bound) == 0 }
+func (r *Roster) Empty() bool { return len(r.members) == 0 && len(r.bound) == 0 }
 
 // AskEnd has the session end when all that was asked for before is proposed. The roster
 // stops, and is empty.
-func (r *roster) AskEnd() { r.session.endAsked = true }
+func (r *Roster) AskEnd() { r.session.endAsked = true }
 
 // Over reports whether there is no session whose end could be waited for: it has ended, or
 // its lease has. An Open that is under way may be accepted yet, and then has to be ended.
-func (r *roster) Over() bool {
+func (r *Roster) Over() bool {
 	switch r.session.phase {
 	case phaseOpening:
 		return false
@@ -523,12 +570,12 @@ func (r *roster) Over() bool {
 
 // Noted gives the counter of a session that has ended in order, if the folder says that it
 // has made promises.
-func (r *roster) Noted() (counter uint64, noted bool) {
+func (r *Roster) Noted() (counter uint64, noted bool) {
 	return r.session.counter, r.session.phase == phaseEnded && r.session.lease.noted.Load()
 }
 
 // Queued gives the connections whose memberships were not asked for yet.
-func (r *roster) Queued() (all []Member) {
+func (r *Roster) Queued() (all []Member) {
 	for _, m := range r.members {
 		if m.state == memberQueued {
 			all = append(all, m.member)
@@ -539,41 +586,41 @@ func (r *roster) Queued() (all []Member) {
 
 // Changed reports whether something has changed, since the call before, that a waiter may
 // wait for.
-func (r *roster) Changed() bool {
+func (r *Roster) Changed() bool {
 	was := r.changed
 	r.changed = false
 	return was
 }
 
 // Known reports whether the state has been seen up to date: the node has had a session.
-func (r *roster) Known() bool { return r.known }
+func (r *Roster) Known() bool { return r.known }
 
 // Stopping reports whether Stop was called.
-func (r *roster) Stopping() bool { return r.stopping }
+func (r *Roster) Stopping() bool { return r.stopping }
 
 // Live reports whether the node may speak for members at this instant.
-func (r *roster) Live() bool { return r.session.phase == phaseOpen && r.session.lease.live() }
+func (r *Roster) Live() bool { return r.session.phase == phaseOpen && r.session.lease.live() }
 
 // Size is how many memberships there are whose connections are not closed.
-func (r *roster) Size() int { return len(r.members) }
+func (r *Roster) Size() int { return len(r.members) }
 
 // SilentFor is for how long yet the node opens no session; see Bind.
-func (r *roster) SilentFor(now reading) time.Duration { return r.session.silentFor(now) }
+func (r *Roster) SilentFor(now Reading) time.Duration { return r.session.silentFor(now) }
 
 // Looked is when Step was called last.
-func (r *roster) Looked() reading { return r.session.looked }
+func (r *Roster) Looked() Reading { return r.session.looked }
 
-// waiter is a client that waits for a name that a member of its group has.
-type waiter struct {
+// Waiter is a client that waits for a name that a member of its group has.
+type Waiter struct {
 	Group, Client string
 	Holder        string // the name of the node of that member
 }
 
 // Waiters gives the clients that wait for a name, those for one name in order of their coming.
-func (r *roster) Waiters() (all []waiter) {
+func (r *Roster) Waiters() (all []Waiter) {
 	for key, waiting := range r.held {
 		for _, m := range waiting {
-			all = append(all, waiter{key.group, key.client, m.holder})
+			all = append(all, Waiter{key.group, key.client, m.holder})
 		}
 	}
 	return all
@@ -581,7 +628,7 @@ func (r *roster) Waiters() (all []waiter) {
 
 // leadersFirst gives the memberships that are wanted, those that were told that
 // they lead before the others.
-func (r *roster) leadersFirst(wanted func(*Membership) bool) []*Membership {
+func (r *Roster) leadersFirst(wanted func(*Membership) bool) []*Membership {
 	var leaders, others []*Membership
 	for _, m := range r.members {
 		switch {

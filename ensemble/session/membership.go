@@ -1,4 +1,4 @@
-package ensemble
+package session
 
 import (
 	"sync/atomic"
@@ -29,12 +29,12 @@ type Member interface {
 // Membership is one client's place in a group, asked for or committed. It is
 // safe for concurrent use.
 type Membership struct {
-	roster        *roster
+	roster        *Roster
 	member        Member
 	group, client string
 
 	lease      atomic.Pointer[lease]   // of the incarnation that proposed its Join; nil before
-	said       atomic.Pointer[reading] // when the node promised last; nil: never
+	said       atomic.Pointer[Reading] // when the node promised last; nil: never
 	inAudience int                     // its place there; of the dispatcher's goroutine alone
 	leads      atomic.Bool             // its connection was handed its own name last
 

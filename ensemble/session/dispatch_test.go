@@ -1,4 +1,4 @@
-package ensemble
+package session
 
 import (
 	"fmt"
@@ -38,7 +38,7 @@ func (l *listener) all() []string {
 // Of however many changes in a row, the members of a large group are told in order.
 func TestALargeGroupIsToldOfEveryChange(t *testing.T) {
 	const members, changes = 2 * tellAtOnce, 3 * maxTelling
-	d := newDispatcher()
+	d := NewDispatcher()
 	done := make(chan struct{})
 	defer close(done)
 	var large []*listener
@@ -46,14 +46,14 @@ func TestALargeGroupIsToldOfEveryChange(t *testing.T) {
 	for i := range members {
 		l := &listener{}
 		large = append(large, l)
-		d.add(delivery{what: deliverJoined, index: 1, member: &Membership{member: l, group: "large", client: fmt.Sprint("m", i)}, leader: "0"})
+		d.add(Delivery{what: deliverJoined, index: 1, member: &Membership{member: l, group: "large", client: fmt.Sprint("m", i)}, leader: "0"})
 	}
 	for i := range changes {
 		leader := fmt.Sprint(i + 1)
 		want = append(want, leader)
-		d.add(delivery{what: deliverLed, index: 2, group: "large", leader: leader})
+		d.add(Delivery{what: deliverLed, index: 2, group: "large", leader: leader})
 	}
-	go d.run(done, nil)
+	go d.Run(done, nil)
 	for i, l := range large {
 		poll(t, fmt.Sprint("member ", i, " is told of all changes"), func() bool { return slices.Equal(l.all(), want) })
 	}
@@ -65,12 +65,12 @@ func TestALargeGroupIsToldOfEveryChange(t *testing.T) {
 // newest leader alone.
 func TestALargeGroupDelaysNobodyElse(t *testing.T) {
 	const members = 10 * tellAtOnce
-	d := newDispatcher()
+	d := NewDispatcher()
 	done := make(chan struct{})
 	defer close(done)
 
 	joined := func(group, client, leader string, l *listener) {
-		d.add(delivery{what: deliverJoined, index: 1, member: &Membership{member: l, group: group, client: client}, leader: leader})
+		d.add(Delivery{what: deliverJoined, index: 1, member: &Membership{member: l, group: group, client: client}, leader: leader})
 	}
 	large := make([]*listener, members)
 	for i := range large {
@@ -85,12 +85,12 @@ func TestALargeGroupDelaysNobodyElse(t *testing.T) {
 			return
 		}
 		joined("other", "x", "x", other)
-		d.add(delivery{what: deliverLed, index: 2, group: "other", leader: "y"})
-		d.add(delivery{what: deliverLed, index: 2, group: "large", leader: "c"})
+		d.add(Delivery{what: deliverLed, index: 2, group: "other", leader: "y"})
+		d.add(Delivery{what: deliverLed, index: 2, group: "large", leader: "c"})
 		joined("large", "late", "c", late)
 	}
-	d.add(delivery{what: deliverLed, index: 2, group: "large", leader: "b"})
-	go d.run(done, nil)
+	d.add(Delivery{what: deliverLed, index: 2, group: "large", leader: "b"})
+	go d.Run(done, nil)
 	poll(t, "all are told of the newest leader", func() bool {
 		for _, l := range large {
 			if told := l.all(); len(told) == 0 || told[len(told)-1] != "c" {
@@ -119,7 +119,7 @@ func TestALargeGroupIsToldByMany(t *testing.T) {
 	const tellers = 3
 	for slow := range tellers {
 		synctest.Test(t, func(t *testing.T) {
-			d := newDispatcher()
+			d := NewDispatcher()
 			d.tellers = tellers
 			done := make(chan struct{})
 			var large []*listener
@@ -135,11 +135,11 @@ func TestALargeGroupIsToldByMany(t *testing.T) {
 					}
 				}
 				large = append(large, l)
-				d.add(delivery{what: deliverJoined, index: 1, member: &Membership{member: l, group: "large", client: fmt.Sprint("m", i)}, leader: "a"})
+				d.add(Delivery{what: deliverJoined, index: 1, member: &Membership{member: l, group: "large", client: fmt.Sprint("m", i)}, leader: "a"})
 			}
-			d.add(delivery{what: deliverLed, index: 2, group: "large", leader: "b"})
-			d.add(delivery{what: deliverLed, index: 3, group: "large", leader: "c"})
-			go d.run(done, nil)
+			d.add(Delivery{what: deliverLed, index: 2, group: "large", leader: "b"})
+			d.add(Delivery{what: deliverLed, index: 3, group: "large", leader: "c"})
+			go d.Run(done, nil)
 			synctest.Wait()
 			for i, l := range large[:tellers] {
 				if told := l.all(); !slices.Equal(told, []string{"a", "b"}) {
@@ -163,7 +163,7 @@ func TestALargeGroupIsToldByMany(t *testing.T) {
 				}
 			}
 			close(done)
-			signal(d.wake)
+			d.add(Delivery{what: deliverWaits, member: &Membership{member: &listener{}}}) // wakes it
 		})
 	}
 }
@@ -171,7 +171,7 @@ func TestALargeGroupIsToldByMany(t *testing.T) {
 // The one that leads from now on is told before the others.
 func TestTheNewLeaderIsToldFirst(t *testing.T) {
 	const members = 3 * tellAtOnce
-	d := newDispatcher()
+	d := NewDispatcher()
 	done := make(chan struct{})
 	defer close(done)
 	var mu sync.Mutex
@@ -186,13 +186,50 @@ func TestTheNewLeaderIsToldFirst(t *testing.T) {
 				mu.Unlock()
 			}
 		}}
-		d.add(delivery{what: deliverJoined, index: 1, member: &Membership{member: l, group: "g", client: name}, leader: "0"})
+		d.add(Delivery{what: deliverJoined, index: 1, member: &Membership{member: l, group: "g", client: name}, leader: "0"})
 	}
-	d.add(delivery{what: deliverLed, index: 2, group: "g", leader: last})
-	go d.run(done, nil)
+	d.add(Delivery{what: deliverLed, index: 2, group: "g", leader: last})
+	go d.Run(done, nil)
 	poll(t, "all are told", func() bool { mu.Lock(); defer mu.Unlock(); return len(order) >= members })
 	if mu.Lock(); order[0] != last {
 		t.Errorf("%s was told first, want %s", order[0], last)
 	}
 	mu.Unlock()
+}
+
+// A full queue becomes one order to read everything from the state; what was
+// queued for older entries is not handed on after that.
+func TestAFullQueueIsReplacedByTheState(t *testing.T) {
+	d := NewDispatcher()
+	var told []string
+	newMember := func() *Membership {
+		m := &Membership{group: "g", client: "m"}
+		m.member = leaderFunc(func(name string) { told = append(told, name) })
+		return m
+	}
+	a, gone := newMember(), newMember()
+	d.deliver(Delivery{what: deliverJoined, index: 1, member: a, leader: "one"}, nil)
+	d.deliver(Delivery{what: deliverJoined, index: 1, member: gone, leader: "one"}, nil)
+	for range maxQueue {
+		d.add(Delivery{what: deliverLed, index: 2, group: "g", leader: "two"})
+	}
+	d.add(Delivery{what: deliverLed, index: 3, group: "g", leader: "three"})
+	d.add(Delivery{what: deliverLed, index: 4, group: "g", leader: "four"})
+	if len(d.queue) != 2 {
+		t.Fatalf("%d in the queue, want the order and what came after", len(d.queue))
+	}
+	told = nil
+	all := func() (uint64, []Delivery) { return 4, []Delivery{{member: a, leader: "four"}} }
+	for _, v := range d.queue {
+		d.deliver(v, all)
+	}
+	if !slices.Equal(told, []string{"four"}) {
+		t.Errorf("told %q; want the newest once: the state has entry 4, and one of the two has gone", told)
+	}
+	d.deliver(Delivery{what: deliverLed, index: 5, group: "g", leader: "five"}, nil)
+	d.deliver(Delivery{what: deliverGone, member: a}, nil)
+	d.deliver(Delivery{what: deliverLed, index: 6, group: "g", leader: "six"}, nil)
+	if !slices.Equal(told, []string{"four", "five"}) || len(d.groups) != 0 {
+		t.Errorf("told %q, %d groups left", told, len(d.groups))
+	}
 }

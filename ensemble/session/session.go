@@ -1,4 +1,4 @@
-package ensemble
+package session
 
 import (
 	"slices"
@@ -23,20 +23,20 @@ type session struct {
 	address string
 	timing  Timing
 	reads   uint64        // what it announces; see Open
-	started reading       // of the node
+	started Reading       // of the node
 	silent  time.Duration // for how long from then on it opens no session: the one before has made promises
 
 	phase   phase
 	counter uint64  // of the Open under way or accepted last
-	began   reading // t_send of that Open: its first sending
+	began   Reading // t_send of that Open: its first sending
 	cutOpen bool    // the Open has been handed out since it was begun or failed
 
 	lease    *lease // of the phases open and closing
 	seq      uint64 // of the last operation numbered
 	sent     []sentOp
 	next     int     // sent[next:] is to be handed out (again)
-	renewed  reading // t_send of the last Renew numbered
-	looked   reading // at the last check
+	renewed  Reading // t_send of the last Renew numbered
+	looked   Reading // at the last check
 	unheard  int     // closing: connections whose clients are not known to have learned that they ended
 	bound    int     // connections that have ended and were promised something that lasts
 	leaves   []uint64
@@ -59,17 +59,17 @@ const (
 // sentOp is an operation that has its number and has not been accepted yet.
 type sentOp struct {
 	op     state.Op
-	at     reading     // t_send: when it was numbered; never refreshed by sending it again
+	at     Reading     // t_send: when it was numbered; never refreshed by sending it again
 	member *Membership // of a Join
 }
 
-// need is what a session needs its node to do.
-type need int
+// Need is what a session needs its node to do.
+type Need int
 
 const (
-	needNothing need = iota
-	needClose        // close all connections of the incarnation, leaders first
-	needOpen         // write down the next counter, then begin
+	NeedNothing Need = iota
+	NeedClose        // close all connections of the incarnation, leaders first
+	NeedOpen         // write down the next counter, then begin
 )
 
 // jumpLimit is how far the wall clock may move by itself between two looks
@@ -78,44 +78,44 @@ const jumpLimit = 500 * time.Millisecond
 
 // check says what has to be done at this time. early is how much before the
 // lease's end closing must start to be done in time.
-func (s *session) check(now reading, early time.Duration) need {
-	if s.phase == phaseOpen && s.looked != (reading{}) && now.jump(s.looked) > jumpLimit {
+func (s *session) check(now Reading, early time.Duration) Need {
+	if s.phase == phaseOpen && s.looked != (Reading{}) && now.Jump(s.looked) > jumpLimit {
 		s.lease.doubt(now)
-		s.renewed = reading{} // renew at once
+		s.renewed = Reading{} // renew at once
 	}
 	s.looked = now
 	switch s.phase {
 	case phaseIdle:
 		if s.silentFor(now) == 0 {
-			return needOpen
+			return NeedOpen
 		}
 	case phaseOpening:
 		// An Open that took so long would be born dead; a fresh one will do.
 		// Until that has its counter on disk, the old one must not be taken
 		// for its own any more: begin would overwrite a living incarnation.
-		if now.atMost(s.began) >= s.timing.Lease {
+		if now.AtMost(s.began) >= s.timing.Lease {
 			s.phase = phaseIdle
-			return needOpen
+			return NeedOpen
 		}
 	case phaseOpen:
 		if s.lease.left() <= early {
 			s.lost()
-			return needClose
+			return NeedClose
 		}
 	case phaseClosing:
 		// Rule 6b: every client knows, or nobody can still believe. Rule 10: nor is
 		// anybody promised anything; the last promise was made before the lease's end.
-		if s.unheard == 0 && s.bound == 0 || now.atLeast(*s.lease.sent.Load()) >= s.timing.Lease+s.timing.promise() {
+		if s.unheard == 0 && s.bound == 0 || now.AtLeast(*s.lease.sent.Load()) >= s.timing.Lease+s.timing.Promise() {
 			s.phase = phaseIdle
-			return needOpen
+			return NeedOpen
 		}
 	}
-	return needNothing
+	return NeedNothing
 }
 
 // silentFor is for how long yet the node opens no session.
-func (s *session) silentFor(now reading) time.Duration {
-	return max(0, s.silent-now.atLeast(s.started))
+func (s *session) silentFor(now Reading) time.Duration {
+	return max(0, s.silent-now.AtLeast(s.started))
 }
 
 // due reports whether check has something to do before time itself brings something.
@@ -144,13 +144,13 @@ func (s *session) lost() {
 }
 
 // begin starts an Open with a counter that is on disk.
-func (s *session) begin(counter uint64, now reading) {
+func (s *session) begin(counter uint64, now Reading) {
 	s.phase, s.counter, s.began, s.cutOpen = phaseOpening, counter, now, false
 }
 
 // opened takes an accepted Open for its own if it is the one under way. The
 // lease counts from its first sending.
-func (s *session) opened(counter uint64, inc state.Incarnation, now func() reading) bool {
+func (s *session) opened(counter uint64, inc state.Incarnation, now func() Reading) bool {
 	if s.phase != phaseOpening || counter != s.counter {
 		return false
 	}
@@ -220,7 +220,7 @@ func (s *session) forget() {
 // cut hands out the next batch: what is to be sent again, then a Renew if it
 // is time, then Leaves, then Joins; an End comes when nothing else is left.
 // Nil: there is nothing to propose.
-func (s *session) cut(now reading) []state.Op {
+func (s *session) cut(now Reading) []state.Op {
 	switch s.phase {
 	case phaseOpening:
 		if s.cutOpen {
@@ -241,7 +241,7 @@ func (s *session) cut(now reading) []state.Op {
 	}
 
 	inc := s.lease.incarnation
-	if now.atMost(s.renewed) >= s.timing.Renew {
+	if now.AtMost(s.renewed) >= s.timing.Renew {
 		s.renewed = now
 		s.number(now, nil, func(seq uint64) state.Op { return state.Renew{Incarnation: inc, Seq: seq} })
 	}
@@ -280,7 +280,7 @@ func (s *session) cut(now reading) []state.Op {
 	return batch
 }
 
-func (s *session) number(now reading, m *Membership, op func(seq uint64) state.Op) {
+func (s *session) number(now Reading, m *Membership, op func(seq uint64) state.Op) {
 	s.seq++
 	s.sent = append(s.sent, sentOp{op(s.seq), now, m})
 }

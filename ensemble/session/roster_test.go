@@ -1,4 +1,4 @@
-package ensemble
+package session
 
 import (
 	"sync/atomic"
@@ -21,8 +21,8 @@ func TestTheLoopIsWokenForWhatCannotWait(t *testing.T) {
 	nothing := func(*bookkeeper) {}
 	lost := func(n *bookkeeper) {
 		joined(n)
-		n.clock = n.clock.later(Normal.Lease)
-		if what, closing := n.roster.Step(n.clock); what != needClose || len(closing) != 1 {
+		n.clock = n.clock.Later(Normal.Lease)
+		if what, closing := n.roster.Step(n.clock); what != NeedClose || len(closing) != 1 {
 			t.Fatalf("step: %v, %d to close", what, len(closing))
 		}
 		n.roster.Changed()
@@ -48,7 +48,7 @@ func TestTheLoopIsWokenForWhatCannotWait(t *testing.T) {
 		{"it goes", joined, func(n *bookkeeper) { m.Closed(true) }, false},
 		{"its end is committed", joined, func(n *bookkeeper) { m.Closed(true); n.run() }, false},
 		{"a renewal is committed", nothing, func(n *bookkeeper) {
-			n.clock = n.clock.later(Normal.Renew)
+			n.clock = n.clock.Later(Normal.Renew)
 			n.run()
 			if left := n.roster.session.lease.left(); left != Normal.Lease {
 				t.Errorf("after a renewal the lease lasts for %v", left)
@@ -58,7 +58,7 @@ func TestTheLoopIsWokenForWhatCannotWait(t *testing.T) {
 		{"the session is expired", joined, func(n *bookkeeper) { n.commit([]state.Op{state.Expire{Incarnation: inc, Renewal: 0}}) }, true},
 		{"a snapshot says that it was", joined, func(n *bookkeeper) { restore(n, state.Expire{Incarnation: inc, Renewal: 0}) }, true},
 		{"a snapshot lacks a member", joined, func(n *bookkeeper) { restore(n, state.Leave{Incarnation: inc, Seq: 2, Join: 1}) }, true},
-		{"a gate has found the lease over", joined, func(n *bookkeeper) { n.clock = n.clock.later(Normal.Lease); n.roster.session.lease.live() }, true},
+		{"a gate has found the lease over", joined, func(n *bookkeeper) { n.clock = n.clock.Later(Normal.Lease); n.roster.session.lease.live() }, true},
 		{"the last client knows of a lost session", lost, func(n *bookkeeper) { m.Closed(true) }, true},
 		{"there is no session and none under way", lost, func(n *bookkeeper) { m.Closed(true); n.roster.session.phase = phaseIdle }, true},
 		{"the last client may not know of it", lost, func(n *bookkeeper) { m.Closed(false) }, false},
@@ -77,7 +77,7 @@ func TestTheLoopIsWokenForWhatCannotWait(t *testing.T) {
 			if got := n.roster.Due(); got != c.due {
 				t.Errorf("due: %v", got)
 			}
-			if what, closing := n.roster.Step(n.clock); (what != needNothing || len(closing) > 0) != c.due {
+			if what, closing := n.roster.Step(n.clock); (what != NeedNothing || len(closing) > 0) != c.due {
 				t.Errorf("step then has to do: %v, %d to close", what, len(closing))
 			}
 		})

@@ -1,4 +1,4 @@
-package ensemble
+package session
 
 import (
 	"fmt"
@@ -52,10 +52,10 @@ func (t Timing) early(members int) time.Duration {
 	return min(time.Duration(members)*closingPace, t.Lease/2)
 }
 
-// killAfter is how long after the sending of the last renewal a process that does
+// KillAfter is how long after the sending of the last renewal a process that does
 // nothing has to be killed, for the kernel to have closed so many connections
 // when lease and closing time are over.
-func (t Timing) killAfter(members int) time.Duration {
+func (t Timing) KillAfter(members int) time.Duration {
 	return t.Lease + t.Close - max(t.Close/2, time.Duration(members)*closingPace)
 }
 

@@ -1,4 +1,4 @@
-package ensemble
+package session
 
 import (
 	"fmt"
@@ -10,11 +10,11 @@ import (
 )
 
 // fakeClock is a clock that stands still unless it is moved.
-type fakeClock struct{ at reading }
+type fakeClock struct{ at Reading }
 
-func (c *fakeClock) now() reading                      { return c.at }
-func (c *fakeClock) pass(d time.Duration)              { c.at = c.at.later(d) }
-func (c *fakeClock) set(boot, mono, raw time.Duration) { c.at = reading{boot, mono, raw, mono} }
+func (c *fakeClock) now() Reading                      { return c.at }
+func (c *fakeClock) pass(d time.Duration)              { c.at = c.at.Later(d) }
+func (c *fakeClock) set(boot, mono, raw time.Duration) { c.at = Reading{boot, mono, raw, mono} }
 
 // openSession gives a session that has just been opened as incarnation 1024;
 // its Open was sent first at the clock's zero.
@@ -91,7 +91,7 @@ func TestALeaseThatIsOverStaysOver(t *testing.T) {
 	if l.live() {
 		t.Fatal("a late renewal revived the lease")
 	}
-	if got := s.check(c.now(), 0); got != needClose {
+	if got := s.check(c.now(), 0); got != NeedClose {
 		t.Fatalf("check: %v", got)
 	}
 	if s.cut(c.now()) != nil {
@@ -120,7 +120,7 @@ func TestAJumpOfTheWallClockShutsTheGateUntilTheNextRenewal(t *testing.T) {
 	s := openSession(&c)
 	check := func(what string, open bool) {
 		t.Helper()
-		if got := s.check(c.now(), 0); got != needNothing {
+		if got := s.check(c.now(), 0); got != NeedNothing {
 			t.Fatalf("%s: check says %v", what, got)
 		}
 		if s.lease.live() != open {
@@ -131,10 +131,10 @@ func TestAJumpOfTheWallClockShutsTheGateUntilTheNextRenewal(t *testing.T) {
 	c.pass(Normal.Renew)
 	s.cut(c.now()) // Renew 1, sent before the jump
 	c.pass(10 * time.Millisecond)
-	c.at.wall += jumpLimit
+	c.at.Wall += jumpLimit
 	check("a small step", true)
 	c.pass(10 * time.Millisecond)
-	c.at.wall += jumpLimit + time.Millisecond
+	c.at.Wall += jumpLimit + time.Millisecond
 	if s.lease.live() {
 		t.Error("the gate is open until somebody looks at the clocks")
 	}
@@ -147,7 +147,7 @@ func TestAJumpOfTheWallClockShutsTheGateUntilTheNextRenewal(t *testing.T) {
 	}
 	s.renewedAt(2)
 	check("a renewal sent after it", true)
-	c.at.wall -= time.Hour
+	c.at.Wall -= time.Hour
 	check("a jump back", false)
 }
 
@@ -155,10 +155,10 @@ func TestClosingBeginsEarlyEnoughForItsConnections(t *testing.T) {
 	var c fakeClock
 	s := openSession(&c)
 	c.pass(Normal.Lease - 100*time.Millisecond)
-	if got := s.check(c.now(), 99*time.Millisecond); got != needNothing {
+	if got := s.check(c.now(), 99*time.Millisecond); got != NeedNothing {
 		t.Errorf("too early: %v", got)
 	}
-	if got := s.check(c.now(), 100*time.Millisecond); got != needClose {
+	if got := s.check(c.now(), 100*time.Millisecond); got != NeedClose {
 		t.Errorf("too late: %v", got)
 	}
 	if s.lease.live() {
@@ -173,11 +173,11 @@ func TestItOpensAnewWhenAllClientsKnowOrNobodyCanBelieve(t *testing.T) {
 	c.pass(Normal.Lease)
 	s.check(c.now(), 0)
 	s.unheard = 2
-	if got := s.check(c.now(), 0); got != needNothing {
+	if got := s.check(c.now(), 0); got != NeedNothing {
 		t.Fatalf("two clients do not know yet: %v", got)
 	}
 	s.unheard = 0
-	if got := s.check(c.now(), 0); got != needOpen {
+	if got := s.check(c.now(), 0); got != NeedOpen {
 		t.Fatalf("all know: %v", got)
 	}
 
@@ -186,13 +186,13 @@ func TestItOpensAnewWhenAllClientsKnowOrNobodyCanBelieve(t *testing.T) {
 	c.pass(Normal.Lease)
 	s.check(c.now(), 0)
 	s.unheard = 1
-	over := Normal.Lease + Normal.promise()
+	over := Normal.Lease + Normal.Promise()
 	c.set(over, over, over-1) // by one clock not yet
-	if got := s.check(c.now(), 0); got != needNothing {
+	if got := s.check(c.now(), 0); got != NeedNothing {
 		t.Fatalf("before the last promise is over by the slowest clock: %v", got)
 	}
 	c.pass(1)
-	if got := s.check(c.now(), 0); got != needOpen {
+	if got := s.check(c.now(), 0); got != NeedOpen {
 		t.Fatalf("after it: %v", got)
 	}
 }
@@ -203,11 +203,11 @@ func TestItOpensAnewWhenNobodyIsPromisedAnything(t *testing.T) {
 	c.pass(Normal.Lease)
 	s.check(c.now(), 0)
 	s.bound = 1 // a client that knows, and may go on by its clock
-	if got := s.check(c.now(), 0); got != needNothing || s.due() {
+	if got := s.check(c.now(), 0); got != NeedNothing || s.due() {
 		t.Fatalf("while a promise lasts: %v, due %v", got, s.due())
 	}
 	s.bound = 0
-	if got := s.check(c.now(), 0); got != needOpen {
+	if got := s.check(c.now(), 0); got != NeedOpen {
 		t.Fatalf("after it: %v", got)
 	}
 }
@@ -215,13 +215,13 @@ func TestItOpensAnewWhenNobodyIsPromisedAnything(t *testing.T) {
 func TestASuccessorIsSilentWhileAPromiseLasts(t *testing.T) {
 	var c fakeClock
 	c.pass(time.Hour)
-	s := &session{node: "n1", timing: Normal, started: c.now(), silent: Calm.promise()}
-	c.pass(Calm.promise() - 1)
-	if got := s.check(c.now(), 0); got != needNothing {
+	s := &session{node: "n1", timing: Normal, started: c.now(), silent: Calm.Promise()}
+	c.pass(Calm.Promise() - 1)
+	if got := s.check(c.now(), 0); got != NeedNothing {
 		t.Fatalf("while a promise of the session before may last: %v", got)
 	}
 	c.pass(1)
-	if got := s.check(c.now(), 0); got != needOpen {
+	if got := s.check(c.now(), 0); got != NeedOpen {
 		t.Fatalf("after it: %v", got)
 	}
 }
@@ -229,16 +229,16 @@ func TestASuccessorIsSilentWhileAPromiseLasts(t *testing.T) {
 func TestAnOpenThatTakesTooLongIsAskedForAfresh(t *testing.T) {
 	var c fakeClock
 	s := &session{node: "n1", timing: Normal}
-	if got := s.check(c.now(), 0); got != needOpen {
+	if got := s.check(c.now(), 0); got != NeedOpen {
 		t.Fatalf("at the start: %v", got)
 	}
 	s.begin(1, c.now())
 	c.pass(Normal.Lease - 1)
-	if got := s.check(c.now(), 0); got != needNothing {
+	if got := s.check(c.now(), 0); got != NeedNothing {
 		t.Fatalf("while it may come: %v", got)
 	}
 	c.pass(1)
-	if got := s.check(c.now(), 0); got != needOpen {
+	if got := s.check(c.now(), 0); got != NeedOpen {
 		t.Fatalf("it would be born dead: %v", got)
 	}
 	// The next counter is on its way to the disk. An acceptance of the old
@@ -383,7 +383,7 @@ func TestExpirer(t *testing.T) {
 	var x *expirer
 	// ticks looks at the stamps every 50 ms for d and gives what was due.
 	ticks := func(d time.Duration) (ops []state.Op) {
-		for end := c.at.later(d); c.at.boot < end.boot; {
+		for end := c.at.Later(d); c.at.Boot < end.Boot; {
 			c.pass(tick)
 			ops = append(ops, x.due(c.now())...)
 		}
@@ -407,7 +407,7 @@ func TestExpirer(t *testing.T) {
 	x.lead(c.now())
 	expect("before S", ticks(Normal.Expiry-tick))
 	expect("at S", ticks(tick), state.Expire{Incarnation: 1024, Renewal: 0})
-	expect("while it is under way", ticks(askAgain-tick))
+	expect("while it is under way", ticks(AskAgain-tick))
 	expect("if it was lost", ticks(tick), state.Expire{Incarnation: 1024, Renewal: 0})
 
 	reset()
@@ -463,7 +463,7 @@ func TestExpirer(t *testing.T) {
 	reset()
 	x.lead(c.now())
 	for range 100 { // one clock stands: suspended, or slewed
-		c.set(c.at.boot+tick, c.at.mono, c.at.raw+tick)
+		c.set(c.at.Boot+tick, c.at.Mono, c.at.Raw+tick)
 		expect("by the slowest clock it is not time", x.due(c.now()))
 	}
 }
@@ -480,11 +480,11 @@ func TestARaftLeaderThatIsAlwaysLateExpires(t *testing.T) {
 			x.opened("n2", 1024, timing.Expiry, c.now())
 			var ops []state.Op
 			died := c.now()
-			for len(ops) == 0 && c.now().atMost(died) < time.Minute {
+			for len(ops) == 0 && c.now().AtMost(died) < time.Minute {
 				c.pass(apart)
 				ops = x.due(c.now())
 			}
-			if after := c.now().atMost(died); len(ops) != 1 || after < timing.Expiry || after > timing.Expiry+2*apart {
+			if after := c.now().AtMost(died); len(ops) != 1 || after < timing.Expiry || after > timing.Expiry+2*apart {
 				t.Errorf("%s: looks are %v apart: %v after %v, S is %v", timing.Name, apart, ops, after, timing.Expiry)
 			}
 		}
@@ -525,7 +525,7 @@ func TestAllIsClosedInTimeHoweverManyThereAre(t *testing.T) {
 			if end := timing.Lease - timing.early(members) + closing; end > timing.Lease {
 				t.Errorf("%s: %d members are closed after %v, the lease lasts %v", timing.Name, members, end, timing.Lease)
 			}
-			killed := timing.killAfter(members)
+			killed := timing.KillAfter(members)
 			if end := killed + closing; end > timing.Lease+timing.Close {
 				t.Errorf("%s: killed with %d members, all is closed after %v, lease and closing time end at %v", timing.Name, members, end, timing.Lease+timing.Close)
 			}

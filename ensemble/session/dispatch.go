@@ -1,4 +1,4 @@
-package ensemble
+package session
 
 import (
 	"runtime"
@@ -7,19 +7,19 @@ import (
 	"sync/atomic"
 )
 
-// dispatcher hands committed changes to this node's connections, in order for each
+// Dispatcher hands committed changes to this node's connections, in order for each
 // group, on a goroutine of its own: applying an entry never waits for a client. Some more
 // help it to tell a large group.
 //
 // Its queue is bounded: beyond the bound it forgets what is queued and hands
 // every member the leader of its group as the state has it by then. The same
 // happens after a snapshot was installed.
-type dispatcher struct {
+type Dispatcher struct {
 	wake    chan struct{} // has room for one
 	tellers int           // how many goroutines tell the members of a large group
 
 	mu    sync.Mutex // guards queue; taken last
-	queue []delivery
+	queue []Delivery
 
 	// Of the dispatcher's goroutine alone.
 	groups  map[string]*audience
@@ -55,8 +55,8 @@ const maxTellers = 4
 // Beyond it the queue waits, which has a bound of its own.
 const maxTelling = 16
 
-// delivery is a change to hand on. Its index is that of the log entry.
-type delivery struct {
+// Delivery is a change to hand on. Its index is that of the log entry.
+type Delivery struct {
 	what   deliveryKind
 	index  uint64
 	member *Membership // of deliverJoined, deliverGone and deliverWaits
@@ -80,18 +80,18 @@ const (
 // ten thousand members are told of one change.
 const maxQueue = 1 << 16
 
-func newDispatcher() *dispatcher {
-	return &dispatcher{
+func NewDispatcher() *Dispatcher {
+	return &Dispatcher{
 		wake:    make(chan struct{}, 1),
 		tellers: min(runtime.GOMAXPROCS(0), maxTellers),
 		groups:  make(map[string]*audience),
 	}
 }
 
-func (d *dispatcher) add(v delivery) {
+func (d *Dispatcher) add(v Delivery) {
 	d.mu.Lock()
 	if len(d.queue) >= maxQueue {
-		d.queue = append(d.queue[:0:0], delivery{what: deliverAll})
+		d.queue = append(d.queue[:0:0], Delivery{what: deliverAll})
 	} else {
 		d.queue = append(d.queue, v)
 	}
@@ -102,10 +102,10 @@ func (d *dispatcher) add(v delivery) {
 	}
 }
 
-// run delivers until done is closed. all gives the committed memberships of
+// Run delivers until done is closed. all gives the committed memberships of
 // this node with the leaders of their groups, and the log index of that view.
-func (d *dispatcher) run(done <-chan struct{}, all func() (uint64, []delivery)) {
-	var batch []delivery
+func (d *Dispatcher) Run(done <-chan struct{}, all func() (uint64, []Delivery)) {
+	var batch []Delivery
 	for {
 		if len(d.telling) == 0 {
 			select {
@@ -119,7 +119,7 @@ func (d *dispatcher) run(done <-chan struct{}, all func() (uint64, []delivery)) 
 		d.mu.Unlock()
 		for i, v := range batch {
 			d.deliver(v, all)
-			batch[i] = delivery{}
+			batch[i] = Delivery{}
 		}
 		d.tellSome()
 		select {
@@ -132,7 +132,7 @@ func (d *dispatcher) run(done <-chan struct{}, all func() (uint64, []delivery)) 
 
 // tell tells a few members at once, and has more of them, or those that are still
 // being told of a change before, told in their turn.
-func (d *dispatcher) tell(a *audience, leader string, token uint64) {
+func (d *Dispatcher) tell(a *audience, leader string, token uint64) {
 	if a.told > 0 || len(a.members) > tellAtOnce {
 		for len(d.telling) >= maxTelling {
 			d.tellSome()
@@ -153,7 +153,7 @@ func (d *dispatcher) tell(a *audience, leader string, token uint64) {
 
 // tellSome goes on with the oldest telling. When it returns, whom it took have been told:
 // a member is told of one change after the other.
-func (d *dispatcher) tellSome() {
+func (d *Dispatcher) tellSome() {
 	if len(d.telling) == 0 {
 		return
 	}
@@ -177,7 +177,7 @@ func (d *dispatcher) tellSome() {
 	}
 }
 
-func (d *dispatcher) deliver(v delivery, all func() (uint64, []delivery)) {
+func (d *Dispatcher) deliver(v Delivery, all func() (uint64, []Delivery)) {
 	switch v.what {
 	case deliverAll:
 		index, joined := all()
@@ -202,7 +202,7 @@ func (d *dispatcher) deliver(v delivery, all func() (uint64, []delivery)) {
 	}
 }
 
-func (d *dispatcher) join(v delivery) {
+func (d *Dispatcher) join(v Delivery) {
 	a := d.groups[v.member.group]
 	if a == nil {
 		a = &audience{}
@@ -213,7 +213,7 @@ func (d *dispatcher) join(v delivery) {
 	v.member.told(v.leader, v.token)
 }
 
-func (d *dispatcher) leave(m *Membership) {
+func (d *Dispatcher) leave(m *Membership) {
 	a := d.groups[m.group]
 	if a == nil || m.inAudience >= len(a.members) || a.members[m.inAudience] != m {
 		return // never joined

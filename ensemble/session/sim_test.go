@@ -1,4 +1,4 @@
-package ensemble
+package session
 
 import (
 	"flag"
@@ -32,56 +32,40 @@ var (
 type mutation int
 
 const (
-	mutateNothing           mutation = iota
-	mutateNoCompare                  // an Expire takes whatever renewal is the last
-	mutateReceiveTime                // the lease counts from the acceptance of a renewal
-	mutateLeaveBeforeClose           // the Leave is proposed while the connection is open
-	mutateOpenBeforeClose            // the Open is proposed while connections are open
-	mutateNoDedup                    // operations are accepted whatever their number
-	mutateNoCloseTime                // C = 0: S is as long as L
-	mutateNoSwitch                   // a process that was paused goes on when its lease is over
-	mutateNoSwitchNoGate             // both: only what is written counts then
-	mutateNoSwitchGate               // the switch alone: nothing stale may be written
-	mutateAnyCounter                 // an Open is accepted whatever its counter
-	mutateNoAcknowledgement          // a node speaks whether its renewals are accepted or not
-	mutateNoGrace                    // a new raft leader counts silence from before it could hear
-	mutateNoJump                     // a jump of the wall clock shuts nothing
-	mutateEndBeforeClose             // a node that stops ends its session while connections are open
-	mutateApplyUnflushed             // a raft leader applies what is not on its disk
-	mutateCommitUnflushed            // a raft leader says that what is not on its disk is committed
-	mutateFollowUnflushed            // a follower says that it has what is not on its disk
-	mutateLeaveWait                  // the Leave does not wait for a promise
-	mutateEndWait                    // nor does the End of a node that stops
-	mutateOpenWait                   // nor the Open after a session that was lost
-	mutateStartWait                  // nor the first Open of a process
-	mutateNoNote                     // the first promise of a session is not on disk when it is made
+	mutateNothing          mutation = iota
+	mutateNoCompare                 // an Expire takes whatever renewal is the last
+	mutateReceiveTime               // the lease counts from the acceptance of a renewal
+	mutateLeaveBeforeClose          // the Leave is proposed while the connection is open
+	mutateOpenBeforeClose           // the Open is proposed while connections are open
+	mutateNoDedup                   // operations are accepted whatever their number
+	mutateNoCloseTime               // C = 0: S is as long as L
+	mutateNoSwitch                  // a process that was paused goes on when its lease is over
+	mutateNoSwitchNoGate            // both: only what is written counts then
+	mutateNoSwitchGate              // the switch alone: nothing stale may be written
+	mutateLeaveWait                 // the Leave does not wait for a promise
+	mutateEndWait                   // nor does the End of a node that stops
+	mutateOpenWait                  // nor the Open after a session that was lost
+	mutateStartWait                 // nor the first Open of a process
+	mutateNoNote                    // the first promise of a session is not on disk when it is made
 )
 
 func (m mutation) String() string {
 	return map[mutation]string{
-		mutateNothing:           "nothing",
-		mutateNoCompare:         "no compare",
-		mutateReceiveTime:       "time of receipt",
-		mutateLeaveBeforeClose:  "Leave before close",
-		mutateOpenBeforeClose:   "Open before close",
-		mutateNoDedup:           "no dedup",
-		mutateNoCloseTime:       "C = 0",
-		mutateNoSwitch:          "no switch",
-		mutateNoSwitchNoGate:    "no gate",
-		mutateNoSwitchGate:      "the switch alone",
-		mutateAnyCounter:        "any counter opens",
-		mutateNoAcknowledgement: "no acknowledgement",
-		mutateNoGrace:           "no grace",
-		mutateNoJump:            "the wall clock ignored",
-		mutateEndBeforeClose:    "End before close",
-		mutateApplyUnflushed:    "applied before the flush",
-		mutateCommitUnflushed:   "committed before the flush",
-		mutateFollowUnflushed:   "acknowledged before the flush",
-		mutateLeaveWait:         "Leave within a promise",
-		mutateEndWait:           "End within a promise",
-		mutateOpenWait:          "Open within a promise",
-		mutateStartWait:         "start within a promise",
-		mutateNoNote:            "a promise that is not on disk",
+		mutateNothing:          "nothing",
+		mutateNoCompare:        "no compare",
+		mutateReceiveTime:      "time of receipt",
+		mutateLeaveBeforeClose: "Leave before close",
+		mutateOpenBeforeClose:  "Open before close",
+		mutateNoDedup:          "no dedup",
+		mutateNoCloseTime:      "C = 0",
+		mutateNoSwitch:         "no switch",
+		mutateNoSwitchNoGate:   "no gate",
+		mutateNoSwitchGate:     "the switch alone",
+		mutateLeaveWait:        "Leave within a promise",
+		mutateEndWait:          "End within a promise",
+		mutateOpenWait:         "Open within a promise",
+		mutateStartWait:        "start within a promise",
+		mutateNoNote:           "a promise that is not on disk",
 	}[m]
 }
 
@@ -208,8 +192,8 @@ type simNode struct {
 	up, paused  bool
 	frozen      time.Duration // applies nothing until then
 	cutOff      time.Duration // nothing of it is committed until then
-	roster      *roster
-	dispatch    *dispatcher
+	roster      *Roster
+	dispatch    *Dispatcher
 	outstanding []*simProposal
 	writing     bool          // the next counter is on its way to the disk
 	ending      bool          // has asked for the end of its session
@@ -229,9 +213,6 @@ type simConn struct {
 
 func newSim(seed uint64, mutate mutation) *sim {
 	s := &sim{seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), mutate: mutate, timing: Normal}
-	if mutate == mutateNoCloseTime {
-		s.timing.Expiry = s.timing.Lease
-	}
 	for i := range 3 {
 		n := &simNode{sim: s, id: state.NodeID(fmt.Sprintf("n%d", i+1)), state: state.New()}
 		n.rate = 1 + (s.rng.Float64()*2-1)*Rho*0.9
@@ -495,19 +476,17 @@ func (s *sim) checkCalm() {
 }
 
 // omits gives the rules that are left out by the node itself.
-func omits(mutate mutation) omissions {
-	return omissions{
-		leave: mutate == mutateLeaveWait, end: mutate == mutateEndWait, open: mutate == mutateOpenWait,
-		start: mutate == mutateStartWait, note: mutate == mutateNoNote,
-		acknowledgement: mutate == mutateNoAcknowledgement, sending: mutate == mutateReceiveTime, grace: mutate == mutateNoGrace,
+func omits(mutate mutation) Omissions {
+	return Omissions{
+		Leave: mutate == mutateLeaveWait, End: mutate == mutateEndWait, Open: mutate == mutateOpenWait,
+		Start: mutate == mutateStartWait, Note: mutate == mutateNoNote,
+		Sending: mutate == mutateReceiveTime, CloseTime: mutate == mutateNoCloseTime,
 	}
 }
 
 // mutated is an entry as a state machine without some rule would take it.
 func mutated(mutate mutation, of *state.State, e state.Entry) state.Entry {
 	switch mutate {
-	case mutateAnyCounter:
-		return statetest.AnyCounter(of, e)
 	case mutateNoCompare:
 		return statetest.NoCompare(of, e)
 	case mutateNoDedup:
@@ -517,9 +496,9 @@ func mutated(mutate mutation, of *state.State, e state.Entry) state.Entry {
 }
 
 // clock is what the node's clocks show.
-func (n *simNode) clock() reading {
+func (n *simNode) clock() Reading {
 	d := time.Duration(float64(n.sim.now) * n.rate)
-	return reading{d, d, d, d}
+	return Reading{d, d, d, d}
 }
 
 func (n *simNode) start() {
@@ -529,20 +508,20 @@ func (n *simNode) start() {
 	s := n.sim
 	n.up, n.paused, n.ending, n.writing, n.outstanding = true, false, false, false, nil
 	n.life++
-	n.dispatch = newDispatcher()
-	n.roster = newRoster(session{node: n.id, boot: fmt.Sprint(n.boot), timing: n.sim.timing, started: n.clock()}, new(sync.Mutex), n.clock, n.dispatch.add, slog.New(slog.DiscardHandler))
-	n.sim.tracef("%s: starts, boot %d", n.id, n.boot)
-	n.roster.omit = omits(s.mutate)
-	n.roster.note = func(l *lease, counter uint64) {
-		if !omits(s.mutate).note {
+	n.dispatch = NewDispatcher()
+	n.roster = New(Config{
+		Node: n.id, Boot: fmt.Sprint(n.boot), Timing: s.timing, Omit: omits(s.mutate),
+		Guard: new(sync.Mutex), Now: n.clock, Dispatch: n.dispatch, Logger: slog.New(slog.DiscardHandler),
+		Note: func(counter uint64) {
 			n.promises = counter
-		}
-		n.roster.Promised(l, true)
-	}
+			n.roster.Promised(counter, true)
+		},
+		Alive: func(killAt time.Duration) { n.killAt = killAt },
+	})
+	n.sim.tracef("%s: starts, boot %d", n.id, n.boot)
 	n.killAt = 0
-	n.roster.alive = func(killAt time.Duration) { n.killAt = killAt }
 	if n.counter > 0 && n.promises == n.counter {
-		n.roster.Bind(s.timing.promise())
+		n.roster.Bind(s.timing.Promise())
 	}
 	n.roster.Restored(n.state) // its own, from disk
 	n.wake = 0
@@ -587,7 +566,7 @@ func (n *simNode) run() {
 		return
 	}
 	if n.paused {
-		if n.killAt > 0 && n.clock().boot >= n.killAt && !s.noSwitch() {
+		if n.killAt > 0 && n.clock().Boot >= n.killAt && !s.noSwitch() {
 			s.counts.switched++
 			n.crash("killed by the switch")
 			s.after(s.upTo(4*time.Second), n.start)
@@ -601,7 +580,7 @@ func (n *simNode) run() {
 		n.step()
 		n.wake = s.now + s.upTo(s.timing.Close/3)
 	}
-	for len(n.outstanding) < maxOutstanding {
+	for len(n.outstanding) < MaxOutstanding {
 		ops := n.roster.Batch(n.clock())
 		if len(ops) == 0 {
 			break
@@ -641,14 +620,14 @@ func (n *simNode) deliver() {
 	for len(n.dispatch.queue) > 0 && (n.sim.calm || n.sim.chance(0.7)) {
 		v := n.dispatch.queue[0]
 		n.dispatch.queue = n.dispatch.queue[1:]
-		n.dispatch.deliver(v, func() (uint64, []delivery) { return n.roster.Joined(n.state) })
+		n.dispatch.deliver(v, func() (uint64, []Delivery) { return n.roster.Joined(n.state) })
 	}
 }
 
 func (n *simNode) step() {
 	s := n.sim
 	what, closing := n.roster.Step(n.clock())
-	if what == needClose {
+	if what == NeedClose {
 		s.counts.leasesLost++
 		s.tracef("%s: session lost, %d connections", n.id, len(closing))
 		n.killAt = 0 // as when all are closed: their closing, below, needs no process
@@ -658,7 +637,7 @@ func (n *simNode) step() {
 		if s.mutate == mutateOpenBeforeClose {
 			n.roster.session.unheard = 0
 		}
-		if what == needClose {
+		if what == NeedClose {
 			// Closing takes its time, within C.
 			life := n.life
 			s.after(s.upTo(s.timing.Close/3), func() {
@@ -670,7 +649,7 @@ func (n *simNode) step() {
 			c.Close()
 		}
 	}
-	if what == needOpen && !n.roster.Stopping() && !n.writing {
+	if what == NeedOpen && !n.roster.Stopping() && !n.writing {
 		// The counter is on disk before it is used, and the disk takes its time.
 		n.writing = true
 		life := n.life

@@ -1,4 +1,4 @@
-package ensemble
+package session
 
 import (
 	"time"
@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reading is what a machine's clocks show at one moment. Readings of different
+// Reading is what a machine's clocks show at one moment. Readings of different
 // processes do not compare.
 //
 // The clocks disagree a little: BOOTTIME counts suspend, MONOTONIC does not,
@@ -15,43 +15,46 @@ import (
 // to the safe side (DESIGN.md, rule 7): a node takes its own lease for
 // older than it may be, the session of another one for younger. The wall clock
 // measures nothing; it only tells when the others may have stood still.
-type reading struct {
-	boot, mono, raw time.Duration
-	wall            time.Duration // since 1970
+type Reading struct {
+	Boot, Mono, Raw time.Duration
+	Wall            time.Duration // since 1970
 }
 
-// atMost is the longest that may have passed between two readings.
-func (r reading) atMost(since reading) time.Duration {
-	return max(r.boot-since.boot, r.raw-since.raw)
+// AtMost is the longest that may have passed between two readings.
+func (r Reading) AtMost(since Reading) time.Duration {
+	return max(r.Boot-since.Boot, r.Raw-since.Raw)
 }
 
-// atLeast is the shortest that may have passed between two readings.
-func (r reading) atLeast(since reading) time.Duration {
-	return min(r.mono-since.mono, r.raw-since.raw)
+// AtLeast is the shortest that may have passed between two readings.
+func (r Reading) AtLeast(since Reading) time.Duration {
+	return min(r.Mono-since.Mono, r.Raw-since.Raw)
 }
 
-// later is the reading a while after r.
-func (r reading) later(d time.Duration) reading {
-	return reading{r.boot + d, r.mono + d, r.raw + d, r.wall + d}
+// Later is the reading a while after r.
+func (r Reading) Later(d time.Duration) Reading {
+	return Reading{r.Boot + d, r.Mono + d, r.Raw + d, r.Wall + d}
 }
 
-// jump is how far the wall clock has moved between two readings beside what
+// Jump is how far the wall clock has moved between two readings beside what
 // passed.
-func (r reading) jump(since reading) time.Duration {
-	return ((r.wall - since.wall) - (r.mono - since.mono)).Abs()
+func (r Reading) Jump(since Reading) time.Duration {
+	return ((r.Wall - since.Wall) - (r.Mono - since.Mono)).Abs()
 }
+
+// Now reads the machine's clocks.
+func Now() Reading { return clocks() }
 
 // clocks is what a node reads. Tests of faults set the wall clock of one node by it.
 var clocks = readClocks
 
 // readClocks reads the machine's clocks. Two of them Go reads without a system call. boot
 // is the kernel's, as the dead-man's switch is set by it.
-func readClocks() reading {
-	return reading{
-		boot: gettime(unix.CLOCK_BOOTTIME),
-		mono: time.Since(firstReading),
-		raw:  gettime(unix.CLOCK_MONOTONIC_RAW),
-		wall: time.Duration(time.Now().UnixNano()),
+func readClocks() Reading {
+	return Reading{
+		Boot: gettime(unix.CLOCK_BOOTTIME),
+		Mono: time.Since(firstReading),
+		Raw:  gettime(unix.CLOCK_MONOTONIC_RAW),
+		Wall: time.Duration(time.Now().UnixNano()),
 	}
 }
 
