@@ -732,14 +732,17 @@ func TestEffectiveShowsWhatIsInEffect(t *testing.T) {
 		}
 		return all
 	}
-	all := effective("leader_latch.timing = calm\nnodename = riak@10.0.0.1\n")
+	all := effective("leader_latch.timing = calm\nnodename = riak@10.0.0.1\nring_size = 64\n")
 	for _, want := range []Setting{
-		{"leader_latch.timing", "calm", false},
-		{"leader_latch.join_timeout", "6s", true},
-		{"leader_latch.minimum_nodes", "3", true},
-		{"leader_latch.cluster_listener", "10.0.0.1:5324", true},
-		{"leader_latch.voters", "5", true},
-		{"log.console.file", "/var/log/riak/console.log", true},
+		{Key: "leader_latch.timing", Value: "calm"},
+		{Key: "leader_latch.join_timeout", Value: "6s", Default: true},
+		{Key: "leader_latch.minimum_nodes", Value: "3", Default: true},
+		{Key: "leader_latch.cluster_listener", Value: "10.0.0.1:5324", Default: true},
+		{Key: "leader_latch.voters", Value: "5", Default: true},
+		{Key: "log.console.file", Value: "/var/log/riak/console.log", Path: "/var/log/riak/console.log", Default: true},
+		{Key: "ring.state_dir", Value: "/var/lib/riak/ring", Default: true, Idle: true},
+		{Key: "platform_lib_dir", Value: "/usr/lib/riak/lib", Path: "/usr/lib/riak/lib", Default: true, Idle: true},
+		{Key: "ring_size", Value: "64", Idle: true},
 	} {
 		if got := all[want.Key]; got != want {
 			t.Errorf("%+v, want %+v", got, want)

@@ -18,6 +18,7 @@ type Key struct {
 	Help    string // one line
 	Foreign bool   // Riak's alone: known for references and for Effective, never judged
 
+	idle    bool                   // its value is read, and has no effect but on references
 	field   func(*Config) any      // where its value goes; nil if config.go sees to it
 	derived func(c *Config) string // the default, where it depends on other settings
 }
@@ -89,27 +90,33 @@ var schema = []Key{
 		field: func(c *Config) any { return &c.portMinimum }},
 	{Name: "platform_bin_dir", Type: folderType, Default: "/usr/sbin",
 		Help:  "Riak's programs; for references",
+		idle:  true,
 		field: func(c *Config) any { return &c.PlatformBinDir }},
 	{Name: "platform_data_dir", Type: folderType, Default: "/var/lib/riak",
 		Help:  "data; this service keeps its own in leader_latch below it",
 		field: func(c *Config) any { return &c.PlatformDataDir }},
 	{Name: "platform_etc_dir", Type: folderType, Default: "/etc/riak",
 		Help:  "configuration; for references",
+		idle:  true,
 		field: func(c *Config) any { return &c.PlatformEtcDir }},
 	{Name: "platform_lib_dir", Type: folderType, Default: "/usr/lib/riak/lib",
 		Help:  "Riak's libraries; for references",
+		idle:  true,
 		field: func(c *Config) any { return &c.PlatformLibDir }},
 	{Name: "platform_log_dir", Type: folderType, Default: "/var/log/riak",
 		Help:  "log files",
 		field: func(c *Config) any { return &c.PlatformLogDir }},
 	{Name: "ssl.certfile", Type: fileType, Note: "none",
 		Help:  "Riak's TLS certificate; for references",
+		idle:  true,
 		field: func(c *Config) any { return &c.SSLCertFile }},
 	{Name: "ssl.keyfile", Type: fileType, Note: "none",
 		Help:  "its private key; for references",
+		idle:  true,
 		field: func(c *Config) any { return &c.SSLKeyFile }},
 	{Name: "ssl.cacertfile", Type: fileType, Note: "none",
 		Help:  "the certificates of who signed it; for references",
+		idle:  true,
 		field: func(c *Config) any { return &c.SSLCACertFile }},
 
 	// Logs (riak.conf rules 57 to 61).
@@ -145,6 +152,7 @@ var schema = []Key{
 		field: func(c *Config) any { return &c.Log.CrashFile }},
 	{Name: "log.crash.maximum_message_size", Type: sizeType, Default: "64KB",
 		Help:  "not used: a crash is written in full",
+		idle:  true,
 		field: func(c *Config) any { return &c.Log.CrashMessageSize }},
 	{Name: "log.crash.size", Type: sizeType, Default: "10MB",
 		Help:  "a file of this size or more is rotated; 0: whatever its size, it stays",

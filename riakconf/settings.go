@@ -107,7 +107,9 @@ func (s *Settings) MarshalJSON() ([]byte, error) {
 // A Setting is a key with the value that is in effect.
 type Setting struct {
 	Key, Value string
-	Default    bool // no file sets it
+	Path       string // of a file or folder of this service: in full; else ""
+	Default    bool   // no file sets it
+	Idle       bool   // it has no effect here but on what refers to it
 }
 
 // Effective lists what the files set, in order, and then the defaults of the
@@ -118,7 +120,7 @@ type Setting struct {
 func (s *Settings) Effective() []Setting {
 	var all []Setting
 	for key, value := range s.All() {
-		all = append(all, Setting{Key: key, Value: value})
+		all = append(all, s.setting(key, value))
 	}
 	b := newBuilder(s, nil)
 	b.build() // for the defaults that depend on other settings
@@ -131,10 +133,22 @@ func (s *Settings) Effective() []Setting {
 			value = k.derived(b.config)
 		}
 		if value != "" {
-			all = append(all, Setting{Key: k.Name, Value: value, Default: true})
+			e := s.setting(k.Name, value)
+			e.Default = true
+			all = append(all, e)
 		}
 	}
 	return all
+}
+
+// setting is what a key with a value means here.
+func (s *Settings) setting(key, value string) Setting {
+	k, known := row(key)
+	e := Setting{Key: key, Value: value, Idle: !known || k.Foreign || k.idle}
+	if k.Type.kind == kindFile || k.Type.kind == kindFolder {
+		e.Path, _ = s.absolute(value) // it is relative where the working folder cannot be found out
+	}
+	return e
 }
 
 // absolute is a path of a file or folder in full: relative ones are relative

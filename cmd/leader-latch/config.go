@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -19,10 +20,14 @@ var configCommand = command{
 	args:  "effective",
 	short: "print the settings that are in effect",
 	long: `Prints the settings that are in effect: those of the files, after includes,
-duplicates and references, and then the defaults of the other keys that matter
-to this service, each marked with # default. What it prints can be read as a
-riak.conf. Flags of serve are not known to it, and types are not judged: that
-is done by chkconfig.`,
+duplicates and references, and then the defaults of other keys, each marked with
+# default. Files and folders of this service are printed in full. Keys that have
+no effect here, as they are Riak's, are marked with # not used here. What it prints
+can be read as a riak.conf. Flags of serve are not known to it.
+
+A value that chkconfig refuses is printed as it is. The problem is then said on
+stderr, and the exit code is 1; with --json it is 0, as that gives what the files
+say and does not judge it.`,
 	setup: func(e *env, fs *pflag.FlagSet) func(context.Context, string, []string) int {
 		asJSON := fs.Bool("json", false, `print {"settings":[["key","value"],...]}, without the defaults, or {"error":{...}}`)
 		return func(_ context.Context, config string, args []string) int {
@@ -36,7 +41,7 @@ is done by chkconfig.`,
 			}
 			settings, err := riakconf.Read(config)
 			if *asJSON {
-				return e.settingsJSON(settings, err)
+				return e.settingsJSON(config, settings, err)
 			}
 			if err != nil {
 				return e.problems(exitFailed, nil, err)
@@ -44,13 +49,17 @@ is done by chkconfig.`,
 			if _, err := io.WriteString(e.stdout, effectiveText(settings.Effective())); err != nil {
 				return e.fail(exitFailed, err)
 			}
+			if _, _, err := riakconf.Load(config); err != nil {
+				return e.problems(exitFailed, nil, err)
+			}
 			return exitOK
 		}
 	},
 }
 
-// settingsJSON prints the settings, or the problem in their place.
-func (e *env) settingsJSON(settings *riakconf.Settings, problem error) int {
+// settingsJSON prints the settings, or the problem in their place. What only chkconfig
+// would refuse is said on stderr.
+func (e *env) settingsJSON(config string, settings *riakconf.Settings, problem error) int {
 	var v any = settings
 	code := exitOK
 	if problem != nil {
@@ -58,6 +67,9 @@ func (e *env) settingsJSON(settings *riakconf.Settings, problem error) int {
 	}
 	if err := json.NewEncoder(e.stdout).Encode(v); err != nil {
 		return e.fail(exitFailed, err)
+	}
+	if _, _, err := riakconf.Load(config); err != nil && problem == nil {
+		e.problems(code, nil, err)
 	}
 	return code
 }
@@ -68,13 +80,21 @@ func (e *env) settingsJSON(settings *riakconf.Settings, problem error) int {
 func effectiveText(settings []riakconf.Setting) string {
 	var b strings.Builder
 	for _, s := range settings {
+		value := cmp.Or(s.Path, s.Value)
+		var marks []string
+		if s.Default {
+			marks = append(marks, "default")
+		}
+		if s.Idle {
+			marks = append(marks, "not used here")
+		}
 		switch {
-		case !fitsLine(s.Value):
-			fmt.Fprintf(&b, "# %s = %q # no line can hold this value\n", s.Key, s.Value)
-		case s.Default:
-			fmt.Fprintf(&b, "%s = %s # default\n", s.Key, s.Value)
+		case !fitsLine(value):
+			fmt.Fprintf(&b, "# %s = %q # no line can hold this value\n", s.Key, value)
+		case marks != nil:
+			fmt.Fprintf(&b, "%s = %s # %s\n", s.Key, value, strings.Join(marks, ", "))
 		default:
-			fmt.Fprintf(&b, "%s = %s\n", s.Key, s.Value)
+			fmt.Fprintf(&b, "%s = %s\n", s.Key, value)
 		}
 	}
 	return b.String()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"os"
 	"path/filepath"
@@ -43,7 +44,11 @@ func TestConfigEffectiveIsARiakConf(t *testing.T) {
 			continue
 		}
 		read++
-		if code != exitOK {
+		wantCode := exitOK
+		if _, _, err := riakconf.Load(sample); err != nil {
+			wantCode = exitFailed
+		}
+		if code != wantCode {
 			t.Errorf("%s: exit code %d", sample, code)
 			continue
 		}
@@ -60,8 +65,8 @@ func TestConfigEffectiveIsARiakConf(t *testing.T) {
 		var want, got [][2]string
 		misfits := 0
 		for _, s := range before.Effective() {
-			if fitsLine(s.Value) {
-				want = append(want, [2]string{s.Key, s.Value})
+			if value := cmp.Or(s.Path, s.Value); fitsLine(value) {
+				want = append(want, [2]string{s.Key, value})
 			} else {
 				misfits++
 			}
