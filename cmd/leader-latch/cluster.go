@@ -36,7 +36,8 @@ leave [NODE]        has the node, or another one that lives, leave in order: its
                     clients are closed and their groups led by others before it
                     goes. It then runs on, alone.
 force-remove NODE   takes out a node that is dead. Should it come back, it stops
-                    with exit code 3.
+                    with exit code 3. One that is up is refused, as leave has it
+                    go in order, unless --yes is given.
 status              lists the members: which are up, which vote, which is the
                     raft leader, which level of formats each reads and allows, and
                     which version of the program it runs; and whether nodes can
@@ -48,6 +49,7 @@ is not within --timeout.`,
 	setup: func(e *env, fs *pflag.FlagSet) func(context.Context, string, []string) int {
 		timeout := timeoutFlag(fs)
 		asJSON := fs.Bool("json", false, "of status: print JSON")
+		yes := fs.Bool("yes", false, "of force-remove: also a node that is up")
 		return func(ctx context.Context, config string, args []string) int {
 			if len(args) == 0 {
 				return e.usageError("cluster", "what to do is missing, one of %s", choices(strings.Split(clusterWords, " | ")...))
@@ -55,6 +57,8 @@ is not within --timeout.`,
 			ctx, cancel := context.WithTimeout(ctx, *timeout)
 			defer cancel()
 			switch what, args := args[0], args[1:]; {
+			case *yes && what != "force-remove":
+				return e.usageError("cluster", "--yes is for force-remove")
 			case what == "status" && len(args) == 0:
 				return e.clusterStatus(ctx, config, *asJSON)
 			case *asJSON:
@@ -62,9 +66,13 @@ is not within --timeout.`,
 			case what == "join" && len(args) == 1:
 				return e.clusterJoin(ctx, config, args[0])
 			case what == "leave" && len(args) <= 1:
-				return e.clusterChange(ctx, config, "leave", append(args, "")[0], "has left the cluster")
+				return e.clusterChange(ctx, config, "leave", append(args, "")[0], "has left the cluster", nil)
 			case what == "force-remove" && len(args) == 1:
-				return e.clusterChange(ctx, config, "force-remove", args[0], "was removed from the cluster")
+				allowed := refuseUp
+				if *yes {
+					allowed = nil
+				}
+				return e.clusterChange(ctx, config, "force-remove", args[0], "was removed from the cluster", allowed)
 			case what == "join" || what == "force-remove":
 				return e.usageError("cluster", "%s needs one node, as in cluster %s riak@192.0.2.1", what, what)
 			case what == "status" || what == "leave":
@@ -147,8 +155,20 @@ func (e *env) sayWaits(ctx context.Context, a *admin, done <-chan struct{}) {
 	}
 }
 
-// clusterChange orders a change about a node, "" for the local one.
-func (e *env) clusterChange(ctx context.Context, config, what, node, done string) int {
+// refuseUp refuses to remove a member that is up: its clients would be thrown off, and its
+// process ends for good. Where a removal cannot be at all, the node says so.
+func refuseUp(c ensemble.Cluster, node string) error {
+	for _, m := range c.Members {
+		if m.Name == node && m.Up && c.Majority && len(c.Members) > 1 {
+			return fmt.Errorf("%s is up; cluster leave %s has it go in order, and cluster force-remove --yes %s removes it all the same", node, node, node)
+		}
+	}
+	return nil
+}
+
+// clusterChange orders a change about a node, "" for the local one. If the cluster as it
+// is has to allow it, allowed gives an error where it does not.
+func (e *env) clusterChange(ctx context.Context, config, what, node, done string, allowed func(c ensemble.Cluster, node string) error) int {
 	if node != "" {
 		n, err := riakconf.ParseNode(node)
 		if err != nil {
@@ -160,7 +180,17 @@ func (e *env) clusterChange(ctx context.Context, config, what, node, done string
 	if conf == nil {
 		return code
 	}
-	if err := newAdmin(conf).post(ctx, "/cluster/"+what, withPatience(ctx, url.Values{"node": {node}}), nil); err != nil {
+	a := newAdmin(conf)
+	if allowed != nil {
+		var c ensemble.Cluster
+		if err := a.get(ctx, "/cluster", nil, &c); err != nil {
+			return e.orderError(err)
+		}
+		if err := allowed(c, node); err != nil {
+			return e.fail(exitFailed, err)
+		}
+	}
+	if err := a.post(ctx, "/cluster/"+what, withPatience(ctx, url.Values{"node": {node}}), nil); err != nil {
 		return e.orderError(err)
 	}
 	if node == "" {

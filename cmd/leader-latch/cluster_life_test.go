@@ -174,11 +174,16 @@ func TestAnOperatorMakesAClusterAndChangesIt(t *testing.T) {
 	dead.run().wantExit(exitPermanent)
 	wantContains(t, dead.logText(), "removed from the cluster")
 
-	// A live one, here the raft leader, stops at once; its members go when its
-	// session has expired.
+	// A live one is not taken for dead. Removed all the same, here the raft leader, it stops
+	// at once; its members go when its session has expired.
 	lead, next := leader.join("g", "lead", "lead"), rest[1].join("g", "next", "lead")
+	wantContains(t, rest[1].order(exitFailed, "cluster", "force-remove", leader.name),
+		leader.name+" is up; cluster leave "+leader.name+" has it go in order, and cluster force-remove --yes "+leader.name+" removes it all the same\n")
+	wantContains(t, rest[1].order(exitFailed, "cluster", "force-remove", rest[1].name), rest[1].name+" is up; ")
+	lead.wantSilence()
+	next.wantSilence()
 	probed, removed := leader.probe(), time.Now()
-	rest[1].order(exitOK, "cluster", "force-remove", leader.name)
+	rest[1].order(exitOK, "cluster", "force-remove", "--yes", leader.name)
 	wantSuccession("removed the raft leader by force", probed, removed, replaced(clusterTiming), next, "next", lead)
 	leader.wantExit(exitPermanent)
 	lead.wantEnd()

@@ -414,7 +414,7 @@ func (a *attacker) nodeFaults() []fault {
 				return nil, ""
 			}
 			n.mayBeRemoved(true)
-			other.within(15*time.Second, "cluster", "force-remove", n.name)
+			other.within(15*time.Second, "cluster", "force-remove", "--yes", n.name)
 			return func() {
 				n.beginAnew()
 				done()
