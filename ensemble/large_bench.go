@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"leaderlatch/ensemble/logstore"
+	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
 
@@ -115,7 +116,7 @@ func (l *large) replay(store store) error {
 		id := state.NodeID(randomID())
 		l.sessions = append(l.sessions, largeSession{incarnation: state.Incarnation(state.PositionOf(last+1, i))})
 		open = append(open, state.Open{
-			Node: id, Counter: 1, Boot: "boot-" + string(id), Lease: Calm.Lease, Expiry: Calm.Expiry,
+			Node: id, Counter: 1, Boot: "boot-" + string(id), Lease: session.Calm.Lease, Expiry: session.Calm.Expiry,
 			Name: fmt.Sprint("riak@10.0.0.", i+1), Address: fmt.Sprintf("10.0.0.%d:5324", i+1), Reads: l.level,
 		})
 		remove = append(remove, state.Remove{Node: id})

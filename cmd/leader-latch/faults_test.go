@@ -141,7 +141,7 @@ func newAttacker(t *testing.T, nodes, groups int, lines ...string) *attacker {
 	}
 	a.crowd = newCrowd(nw, a.hosts, groups, rnd)
 	a.crowd.addProcesses(5, rnd)
-	a.crowd.addBounded(5, windows[ensemble.Normal.Name], rnd)
+	a.crowd.addBounded(5, windows[session.Normal.Name], rnd)
 	t.Cleanup(a.crowd.stop) // before the nodes, whose ends are not of interest
 	a.settle("before the first fault")
 	return a
