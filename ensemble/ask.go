@@ -96,7 +96,7 @@ func (n *Node) ask(ctx context.Context, p clusterport.Purpose, address string, n
 	if err != nil {
 		return peer, err
 	}
-	n.meet(peer)
+	n.replica.meet(peer)
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	defer c.Close()
 	a, err := func() (a answer, err error) {
@@ -182,18 +182,18 @@ const askAnew = 100 * time.Millisecond
 // again until it does or ctx is done.
 func (n *Node) askLeader(ctx context.Context, ask string, with, is any, own func(context.Context) error) error {
 	return n.untilNow(ctx, func() (err error) {
-		switch leader := n.raftLeader(); leader {
+		switch leader := n.replica.raftLeader(); leader {
 		case "":
 			err = later("there is no raft leader: a majority of the nodes has to be up")
 		case n.self:
 			err = own(ctx)
 		default:
-			s, ok := n.server(leader)
+			s, ok := n.replica.server(leader)
 			if !ok {
-				err = later("the raft leader %s is not known here yet", n.nameOf(leader))
+				err = later("the raft leader %s is not known here yet", n.replica.nameOf(leader))
 				break
 			}
-			if _, err = n.ask(ctx, clusterport.Admin, n.addressOf(s), leader, ask, with, is); err != nil {
+			if _, err = n.ask(ctx, clusterport.Admin, n.replica.addressOf(s), leader, ask, with, is); err != nil {
 				if _, refused := errors.AsType[*refusal](err); !refused {
 					err = laterError{err}
 				}

@@ -12,8 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
@@ -53,23 +51,10 @@ func (n *Node) letIn(ctx context.Context, peer clusterport.Hello, _ json.RawMess
 	ctx, cancel := context.WithTimeout(ctx, changeTime)
 	defer cancel()
 	err := n.askLeader(ctx, askAdd, a, nil, func(ctx context.Context) error { return n.add(ctx, a) })
-	if isLater(err) && n.raftLeader() == "" {
+	if isLater(err) && n.replica.raftLeader() == "" {
 		err = later("%w", n.noMajority(err))
 	}
 	return nil, err
-}
-
-// await gives the outcome of something that Raft was asked for. Raft leaves some
-// without one when it shuts down.
-func (n *Node) await(f raft.Future) error {
-	done := make(chan error, 1)
-	go func() { done <- f.Error() }()
-	select {
-	case err := <-done:
-		return err
-	case <-n.done:
-		return errStopped
-	}
 }
 
 // answerAdd and those below answer members.
@@ -93,13 +78,11 @@ func (n *Node) answerCounter(_ context.Context, peer clusterport.Hello, _ json.R
 	if !n.serving() {
 		return nil, later("%s is not the raft leader", n.cfg.Name)
 	}
-	if f, ok := n.followers.Load(raft.ServerID(peer.Node)); ok {
-		if l := f.(*follower).lost.Load(); l != nil && l.stored.term == n.leads.Load() {
-			return nil, lossf("this node had stored the log up to entry %d, and then had it up to %d", l.stored.index, l.end)
-		}
+	if stored, end, lost := n.replica.lost(state.NodeID(peer.Node)); lost {
+		return nil, lossf("this node had stored the log up to entry %d, and then had it up to %d", stored, end)
 	}
 	var counter uint64
-	n.fsm.read(func(s *state.State) {
+	n.replica.read(func(s *state.State) {
 		node, _ := s.Node(state.NodeID(peer.Node))
 		counter = node.Counter
 	})
@@ -128,7 +111,7 @@ func (n *Node) add(ctx context.Context, a applicant) error {
 	var removed bool
 	var level uint64
 	live := map[state.NodeID]bool{}
-	n.fsm.read(func(s *state.State) {
+	n.replica.read(func(s *state.State) {
 		level = s.Level()
 		known, _ := s.Node(a.Node)
 		removed = known.Removed
@@ -142,15 +125,13 @@ func (n *Node) add(ctx context.Context, a applicant) error {
 	if reads := max(a.Reads, state.FirstLevel); reads < level {
 		return fmt.Errorf("%s reads formats up to level %d, and this cluster writes level %d; install the release there that runs here (%s)", a.Name, reads, level, n.cfg.Version)
 	}
-	add := n.raft.AddNonvoter
-	for _, s := range n.servers() {
+	voter := false
+	for _, s := range n.replica.servers() {
 		switch {
 		case s.id == a.Node && s.name == a.Name && s.address == a.Address:
 			return nil
 		case s.id == a.Node:
-			if s.voter {
-				add = n.raft.AddVoter // of what is there: its address changes
-			}
+			voter = s.voter // of what is there: its address changes
 		case s.name == a.Name && n.answersAt(ctx, s):
 			return later("a live node has the name %s; give this one another nodename", a.Name)
 		case s.name == a.Name && live[s.id]:
@@ -162,7 +143,7 @@ func (n *Node) add(ctx context.Context, a applicant) error {
 			}
 		}
 	}
-	if err := n.await(add(raft.ServerID(a.Node), raftAddress(a.Name, a.Address), 0, changeTime)); err != nil {
+	if err := n.replica.add(server{id: a.Node, name: a.Name, address: a.Address, voter: voter}); err != nil {
 		return later("add %s: %w", a.Name, err)
 	}
 	n.log.Info("a node was added", "node", a.Name, "address", a.Address)
@@ -178,7 +159,7 @@ func (n *Node) answersAt(ctx context.Context, s server) bool {
 	ctx, cancel := context.WithTimeout(ctx, viewTime)
 	defer cancel()
 	var v view
-	_, err := n.ask(ctx, clusterport.Admin, n.addressOf(s), s.id, askView, nil, &v)
+	_, err := n.ask(ctx, clusterport.Admin, n.replica.addressOf(s), s.id, askView, nil, &v)
 	return err == nil
 }
 
@@ -188,18 +169,18 @@ func (n *Node) answersAt(ctx context.Context, s server) bool {
 func (n *Node) remove(ctx context.Context, r removal) error {
 	n.changing.Lock()
 	defer n.changing.Unlock()
-	_, member := n.server(r.Node)
+	_, member := n.replica.server(r.Node)
 	switch {
 	case !n.serving():
 		return later("%s is not the raft leader any more", n.cfg.Name)
 	case !member:
 		return nil
-	case len(n.servers()) == 1:
+	case len(n.replica.servers()) == 1:
 		return fmt.Errorf("%s is the only member", n.cfg.Name)
 	}
 	look, cancel := context.WithTimeout(ctx, viewTime)
 	defer cancel()
-	if err := mayRemove(n.servers(), n.views(look), r.Node); err != nil || r.Ask {
+	if err := mayRemove(n.replica.servers(), n.views(look), r.Node); err != nil || r.Ask {
 		return err
 	}
 	if ctx.Err() != nil {
@@ -242,12 +223,12 @@ func mayRemove(servers []server, views map[state.NodeID]view, id state.NodeID) e
 }
 
 func (n *Node) removeServer(id state.NodeID) error {
-	name := n.nameOf(id)
-	if err := n.await(n.raft.RemoveServer(raft.ServerID(id), 0, changeTime)); err != nil {
+	name := n.replica.nameOf(id)
+	if err := n.replica.remove(id); err != nil {
 		return later("remove %s: %w", name, err)
 	}
 	// Should this one be lost, upkeep says it once more.
-	n.await(n.propose([]state.Op{state.Remove{Node: id}}))
+	n.propose(state.Remove{Node: id})
 	n.log.Info("a node was removed", "node", name)
 	return nil
 }
@@ -261,7 +242,7 @@ func (n *Node) ForceRemove(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if len(n.others()) == 0 {
+	if len(n.replica.others()) == 0 {
 		return fmt.Errorf("%s is the only member", name)
 	}
 	if err := n.mayBeRemoved(ctx, s.id); err != nil {
@@ -290,7 +271,7 @@ const mayTime = 3500 * time.Millisecond
 func (n *Node) noMajority(why error) error {
 	ctx, cancel := context.WithTimeout(n.life, viewTime)
 	defer cancel()
-	return cmp.Or(majorityUp(n.servers(), n.views(ctx)), fmt.Errorf("%w; a majority of the nodes is up, so try again", why))
+	return cmp.Or(majorityUp(n.replica.servers(), n.views(ctx)), fmt.Errorf("%w; a majority of the nodes is up, so try again", why))
 }
 
 // majorityUp reports an error unless a majority of the voters answers.
@@ -323,7 +304,7 @@ func (n *Node) askRemoval(ctx context.Context, r removal, limit time.Duration) e
 
 // named gives the member of a name.
 func (n *Node) named(name string) (server, error) {
-	all := n.servers()
+	all := n.replica.servers()
 	i := slices.IndexFunc(all, func(s server) bool { return s.name == name })
 	if i < 0 {
 		return server{}, fmt.Errorf("%s is not a member of the cluster", name)
@@ -344,13 +325,13 @@ func (n *Node) Leave(ctx context.Context, name string) error {
 	}
 	look, cancel := context.WithTimeout(ctx, mayTime)
 	defer cancel()
-	if _, err = n.ask(look, clusterport.Admin, n.addressOf(s), s.id, askView, nil, nil); err == nil {
-		_, err = n.ask(ctx, clusterport.Admin, n.addressOf(s), s.id, askLeave, nil, nil)
+	if _, err = n.ask(look, clusterport.Admin, n.replica.addressOf(s), s.id, askView, nil, nil); err == nil {
+		_, err = n.ask(ctx, clusterport.Admin, n.replica.addressOf(s), s.id, askLeave, nil, nil)
 	}
 	if _, refused := errors.AsType[*refusal](err); refused {
 		return err
 	}
-	if _, member := n.server(s.id); err != nil && member { // else its answer was lost with its life
+	if _, member := n.replica.server(s.id); err != nil && member { // else its answer was lost with its life
 		return fmt.Errorf("%s cannot be asked to leave (%w); if it is dead: cluster force-remove %s", name, err, name)
 	}
 	return n.awaitAlone(ctx, s)
@@ -362,7 +343,7 @@ func (n *Node) awaitAlone(ctx context.Context, s server) error {
 	defer cancel()
 	for {
 		var in invitation
-		_, err := n.ask(ctx, clusterport.Join, n.addressOf(s), "", askCluster, inquiry{}, &in)
+		_, err := n.ask(ctx, clusterport.Join, n.replica.addressOf(s), "", askCluster, inquiry{}, &in)
 		if err == nil && in.Cluster != "" && in.Cluster != n.dir.id().Cluster {
 			return nil
 		}
@@ -385,11 +366,11 @@ func (n *Node) leave(ctx context.Context) error {
 		return fmt.Errorf("nothing was done: %w", err)
 	}
 	id := n.dir.id()
-	if _, member := n.server(n.self); !member && (id.Join != "" || id.Cluster == "") {
+	if _, member := n.replica.server(n.self); !member && (id.Join != "" || id.Cluster == "") {
 		_, err := n.beginAnew("") // it gives up asking to be let in
 		return err
 	}
-	if len(n.others()) == 0 {
+	if len(n.replica.others()) == 0 {
 		return fmt.Errorf("%s is the only member", n.cfg.Name)
 	}
 	if err := n.mayBeRemoved(ctx, n.self); err != nil {
@@ -441,7 +422,7 @@ func (n *Node) removed(by string) {
 // it wait for room when the leadership is lost, it would take itself for handing over for
 // ever, elected again or not, and take nothing.
 func (n *Node) handOver() {
-	if n.raft.State() != raft.Leader {
+	if !n.replica.isLeader() {
 		return
 	}
 	if !n.handOvers.TryLock() { // one is being tried
@@ -456,13 +437,11 @@ func (n *Node) handOver() {
 	ctx, cancel := context.WithTimeout(n.life, n.cfg.Timing.Heartbeat)
 	defer cancel()
 	views := n.views(ctx)
-	for _, s := range n.others() {
+	for _, s := range n.replica.others() {
 		if failed, ok := n.handOvers.failed[s.id]; !s.voter || views[s.id].Leader != n.self || ok && now.Sub(failed) < handOverAgain {
 			continue
 		}
-		switch n.await(n.raft.LeadershipTransferToServer(raft.ServerID(s.id), raftAddress(s.name, s.address))) {
-		case nil, raft.ErrLeadershipTransferInProgress, raft.ErrEnqueueTimeout, raft.ErrNotLeader: // no question is left
-		default:
+		if n.replica.handOver(s) {
 			n.handOvers.failed[s.id] = now
 		}
 		return
@@ -496,8 +475,8 @@ func (n *Node) upkeep(now session.Reading) {
 	}
 	var nodes map[state.NodeID]known
 	var level uint64
-	n.fsm.read(func(s *state.State) { nodes, level = knownNodes(s), s.Level() })
-	if term := n.raft.CurrentTerm(); term != n.awayTerm {
+	n.replica.read(func(s *state.State) { nodes, level = knownNodes(s), s.Level() })
+	if term := n.replica.term(); term != n.awayTerm {
 		n.awayTerm = term
 		clear(n.awaySince) // what was noted as an earlier raft leader is old
 	}
@@ -505,20 +484,27 @@ func (n *Node) upkeep(now session.Reading) {
 	if who := n.timingsDiffer(now); who != "" {
 		n.log.Warn("nodes have different leader_latch.timing; make it the same on all", "nodes", who)
 	}
-	servers := n.servers()
+	servers := n.replica.servers()
 	c := nextChange(servers, nodes, n.away(now), n.cfg.Voters)
 	if c.text == "" {
 		// Nobody is added meanwhile; nor by the next raft leader, unless this entry is lost or
 		// that one has applied it.
 		if next, _ := nextLevel(level, servers, nodes); next > level {
-			n.await(n.proposeAs(next, []state.Op{state.Raise{Level: next}}))
+			n.proposeAs(next, state.Raise{Level: next})
 		}
 		return
 	}
-	n.log.Info("changing the configuration", "node", cmp.Or(c.name, n.nameOf(c.node)), "change", c.text)
-	if c.forget {
-		n.await(n.propose([]state.Op{state.Remove{Node: c.node}}))
-	} else if err := n.await(c.what(n.raft)); err != nil {
+	n.log.Info("changing the configuration", "node", cmp.Or(c.name, n.replica.nameOf(c.node)), "change", c.text)
+	var err error
+	switch {
+	case c.forget:
+		n.propose(state.Remove{Node: c.node})
+	case c.demote:
+		err = n.replica.demote(c.node)
+	default:
+		err = n.replica.add(c.becomes)
+	}
+	if err != nil {
 		n.log.Debug("the configuration was not changed", "error", err)
 	}
 }
@@ -553,7 +539,7 @@ const awayTime = 60 * time.Second
 // noteAway keeps since when nodes have had no session. changing is held.
 func (n *Node) noteAway(nodes map[state.NodeID]known, now session.Reading) {
 	maps.DeleteFunc(n.awaySince, func(id state.NodeID, _ session.Reading) bool { return nodes[id].live })
-	for _, s := range n.servers() {
+	for _, s := range n.replica.servers() {
 		if _, noted := n.awaySince[s.id]; !noted && !nodes[s.id].live {
 			n.awaySince[s.id] = now
 		}
@@ -564,7 +550,7 @@ func (n *Node) noteAway(nodes map[state.NodeID]known, now session.Reading) {
 // an operator changes it node by node, and may have forgotten one. changing is held.
 func (n *Node) timingsDiffer(now session.Reading) string {
 	expiries := map[time.Duration]state.NodeID{}
-	n.fsm.read(func(s *state.State) {
+	n.replica.read(func(s *state.State) {
 		for ses := range s.Sessions() {
 			expiries[ses.Expiry] = ses.Node
 		}
@@ -578,7 +564,7 @@ func (n *Node) timingsDiffer(now session.Reading) string {
 		n.toldDiffer = true
 		var who []string
 		for expiry, id := range expiries {
-			who = append(who, fmt.Sprintf("%s (replaced after %v)", n.nameOf(id), expiry))
+			who = append(who, fmt.Sprintf("%s (replaced after %v)", n.replica.nameOf(id), expiry))
 		}
 		slices.Sort(who)
 		return strings.Join(who, ", ")
@@ -599,8 +585,10 @@ type change struct {
 	text   string
 	node   state.NodeID
 	name   string
-	forget bool                              // the state does not know yet that the node is gone
-	what   func(*raft.Raft) raft.IndexFuture // unless forget
+	forget bool // the state does not know yet that the node is gone
+
+	demote  bool   // it does not vote any more
+	becomes server // neither: what the member is from then on
 }
 
 // nextChange decides what the configuration needs next; no text: nothing. Nodes
@@ -634,25 +622,32 @@ func nextChange(servers []server, nodes map[state.NodeID]known, away map[state.N
 		if !ok || k.name == "" || k.name == s.name && k.address == s.address || k.name != s.name && names[k.name] > 0 {
 			continue
 		}
-		return change{text: "it is now " + k.name + " at " + k.address, node: s.id, name: s.name, what: func(r *raft.Raft) raft.IndexFuture {
-			add := r.AddNonvoter
-			if s.voter {
-				add = r.AddVoter
-			}
-			return add(raft.ServerID(s.id), raftAddress(k.name, k.address), 0, changeTime)
-		}}
+		return change{text: "it is now " + k.name + " at " + k.address, node: s.id, name: s.name, becomes: server{s.id, k.name, k.address, s.voter}}
 	}
 	switch {
 	case follower != nil && voting < voters:
 		s := *follower
-		return change{text: "it votes", node: s.id, name: s.name, what: func(r *raft.Raft) raft.IndexFuture {
-			return r.AddVoter(raft.ServerID(s.id), raftAddress(s.name, s.address), 0, changeTime)
-		}}
+		return change{text: "it votes", node: s.id, name: s.name, becomes: server{s.id, s.name, s.address, true}}
 	case follower != nil && absent != nil:
 		s := *absent
-		return change{text: "it does not vote any more, as it stays away", node: s.id, name: s.name, what: func(r *raft.Raft) raft.IndexFuture {
-			return r.DemoteVoter(raft.ServerID(s.id), 0, changeTime)
-		}}
+		return change{text: "it does not vote any more, as it stays away", node: s.id, name: s.name, demote: true}
 	}
 	return change{}
+}
+
+// size is how many nodes count for leader_latch.minimum_nodes: those that vote,
+// and where as many vote as may, those that follow too. A node that is still
+// catching up does not count.
+func (n *Node) size() int {
+	all := n.replica.servers()
+	voters := 0
+	for _, s := range all {
+		if s.voter {
+			voters++
+		}
+	}
+	if voters >= n.cfg.Voters {
+		return len(all)
+	}
+	return voters
 }

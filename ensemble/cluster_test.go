@@ -203,7 +203,7 @@ func TestANodeJoinsAndLeaves(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.again()
-	poll(t, "alone again", func() bool { return b.entered() && len(b.servers()) == 1 && len(a.servers()) == 1 })
+	poll(t, "alone again", func() bool { return b.entered() && len(b.replica.servers()) == 1 && len(a.replica.servers()) == 1 })
 	if b.dir.id().Cluster == a.dir.id().Cluster {
 		t.Error("a node that left is of the same cluster still")
 	}
@@ -230,7 +230,7 @@ func TestARemovedNodeStopsForGood(t *testing.T) {
 	if err := others[1].ForceRemove(ctx, leader.name); err != nil {
 		t.Fatalf("remove the raft leader: %v", err)
 	}
-	if all := others[1].servers(); len(all) != 1 || all[0].id != others[1].self {
+	if all := others[1].replica.servers(); len(all) != 1 || all[0].id != others[1].self {
 		t.Errorf("left are %v", all)
 	}
 }
@@ -409,7 +409,7 @@ func TestAWipedNodeReplacesItself(t *testing.T) {
 		t.Error("the id was used again")
 	}
 	names := 0
-	for _, s := range leader.servers() {
+	for _, s := range leader.replica.servers() {
 		if s.id == was {
 			t.Error("the old id is a member still")
 		}
@@ -448,7 +448,7 @@ func TestANodeMayMoveAndBeRenamed(t *testing.T) {
 	moved.start().ready()
 	for _, m := range all {
 		poll(t, "all know", func() bool {
-			s, ok := m.server(moved.self)
+			s, ok := m.replica.server(moved.self)
 			return ok && s.name == moved.name && s.address == moved.address && s.voter
 		})
 	}
@@ -482,7 +482,7 @@ func TestWhoIsAdmitted(t *testing.T) {
 		return errors.Is(others[0].admit(gone, clusterport.Raft), clusterport.ErrRemoved)
 	})
 	kill(leader.Node)
-	poll(t, "nobody leads", func() bool { _, id := others[0].raft.LeaderWithID(); return id == "" })
+	poll(t, "nobody leads", func() bool { _, id := others[0].replica.raft.LeaderWithID(); return id == "" })
 	if err := others[0].admit(stranger, clusterport.Raft); err != nil {
 		t.Errorf("a node that may be the raft leader: %v", err)
 	}
@@ -525,7 +525,7 @@ func TestARaftLeaderWhoseDiskHangsStepsAside(t *testing.T) {
 	a.wantTold("a")
 	comesBack()
 	poll(t, "it follows", func() bool {
-		_, id := slow.raft.LeaderWithID()
+		_, id := slow.replica.raft.LeaderWithID()
 		return id != "" && state.NodeID(id) != slow.self && !slow.serving()
 	})
 	if err := slow.Err(); err != nil {
@@ -645,7 +645,7 @@ func TestACopyOfARunningNodeIsRefused(t *testing.T) {
 		}
 	}
 	copying.Lock() // what is on disk stays as it is
-	end := m.raft.LastIndex()
+	end := m.replica.raft.LastIndex()
 	cp(m.path, copied)
 	copying.Unlock()
 	for i := range 10 {
@@ -653,7 +653,7 @@ func TestACopyOfARunningNodeIsRefused(t *testing.T) {
 		join(t, leader.Node, name, name).wantTold(name)
 	}
 	poll(t, "it has said that it has more", func() bool {
-		f, ok := leader.followers.Load(raft.ServerID(m.self))
+		f, ok := leader.replica.followers.Load(raft.ServerID(m.self))
 		return ok && f.(*follower).stored.Load().index > end+5
 	})
 	kill(m.Node)
@@ -724,7 +724,7 @@ func TestAllNodesMayMoveAtOnce(t *testing.T) {
 	for _, m := range all {
 		poll(t, "the new addresses are in the configuration", func() bool {
 			for _, other := range all {
-				if s, ok := m.server(other.self); !ok || s.address != other.address {
+				if s, ok := m.replica.server(other.self); !ok || s.address != other.address {
 					return false
 				}
 			}
@@ -746,7 +746,7 @@ func TestTimingsMayDifferForAWhile(t *testing.T) {
 		join(t, m.Node, "g", fmt.Sprint(i)).wantTold("0")
 	}
 	leader, _ := raftLeaderOf(t, all)
-	leader.fsm.read(func(s *state.State) {
+	leader.replica.read(func(s *state.State) {
 		inc, _, _ := s.Current(all[0].self)
 		if ses, _ := s.Session(inc); ses.Lease != 30*time.Second || ses.Expiry != 31*time.Second {
 			t.Errorf("its session has %v and %v", ses.Lease, ses.Expiry)

@@ -66,26 +66,6 @@ func (n *Node) checkSpace() error {
 	return fmt.Errorf("disk: only %d MiB are free in %s and leader_latch.minimum_free_space asks for %d; make room", free>>20, n.dir.path, n.cfg.MinimumFree>>20)
 }
 
-// roomForSnapshot refuses a snapshot of the node's own state if, with so many bytes, it would
-// leave less than the node needs to go on: the log has all that would be in it. One that the
-// raft leader has sent the node cannot do without.
-func (n *Node) roomForSnapshot(index uint64, bytes int64) error {
-	select {
-	case <-n.started:
-	default:
-		return nil
-	}
-	if index > n.raft.AppliedIndex() {
-		return nil
-	}
-	free, err := n.cfg.freeSpace(n.dir.path)
-	if err != nil || free >= n.cfg.MinimumFree+uint64(bytes) {
-		return nil
-	}
-	return fmt.Errorf("only %d MiB are free in %s, which is too little for %d MiB of a snapshot beside the %d MiB of leader_latch.minimum_free_space; make room: without snapshots the log grows, until the node ends",
-		free>>20, n.dir.path, bytes>>20, n.cfg.MinimumFree>>20)
-}
-
 // watchSpace ends the node in order before its disk is full. It has a goroutine of
 // its own, for the file system may hang.
 func (n *Node) watchSpace() {

@@ -64,7 +64,7 @@ func TestANodeEndsInOrderBeforeItsDiskIsFull(t *testing.T) {
 		t.Error(err)
 	}
 	a.wantClosed()
-	n.fsm.read(func(s *state.State) {
+	n.replica.read(func(s *state.State) {
 		for range s.Sessions() {
 			t.Error("the session was not ended")
 		}
@@ -98,7 +98,7 @@ func TestANodeEndsWhenASnapshotHangs(t *testing.T) {
 	t.Cleanup(comesBack) // before the folder is closed
 	go n.dir.files.Do(func() error { <-goOn; return nil })
 	taken := make(chan error, 1)
-	go func() { taken <- n.raft.Snapshot().Error() }()
+	go func() { taken <- n.replica.raft.Snapshot().Error() }()
 	select {
 	case <-n.Failed():
 	case <-time.After(20 * time.Second):
@@ -139,7 +139,7 @@ func TestASnapshotLeavesTheMinimumFree(t *testing.T) {
 	small := func() {
 		t.Helper()
 		least.Store(free.Load())
-		err := n.raft.Snapshot().Error()
+		err := n.replica.raft.Snapshot().Error()
 		if err == nil {
 			t.Fatal("it was taken")
 		}
@@ -157,21 +157,21 @@ func TestASnapshotLeavesTheMinimumFree(t *testing.T) {
 	small()
 
 	// With a large state, of which nobody knows beforehand how large it is.
-	n.fsm.mu.Lock()
-	at := n.fsm.state.Index()
+	n.replica.fsm.mu.Lock()
+	at := n.replica.fsm.state.Index()
 	crowd := []state.Op{state.Open{Node: "crowd", Counter: 1, Boot: "boot", Lease: time.Hour, Expiry: time.Hour, Name: "crowd@127.0.0.1", Address: "127.0.0.1:1", Reads: 1}}
 	for i := range uint64(200_000) {
 		crowd = append(crowd, state.Join{
 			Incarnation: state.Incarnation(state.PositionOf(at, 0)), Seq: i + 1, Group: "crowd", Client: strings.Repeat("c", 100) + fmt.Sprint(i),
 		})
 	}
-	n.fsm.state.Apply(at, state.Entry{Ops: crowd}, nil)
-	if g, _ := n.fsm.state.Group("crowd"); len(g.Members) != len(crowd)-1 {
+	n.replica.fsm.state.Apply(at, state.Entry{Ops: crowd}, nil)
+	if g, _ := n.replica.fsm.state.Group("crowd"); len(g.Members) != len(crowd)-1 {
 		t.Fatalf("%d members", len(g.Members))
 	}
-	n.fsm.mu.Unlock()
+	n.replica.fsm.mu.Unlock()
 	free.Store(minimum + 10<<20)
-	err := n.raft.Snapshot().Error()
+	err := n.replica.raft.Snapshot().Error()
 	if err == nil || !strings.Contains(err.Error(), "make room") {
 		t.Fatalf("taken: %v", err)
 	}
@@ -187,7 +187,7 @@ func TestASnapshotLeavesTheMinimumFree(t *testing.T) {
 		t.Error("it was begun again, though it cannot fit")
 	}
 	free.Store(minimum + 100<<20)
-	if err := n.raft.Snapshot().Error(); err != nil {
+	if err := n.replica.raft.Snapshot().Error(); err != nil {
 		t.Errorf("with room: %v", err)
 	}
 	if err := n.Err(); err != nil || !a.membership.Live() {

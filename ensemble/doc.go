@@ -27,10 +27,15 @@
 //
 // Package state is the replicated state machine, plain data and its bytes. Package session
 // is the protocol that makes it safe to act on the state, pure code over clock readings.
-// node.go drives them; raft.go starts Raft and the cluster port and follows their events.
-// fsm.go, proposer.go, forward.go and hint.go are the ways into the log and out of it. servers.go is the list of members,
-// entering.go how a node gets into it, changes.go how it changes; ask.go is how
-// nodes talk about that, views.go and report.go what they tell operators.
+// replica.go is this node's part in Raft: what it is in there, which other nodes are, and how
+// something gets into the log (fsm.go, forward.go) and out of it in time (hint.go, silence.go);
+// servers.go is the list of members. transport.go, raftstore.go, snapshots.go and logsize.go
+// put Raft right, raftlog.go says what it logs.
+//
+// node.go drives them, and proposer.go what the session wants; raft.go starts the replica and
+// the cluster port. entering.go is how a node gets into a cluster, changes.go how that
+// changes; ask.go is how nodes talk about that, views.go and report.go what they tell
+// operators.
 // datadir.go is what lies on disk beside Raft's own; errors.go the kinds of failure.
 //
 // # Goroutines

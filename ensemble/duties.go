@@ -42,7 +42,7 @@ func (n *Node) tellExpired(duties []state.Op) {
 			continue
 		}
 		var name string // empty: it has ended meanwhile
-		n.fsm.read(func(s *state.State) {
+		n.replica.read(func(s *state.State) {
 			ses, _ := s.Session(e.Incarnation)
 			name = ses.Name
 		})

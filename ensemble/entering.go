@@ -7,9 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
-
-	"github.com/hashicorp/raft"
 
 	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/ensemble/state"
@@ -55,8 +54,7 @@ const enterEvery = 250 * time.Millisecond
 // found makes this node the first member of a new cluster. Nothing is served
 // before the folder says that it is settled.
 func (n *Node) found() error {
-	servers := []raft.Server{{ID: raft.ServerID(n.self), Address: raftAddress(n.cfg.Name, n.cfg.Address)}}
-	if err := n.raft.BootstrapCluster(raft.Configuration{Servers: servers}).Error(); err != nil {
+	if err := n.replica.found(n.cfg.Name, n.cfg.Address); err != nil {
 		return fmt.Errorf("found the cluster: %w", err)
 	}
 	return n.change(func(id *identity) { id.Settled = true })
@@ -95,7 +93,7 @@ func (n *Node) enter() {
 	via := placeOf(n.dir.id().Join)
 	for !n.entered() {
 		var err error
-		if _, member := n.server(n.self); !member {
+		if _, member := n.replica.server(n.self); !member {
 			if err = n.askToBeAdded(via); n.dir.id().Cluster == "" {
 				if wait(err) {
 					n.enter() // from the beginning
@@ -123,7 +121,7 @@ func (n *Node) askToBeAdded(via Place) error {
 		return nil
 	}
 	err = fmt.Errorf("ask %s to be added: %w", via, err)
-	if peer.Cluster != "" && peer.Cluster != n.dir.id().Cluster && n.raft.LastIndex() == 0 {
+	if peer.Cluster != "" && peer.Cluster != n.dir.id().Cluster && n.replica.lastIndex() == 0 {
 		n.change(func(id *identity) { id.Cluster, id.TokenBase, id.Settled = "", 0, false })
 	}
 	return err
@@ -171,8 +169,11 @@ func (n *Node) WaitMember(ctx context.Context) error {
 	}
 }
 
-func placeOf(s string) Place {
-	name, address := splitRaftAddress(raft.ServerAddress(s))
+// text is a place as the folder has it.
+func (p Place) text() string { return p.Name + " " + p.Address }
+
+func placeOf(text string) Place {
+	name, address, _ := strings.Cut(text, " ")
 	return Place{name, address}
 }
 
@@ -246,7 +247,7 @@ func (n *Node) waitsFor() string {
 // estranged takes note of a refusal by a node of another cluster. If that one is a member of
 // this node's, it was recovered, and this one was given up.
 func (n *Node) estranged(by clusterport.Hello) {
-	if _, member := n.server(state.NodeID(by.Node)); !member {
+	if _, member := n.replica.server(state.NodeID(by.Node)); !member {
 		return
 	}
 	why := fmt.Sprintf("%s refuses this node: it was made a new cluster (leader-latch recover), to which this node is a stranger; stop this node, move %s away, start it again and let it join (leader-latch cluster join %s)", by.Name, n.dir.path, by.Name)
@@ -287,14 +288,14 @@ func (n *Node) accept(via Place, in invitation) error {
 	}
 	return n.change(func(id *identity) {
 		id.Cluster, id.TokenBase, id.Settled = in.Cluster, in.TokenBase, true
-		id.Join = string(raftAddress(via.Name, via.Address))
+		id.Join = via.text()
 	})
 }
 
 // invite answers askCluster.
 func (n *Node) invite(ctx context.Context, peer clusterport.Hello, with json.RawMessage) (any, error) {
 	if peer.Cluster != "" && peer.Cluster == n.dir.id().Cluster {
-		n.meet(peer)
+		n.replica.meet(peer)
 	}
 	var of inquiry
 	if err := json.Unmarshal(with, &of); err != nil {
@@ -302,20 +303,20 @@ func (n *Node) invite(ctx context.Context, peer clusterport.Hello, with json.Raw
 	}
 	id := n.dir.id()
 	switch {
-	case id.Left && len(of.Founders) > 0 && len(n.others()) == 0:
+	case id.Left && len(of.Founders) > 0 && len(n.replica.others()) == 0:
 		return invitation{Left: true}, nil
 	case id.Cluster == "" && id.Join == "":
 		return invitation{Founders: n.founders()}, nil
 	case !id.Settled || id.Join != "":
 		return invitation{Entering: true}, nil
-	case !n.founded.Load() && len(n.others()) > 0: // it has been started again, and others with it have not
+	case !n.founded.Load() && len(n.replica.others()) > 0: // it has been started again, and others with it have not
 		return invitation{Entering: true, Stalled: n.noMajority(errors.New("there is no raft leader")).Error()}, nil // Entering is for older programs
 	case !n.founded.Load():
 		return nil, later("the cluster is just being founded")
 	}
 	in := invitation{Cluster: id.Cluster, TokenBase: id.TokenBase}
 	var before state.NodeID // has the name of who asks
-	n.fsm.read(func(s *state.State) {
+	n.replica.read(func(s *state.State) {
 		in.Tokens = s.Given()
 		for node := range s.Nodes() {
 			if !node.Session {
@@ -328,12 +329,12 @@ func (n *Node) invite(ctx context.Context, peer clusterport.Hello, with json.Raw
 		}
 	})
 	slices.Sort(in.Nodes)
-	if peer.Cluster != id.Cluster && n.raftLeader() == "" {
+	if peer.Cluster != id.Cluster && n.replica.raftLeader() == "" {
 		in.Stalled = n.noMajority(errors.New("there is no raft leader")).Error()
 		return in, nil // no session expires either
 	}
 	if before != "" && before != n.self {
-		if s, member := n.server(before); !member || !n.answersAt(ctx, s) {
+		if s, member := n.replica.server(before); !member || !n.answersAt(ctx, s) {
 			return nil, sessionLasts(peer.Name)
 		}
 	}
@@ -375,7 +376,7 @@ func (n *Node) JoinCluster(ctx context.Context, via Place) error {
 	if n.tokensGiven() > given-min(given, tokensMeanwhile/2) {
 		return &refusal{fmt.Sprintf("%s has just begun to elect leaders; try again", n.cfg.Name)}
 	}
-	begun, err := n.beginAnewAbove(string(raftAddress(peer, via.Address)), given)
+	begun, err := n.beginAnewAbove(Place{peer, via.Address}.text(), given)
 	if err == nil && !begun {
 		return &refusal{fmt.Sprintf("%s is already about to leave its cluster or to join another", n.cfg.Name)}
 	}
@@ -432,7 +433,7 @@ func (n *Node) askUntilNow(ctx context.Context, via Place, in *invitation) (hell
 }
 
 func (n *Node) hasOthers() error {
-	if len(n.others()) == 0 {
+	if len(n.replica.others()) == 0 {
 		return nil
 	}
 	return &refusal{fmt.Sprintf("%s is already a member of a cluster; let it leave that first (cluster leave)", n.cfg.Name)}

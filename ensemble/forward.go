@@ -198,44 +198,6 @@ func (l *link) fail(err error) {
 	}
 }
 
-// acceptProposals is the receiving side: it proposes what a node sends, as long
-// as this one is the raft leader. Raft has at most maxForwarded of them and one more at once.
-func (n *Node) acceptProposals(c net.Conn, peer clusterport.Hello) {
-	f := clusterport.NewFramer(c)
-	room := make(chan struct{}, maxForwarded)
-	for {
-		b, err := f.Read()
-		if err != nil {
-			return
-		}
-		number, k := binary.Uvarint(b)
-		if k <= 0 {
-			n.log.Warn("a node sends proposals that cannot be read: its connection is closed", "node", peer.String())
-			return
-		}
-		entry := bytes.Clone(b[k:])
-		// What stands in the log stops every node that cannot read it.
-		if err := checkForwarded(entry, state.NodeID(peer.Node)); err != nil {
-			n.log.Warn("refused a proposal of another node", "node", peer.String(), "error", err)
-			f.Write(answerOf(number, 0, err))
-			continue
-		}
-		future := n.raft.Apply(entry, n.cfg.Timing.Lease)
-		select {
-		case room <- struct{}{}:
-		case <-n.done:
-			return
-		}
-		// On its own: Raft leaves some questions without an answer when it
-		// shuts down, and answers in no order that another node could rely on.
-		go func() {
-			err := awaitCommit(future)
-			f.Write(answerOf(number, future.Index(), err)) // fails with the connection
-			<-room
-		}()
-	}
-}
-
 func answerOf(number, index uint64, err error) []byte {
 	b := binary.AppendUvarint(nil, number)
 	if err != nil {
@@ -263,4 +225,42 @@ func checkForwarded(b []byte, from state.NodeID) error {
 		}
 	}
 	return nil
+}
+
+// acceptProposals is the receiving side: it proposes what a node sends, as long
+// as this one is the raft leader. Raft has at most maxForwarded of them and one more at once.
+func (r *replica) acceptProposals(c net.Conn, peer clusterport.Hello) {
+	f := clusterport.NewFramer(c)
+	room := make(chan struct{}, maxForwarded)
+	for {
+		b, err := f.Read()
+		if err != nil {
+			return
+		}
+		number, k := binary.Uvarint(b)
+		if k <= 0 {
+			r.log.Warn("a node sends proposals that cannot be read: its connection is closed", "node", peer.String())
+			return
+		}
+		entry := bytes.Clone(b[k:])
+		// What stands in the log stops every node that cannot read it.
+		if err := checkForwarded(entry, state.NodeID(peer.Node)); err != nil {
+			r.log.Warn("refused a proposal of another node", "node", peer.String(), "error", err)
+			f.Write(answerOf(number, 0, err))
+			continue
+		}
+		future := r.raft.Apply(entry, r.lease)
+		select {
+		case room <- struct{}{}:
+		case <-r.done:
+			return
+		}
+		// On its own: Raft leaves some questions without an answer when it
+		// shuts down, and answers in no order that another node could rely on.
+		go func() {
+			err := awaitCommit(future)
+			f.Write(answerOf(number, future.Index(), err)) // fails with the connection
+			<-room
+		}()
+	}
 }

@@ -19,9 +19,10 @@ import (
 // An entry that it cannot read stops it for good: skipping one would make
 // this node's state another than the others'.
 type fsm struct {
-	observer observer
-	alter    func(*state.State, state.Entry) state.Entry // a seam of tests: what an entry is taken for; nil: for itself
-	full     chan struct{}                               // a snapshot may be due: the log has become too large in bytes, or the newest one cannot be read; room for one
+	observer    observer
+	alter       func(*state.State, state.Entry) state.Entry // a seam of tests: what an entry is taken for; nil: for itself
+	snapshotted func(trailing uint64)                       // is told that a snapshot is written: so many entries are to stay in the log behind it
+	full        chan struct{}                               // a snapshot may be due: the log has become too large in bytes, or the newest one cannot be read; room for one
 
 	awaitFlushed func(index uint64) error // returns when an entry is on this node's disk
 
@@ -32,21 +33,12 @@ type fsm struct {
 	broken  error
 }
 
-// observer is told of what was applied, in order, by one goroutine at a time,
-// and of the term of the entry.
-// It may read the state until it returns.
-type observer interface {
-	applied(s *state.State, effects []state.Effect, term uint64)
-	restored(s *state.State)
-	snapshotted(trailing uint64) // a snapshot is written; so many entries are to stay in the log behind it
-	failed(err error)
-}
-
 func newFSM(o observer) *fsm {
 	return &fsm{
 		observer:     o,
 		full:         make(chan struct{}, 1),
 		awaitFlushed: func(uint64) error { return nil },
+		snapshotted:  func(uint64) {},
 		state:        state.New(),
 		log:          logSize{most: snapshotBytes, keep: trailingBytes},
 	}
@@ -158,7 +150,7 @@ func (s *fsmSnapshot) Persist(sink raft.SnapshotSink) error {
 	s.fsm.mu.Lock()
 	s.fsm.log.fresh = max(0, s.fsm.log.fresh-s.covers)
 	s.fsm.mu.Unlock()
-	s.fsm.observer.snapshotted(s.trailing)
+	s.fsm.snapshotted(s.trailing)
 	return nil
 }
 

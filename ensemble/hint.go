@@ -69,13 +69,13 @@ func (f *follower) needs(c *entryID) bool {
 }
 
 // hintFollowers has followers told of an applied entry. It does not block.
-func (n *Node) hintFollowers(index, term uint64) {
-	if n.leads.Load() != term {
+func (r *replica) hintFollowers(index, term uint64) {
+	if r.leads.Load() != term {
 		return
 	}
 	c := &entryID{index, term}
-	n.newest.Store(c)
-	n.followers.Range(func(_, v any) bool {
+	r.newest.Store(c)
+	r.followers.Range(func(_, v any) bool {
 		if f := v.(*follower); f.needs(c) {
 			signal(f.wake)
 		}
@@ -85,50 +85,50 @@ func (n *Node) hintFollowers(index, term uint64) {
 
 // stores notes how far a member has said that it has stored the log of a term in which
 // this node leads. It does not block, once the node is started.
-func (n *Node) stores(id raft.ServerID, index, term uint64) {
-	v, ok := n.followers.Load(id)
+func (r *replica) stores(id raft.ServerID, index, term uint64) {
+	v, ok := r.followers.Load(id)
 	if !ok {
-		if !n.sendsTo(id, term) { // it waits for the start, which Raft does not
+		if !r.sendsTo(id, term) { // it waits for the start, which Raft does not
 			return
 		}
 		f := &follower{id: state.NodeID(id), wake: make(chan struct{}, 1), gone: make(chan struct{})}
-		if v, ok = n.followers.LoadOrStore(id, f); !ok {
-			n.running.Go(func() { n.sendHints(f) })
+		if v, ok = r.followers.LoadOrStore(id, f); !ok {
+			r.running.Go(func() { r.sendHints(f) })
 		}
 	}
 	f := v.(*follower)
 	f.stores(entryID{index, term})
-	if f.needs(n.newest.Load()) { // else hintFollowers sees what it has stored
+	if f.needs(r.newest.Load()) { // else hintFollowers sees what it has stored
 		signal(f.wake)
 	}
 }
 
 // ends notes where the log of a node ended that knew of no later term than this.
-func (n *Node) ends(id raft.ServerID, at, term uint64) {
-	if f, ok := n.followers.Load(id); ok {
+func (r *replica) ends(id raft.ServerID, at, term uint64) {
+	if f, ok := r.followers.Load(id); ok {
 		f.(*follower).ends(at, term)
 	}
 }
 
 // sendHints sends a follower the newest hint whenever it is woken, for as long as it is
 // a member.
-func (n *Node) sendHints(f *follower) {
-	t := n.transport
+func (r *replica) sendHints(f *follower) {
+	t := r.transport
 	header := raft.RPCHeader{
 		ProtocolVersion: raft.ProtocolVersionMax,
-		ID:              []byte(n.self),
-		Addr:            t.EncodePeer(raft.ServerID(n.self), t.LocalAddr()),
+		ID:              []byte(r.self),
+		Addr:            t.EncodePeer(raft.ServerID(r.self), t.LocalAddr()),
 	}
 	for {
 		select {
-		case <-n.done:
+		case <-r.done:
 			return
 		case <-f.gone:
 			return
 		case <-f.wake:
 		}
-		c := n.newest.Load()
-		if !f.needs(c) || !n.leadsIn(c.term) {
+		c := r.newest.Load()
+		if !f.needs(c) || !r.leadsIn(c.term) {
 			continue
 		}
 		f.told.Store(c)
@@ -148,20 +148,20 @@ func (n *Node) sendHints(f *follower) {
 // leadsIn reports whether this node is the raft leader of a term: it was in the
 // role at one moment between two at which the term was that. Raft may ask before its
 // start returns.
-func (n *Node) leadsIn(term uint64) bool {
+func (r *replica) leadsIn(term uint64) bool {
 	select {
-	case <-n.started:
-	case <-n.done:
+	case <-r.started:
+	case <-r.done:
 		return false
 	}
-	return n.raft.CurrentTerm() == term && n.raft.State() == raft.Leader && n.raft.CurrentTerm() == term
+	return r.raft.CurrentTerm() == term && r.raft.State() == raft.Leader && r.raft.CurrentTerm() == term
 }
 
 // sendsTo reports whether this node is the raft leader of a term, and another one a member.
-func (n *Node) sendsTo(id raft.ServerID, term uint64) bool {
-	if !n.leadsIn(term) {
+func (r *replica) sendsTo(id raft.ServerID, term uint64) bool {
+	if !r.leadsIn(term) {
 		return false
 	}
-	_, member := n.server(state.NodeID(id))
+	_, member := r.server(state.NodeID(id))
 	return member
 }

@@ -1,7 +1,6 @@
 package ensemble
 
 import (
-	"context"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -55,17 +54,16 @@ func TestWhatAFollowerHasStoredIsNotForgotten(t *testing.T) {
 
 // Raft may tell of a follower before the node has Raft.
 func TestAFollowerMayAnswerBeforeTheStartIsOver(t *testing.T) {
-	n := &Node{started: make(chan struct{})}
-	n.life, n.end = context.WithCancel(t.Context())
-	n.done = n.life.Done()
+	done := make(chan struct{})
+	r := &replica{started: make(chan struct{}), replicaConfig: replicaConfig{done: done}}
 	told := make(chan struct{})
 	go func() {
-		n.stores("another", 5, 2)
+		r.stores("another", 5, 2)
 		close(told)
 	}()
-	n.end()
+	close(done)
 	<-told
-	if _, ok := n.followers.Load(raft.ServerID("another")); ok {
+	if _, ok := r.followers.Load(raft.ServerID("another")); ok {
 		t.Error("a node that has not started sends hints")
 	}
 }

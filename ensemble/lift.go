@@ -35,8 +35,8 @@ const liftAhead = 366 * 24 * time.Hour
 // there are none.
 func (n *Node) tokensGiven() uint64 {
 	var given uint64
-	last := n.raft.LastIndex()
-	n.fsm.read(func(s *state.State) {
+	last := n.replica.lastIndex()
+	n.replica.read(func(s *state.State) {
 		if s.Active() {
 			given = s.GivenBy(last)
 		}
@@ -83,11 +83,11 @@ func (n *Node) passLift(ctx context.Context, peer clusterport.Hello, with json.R
 func (n *Node) liftHeld() error {
 	var level uint64
 	var nodes map[state.NodeID]known
-	n.fsm.read(func(s *state.State) { level, nodes = s.Level(), knownNodes(s) })
+	n.replica.read(func(s *state.State) { level, nodes = s.Level(), knownNodes(s) })
 	if level >= 2 {
 		return nil
 	}
-	_, holding := nextLevel(level, n.servers(), nodes)
+	_, holding := nextLevel(level, n.replica.servers(), nodes)
 	if holding == nil {
 		return later("the formats are just about to rise to level 2, at which tokens can be lifted")
 	}
@@ -110,7 +110,7 @@ func (n *Node) answerLift(_ context.Context, _ clusterport.Hello, with json.RawM
 		return nil, later("%s is not the raft leader any more", n.cfg.Name)
 	}
 	var now uint64
-	n.fsm.read(func(s *state.State) { now = s.Given() })
+	n.replica.read(func(s *state.State) { now = s.Given() })
 	if now >= above {
 		return nil, nil
 	}
@@ -120,7 +120,7 @@ func (n *Node) answerLift(_ context.Context, _ clusterport.Hello, with json.RawM
 	if err := n.liftHeld(); err != nil {
 		return nil, err
 	}
-	if err := n.await(n.propose([]state.Op{state.Lift{Tokens: above}})); err != nil {
+	if err := n.propose(state.Lift{Tokens: above}); err != nil {
 		return nil, later("lift tokens: %w", err)
 	}
 	n.log.Info("fencing tokens go on above those of a node that joins", "above", above)

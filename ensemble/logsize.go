@@ -71,23 +71,23 @@ func (l *logSize) trailing() uint64 {
 
 // watchLog takes snapshots when the log has become too large in bytes, and when the newest
 // cannot be read any more.
-func (n *Node) watchLog() {
+func (r *replica) watchLog() {
 	for {
 		select {
-		case <-n.done:
+		case <-r.done:
 			return
-		case <-n.fsm.full:
+		case <-r.fsm.full:
 		}
 		full := false
-		n.fsm.read(func(*state.State) { full = n.fsm.log.full() })
-		if !full && !n.lacksSnapshot() {
+		r.fsm.read(func(*state.State) { full = r.fsm.log.full() })
+		if !full && !r.lacksSnapshot() {
 			continue // came while a snapshot was written
 		}
-		future := n.raft.Snapshot()
+		future := r.raft.Snapshot()
 		taken := make(chan error, 1)
 		go func() { taken <- future.Error() }() // may have no answer when Raft shuts down
 		select {
-		case <-n.done:
+		case <-r.done:
 			return
 		case err := <-taken:
 			if err == nil || errors.Is(err, raft.ErrNothingNewToSnapshot) {
@@ -95,11 +95,11 @@ func (n *Node) watchLog() {
 			}
 		}
 		again := snapshotAgain // Raft has said why
-		if n.entries.snapshots.small.Load() {
+		if r.snapshots.small.Load() {
 			again = snapshotEvery
 		}
 		select {
-		case <-n.done:
+		case <-r.done:
 			return
 		case <-time.After(again):
 		}
@@ -111,11 +111,11 @@ func (n *Node) watchLog() {
 // pause is snapshotEvery, the same as Raft makes between two looks at its log.
 const snapshotAgain = time.Second
 
-// snapshotted implements observer. Raft shortens its log when it returns.
-func (n *Node) snapshotted(trailing uint64) {
-	if n.trailing.Swap(trailing) == trailing {
+// snapshotted is called when a snapshot is written. Raft shortens its log when it returns.
+func (r *replica) snapshotted(trailing uint64) {
+	if r.trailing.Swap(trailing) == trailing {
 		return
 	}
-	<-n.started
-	n.reloadRaft(func(c *raft.ReloadableConfig) { c.TrailingLogs = trailing })
+	<-r.started
+	r.reloadRaft(func(c *raft.ReloadableConfig) { c.TrailingLogs = trailing })
 }

@@ -15,9 +15,9 @@ func TestTheLogIsBoundedInBytes(t *testing.T) {
 	const most, keep = 64 << 10, 32 << 10
 	path := t.TempDir()
 	n := startNode(t, path, nil)
-	n.fsm.mu.Lock()
-	n.fsm.log = logSize{most: most, keep: keep}
-	n.fsm.mu.Unlock()
+	n.replica.fsm.mu.Lock()
+	n.replica.fsm.log = logSize{most: most, keep: keep}
+	n.replica.fsm.mu.Unlock()
 	a := join(t, n, "g", "a")
 	a.wantTold("a")
 
@@ -36,7 +36,7 @@ func TestTheLogIsBoundedInBytes(t *testing.T) {
 	for range 3 { // the log is shortened again and again
 		before := first()
 		for range (most + keep) / entry {
-			if err := n.propose(large).Error(); err != nil {
+			if err := n.propose(large...); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -12,8 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/ensemble/logstore"
 	"leaderlatch/ensemble/session"
@@ -72,27 +70,15 @@ type Config struct {
 // in it, and the memberships of the clients that are connected here. It is
 // safe for concurrent use.
 type Node struct {
-	cfg       Config
-	log       *slog.Logger
-	now       func() session.Reading
-	dir       *Dir
-	dirLife   int // by which dir may be changed
-	self      state.NodeID
-	store     *logstore.Store
-	entries   *raftStore // store as Raft has it
-	raft      *raft.Raft // set when started is closed; what Raft itself calls may come before
-	started   chan struct{}
-	fsm       *fsm
-	port      *clusterport.Port
-	transport *transport
-	forward   *forwarder
-	hint      atomic.Pointer[hint] // who leads, says another node
-	yields    atomic.Bool          // its disk hangs, and it takes no part in Raft
-	leads     atomic.Uint64        // the term in which this node is the raft leader; 0: none
-	newest    atomic.Pointer[entryID]
-	followers sync.Map               // raft.ServerID to *follower
-	trailing  atomic.Uint64          // how many entries Raft leaves behind a snapshot
-	unread    atomic.Pointer[string] // the last snapshot that could not be read again; nil: none yet
+	cfg     Config
+	log     *slog.Logger
+	now     func() session.Reading
+	dir     *Dir
+	dirLife int // by which dir may be changed
+	self    state.NodeID
+	store   *logstore.Store
+	replica *replica
+	port    *clusterport.Port
 
 	dispatch     *session.Dispatcher
 	wake         chan struct{}   // the loop has something to look at; room for one
@@ -115,16 +101,11 @@ type Node struct {
 	onDuty  atomic.Bool   // duties are being proposed
 	keepsUp atomic.Bool   // the configuration is being looked after
 
-	reloading sync.Mutex // held over a change of Raft's settings
-
 	changing   sync.Mutex                       // held by the raft leader over a change of the configuration; taken first
 	awaySince  map[state.NodeID]session.Reading // guarded by changing: when a member was first seen without a session
 	awayTerm   uint64                           // guarded by changing: Raft's, when awaySince was begun
 	differ     *session.Reading                 // guarded by changing: since when sessions have different timings; nil: they have not
 	toldDiffer bool                             // guarded by changing
-
-	heardAs sync.Map // NodeID to string: by which names nodes have introduced themselves
-	met     sync.Map // NodeID to string: where members said that they are, unless the configuration says so too
 
 	waits atomic.Pointer[string] // see waitsFor; nil: nothing
 
@@ -189,7 +170,6 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 		wake:         make(chan struct{}, 1),
 		wakeProposer: make(chan struct{}, 1),
 		failing:      make(chan struct{}),
-		started:      make(chan struct{}),
 		changed:      make(chan struct{}),
 		handOvers:    handOvers{failed: make(map[state.NodeID]time.Time)},
 	}
@@ -212,9 +192,11 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 			return nil, err
 		}
 	}
-	n.fsm = newFSM(n)
-	n.fsm.alter = cfg.alter
-	n.trailing.Store(trailingEntries)
+	n.replica = newReplica(replicaConfig{
+		self: n.self, heartbeat: cfg.Timing.Heartbeat, lease: cfg.Timing.Lease, dir: dir, observer: n,
+		room: n.roomForSnapshot, dial: n.dialMember, done: n.done, running: &n.running, log: n.log,
+	})
+	n.replica.fsm.alter = cfg.alter
 	if err := n.startRaft(); err != nil {
 		n.end()
 		n.running.Wait()
@@ -271,7 +253,7 @@ func (n *Node) applied(s *state.State, effects []state.Effect, term uint64) {
 		}
 	}
 	if len(effects) > 0 {
-		n.hintFollowers(s.Index(), term)
+		n.replica.hintFollowers(s.Index(), term)
 	}
 	n.mu.Lock()
 	defer n.unlock()
@@ -340,7 +322,7 @@ func (n *Node) noteCluster(s *state.State) {
 // allJoined gives the dispatcher this node's memberships as the state has
 // them at one index.
 func (n *Node) allJoined() (index uint64, all []session.Delivery) {
-	n.fsm.read(func(s *state.State) {
+	n.replica.read(func(s *state.State) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		index, all = n.roster.Joined(s)
@@ -392,7 +374,7 @@ func (n *Node) run() {
 // has not failed. It waits for the locks that everything waits for; where one of
 // those is held for ever it does not return.
 func (n *Node) Healthy() bool {
-	n.fsm.read(func(*state.State) {})
+	n.replica.read(func(*state.State) {})
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.Err() == nil && n.now().AtMost(n.roster.Looked()) < stallsAfter
@@ -449,7 +431,7 @@ func (n *Node) step() time.Duration {
 	if len(duties) > 0 && n.onDuty.CompareAndSwap(false, true) {
 		go func() {
 			defer n.onDuty.Store(false)
-			n.propose(duties).Error() // its effect is what counts
+			n.propose(duties...) // its effect is what counts
 		}()
 	}
 	signal(n.wakeProposer) // a Renew may be due
@@ -471,7 +453,7 @@ func (n *Node) mayOpen(now session.Reading) bool {
 	if !n.dir.id().Settled || n.recovering(now) {
 		return false
 	}
-	_, member := n.server(n.self)
+	_, member := n.replica.server(n.self)
 	return member
 }
 
@@ -493,20 +475,20 @@ func (n *Node) open() {
 // what its own folder says is older where that was restored from a copy. It asks when its
 // log has met the raft leader's: if that began with a refusal, the raft leader knows why.
 func (n *Node) vet() {
-	switch leader := n.raftLeader(); leader {
+	switch leader := n.replica.raftLeader(); leader {
 	case "":
 		return
 	case n.self:
 	default:
-		s, ok := n.server(leader)
+		s, ok := n.replica.server(leader)
 		if !ok {
 			return
 		}
-		if n.raft.CommitIndex() == 0 {
+		if n.replica.raft.CommitIndex() == 0 {
 			return // it has heard of none since its start
 		}
 		var counter uint64
-		_, err := n.ask(n.life, clusterport.Admin, n.addressOf(s), leader, askCounter, nil, &counter)
+		_, err := n.ask(n.life, clusterport.Admin, n.replica.addressOf(s), leader, askCounter, nil, &counter)
 		if lost, ok := errors.AsType[lossError](err); ok {
 			n.failed(n.goneBack(lost.Error()))
 			return
@@ -636,7 +618,6 @@ func (n *Node) release() error {
 		n.handOver() // else the others have to see at once that this node is gone
 	}
 	n.end()
-	n.forward.close()
 	err := n.endRaft()
 	n.running.Wait()
 	n.unpromise()

@@ -72,7 +72,7 @@ func startNodeOn(t testing.TB, dir *Dir, change func(*Config)) *Node {
 
 // session gives the incarnation of a node's session, and the open counter.
 func (n *Node) session() (inc state.Incarnation, counter uint64) {
-	n.fsm.read(func(s *state.State) { inc, counter, _ = s.Current(n.self) })
+	n.replica.read(func(s *state.State) { inc, counter, _ = s.Current(n.self) })
 	return inc, counter
 }
 
@@ -327,7 +327,7 @@ func TestStopClosesThenEndsTheSession(t *testing.T) {
 		t.Errorf("JOIN of a stopped node: %v", err)
 	}
 	c.wantTold("a") // was never told to lead on the way out
-	n.fsm.read(func(s *state.State) {
+	n.replica.read(func(s *state.State) {
 		for ses := range s.Sessions() {
 			t.Errorf("the session was not ended: %v", ses)
 		}
@@ -469,7 +469,7 @@ func TestStatusOfOneNode(t *testing.T) {
 	if err := n.Status(t.Context()).Detail(&b, "root"); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(b.String(), fmt.Sprintf("  1     leading     yes             %d            riak@127.0.0.1\n", n.raft.CurrentTerm())) {
+	if !strings.Contains(b.String(), fmt.Sprintf("  1     leading     yes             %d            riak@127.0.0.1\n", n.replica.raft.CurrentTerm())) {
 		t.Errorf("detail:\n%s", b.String())
 	}
 }
@@ -480,7 +480,7 @@ func TestSnapshotAndRestart(t *testing.T) {
 	n := startNode(t, path, nil)
 	a := join(t, n, "g", "a")
 	a.wantTold("a")
-	if err := n.raft.Snapshot().Error(); err != nil {
+	if err := n.replica.raft.Snapshot().Error(); err != nil {
 		t.Fatal(err)
 	}
 	snaps, _ := filepath.Glob(filepath.Join(path, "snapshots", "*", "state.bin"))
@@ -506,8 +506,8 @@ func TestARestoredSnapshotClosesWhoIsNotInIt(t *testing.T) {
 	a, b := join(t, n, "g", "a"), join(t, n, "g", "b")
 	a.wantTold("a")
 	b.wantTold("a")
-	n.fsm.mu.Lock()
-	s, err := statetest.FromBytes(statetest.Bytes(n.fsm.state))
+	n.replica.fsm.mu.Lock()
+	s, err := statetest.FromBytes(statetest.Bytes(n.replica.fsm.state))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -518,9 +518,9 @@ func TestARestoredSnapshotClosesWhoIsNotInIt(t *testing.T) {
 	seq, _, _ := s.Accepted(inc)
 	g, _ := s.Group("g")
 	s.Apply(s.Index()+1, state.Entry{Ops: []state.Op{state.Leave{Incarnation: inc, Seq: seq + 1, Join: g.Members[0].ID.Seq}, state.Join{Incarnation: other, Seq: 1, Group: "g", Client: "a"}}}, nil)
-	n.fsm.state = s
+	n.replica.fsm.state = s
 	n.restored(s)
-	n.fsm.mu.Unlock()
+	n.replica.fsm.mu.Unlock()
 	a.wantClosed()
 	b.wantTold("a", "b")
 	kill(n) // the state has the number of its next operation
@@ -537,7 +537,7 @@ func TestStopEndsTheSessionWhenEveryClientKnows(t *testing.T) {
 	})
 	a.wantTold("a")
 	sessions := func() (count int) {
-		n.fsm.read(func(s *state.State) { count = len(slices.Collect(s.Sessions())) })
+		n.replica.read(func(s *state.State) { count = len(slices.Collect(s.Sessions())) })
 		return count
 	}
 	stopped := make(chan struct{})

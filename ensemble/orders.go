@@ -60,7 +60,7 @@ func (n *Node) answerOrder(ctx context.Context, _ clusterport.Hello, with json.R
 	case n.cfg.Order == nil:
 		return nil, fmt.Errorf("%s takes no orders", n.cfg.Name)
 	}
-	return n.cfg.Order(ctx, n.raft.CurrentTerm(), with)
+	return n.cfg.Order(ctx, n.replica.term(), with)
 }
 
 // passOrder answers nodes of other clusters.

@@ -4,8 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
@@ -76,32 +74,13 @@ func (n *Node) runProposer() {
 // that of the raft leader. The outcome goes to done, once, from another
 // goroutine; Raft may leave it out when it shuts down.
 func (n *Node) submit(ops []state.Op, done func(index uint64, err error)) {
-	leader := n.raftLeader()
-	if leader != "" && leader != n.self {
-		n.forward.send(leader, state.Encode(n.level.Load(), state.Entry{At: time.Now(), Ops: ops}), done)
-		return
-	}
-	future := n.propose(ops)
-	go func() {
-		err := awaitCommit(future)
-		done(future.Index(), err)
-	}()
+	n.replica.submit(state.Encode(n.level.Load(), state.Entry{At: time.Now(), Ops: ops}), done)
 }
 
-// awaitCommit waits until an entry is committed, and applied by this node. An error says that
-// it is not, or that nobody knows.
-func awaitCommit(f raft.ApplyFuture) error {
-	if err := f.Error(); err != nil {
-		return err
-	}
-	err, _ := f.Response().(error)
-	return err
-}
-
-// propose puts operations into the log of this node's own Raft.
-func (n *Node) propose(ops []state.Op) raft.ApplyFuture { return n.proposeAs(n.level.Load(), ops) }
+// propose has operations committed by this node's own Raft, and applied.
+func (n *Node) propose(ops ...state.Op) error { return n.proposeAs(n.level.Load(), ops...) }
 
 // proposeAs does so in the formats of a level.
-func (n *Node) proposeAs(level uint64, ops []state.Op) raft.ApplyFuture {
-	return n.raft.Apply(state.Encode(level, state.Entry{At: time.Now(), Ops: ops}), n.cfg.Timing.Lease)
+func (n *Node) proposeAs(level uint64, ops ...state.Op) error {
+	return n.replica.propose(state.Encode(level, state.Entry{At: time.Now(), Ops: ops}))
 }

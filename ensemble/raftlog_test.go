@@ -43,7 +43,7 @@ func TestTheLogHasNamesOfNodes(t *testing.T) {
 	poll(t, "it follows", func() bool { return log.has("follows the raft leader", "leader="+leader.name) })
 	poll(t, "all vote", func() bool {
 		voters := 0
-		for _, s := range leader.servers() {
+		for _, s := range leader.replica.servers() {
 			if s.voter {
 				voters++
 			}

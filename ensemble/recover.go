@@ -160,8 +160,10 @@ type nobody struct{}
 
 func (nobody) applied(*state.State, []state.Effect, uint64) {}
 func (nobody) restored(*state.State)                        {}
-func (nobody) snapshotted(uint64)                           {}
 func (nobody) failed(error)                                 {}
+func (nobody) follow()                                      {}
+func (nobody) lead(func() bool)                             {}
+func (nobody) turned(state.NodeID)                          {}
 
 // recoveryState is how far a recovery has come.
 type recoveryState string
@@ -188,7 +190,7 @@ func (n *Node) recovering(now session.Reading) bool {
 		return false
 	}
 	longest := session.Calm.Expiry
-	n.fsm.read(func(s *state.State) {
+	n.replica.read(func(s *state.State) {
 		for ses := range s.Sessions() {
 			longest = max(longest, ses.Expiry)
 		}

@@ -337,8 +337,8 @@ func TestAnInterruptedRecoveryIsFinished(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer kill(n)
-			poll(t, "the node has the state", func() bool { return n.founded.Load() && n.leads.Load() != 0 })
-			if all := n.servers(); n.Err() != nil || len(all) != 1 || all[0].id != n.self {
+			poll(t, "the node has the state", func() bool { return n.founded.Load() && n.replica.leads.Load() != 0 })
+			if all := n.replica.servers(); n.Err() != nil || len(all) != 1 || all[0].id != n.self {
 				t.Errorf("members %v, error %v", all, n.Err())
 			}
 		})

@@ -20,7 +20,7 @@ import (
 func (n *Node) Status(ctx context.Context) *status.Report {
 	ctx, cancel := context.WithTimeout(ctx, viewTime)
 	defer cancel()
-	servers, views := n.servers(), n.views(ctx)
+	servers, views := n.replica.servers(), n.views(ctx)
 	leader, with := quorum(servers, views)
 
 	r := &status.Report{Enabled: true, Active: n.active.Load(), RingReady: true, TreeValidation: true}
@@ -92,13 +92,13 @@ type Cluster struct {
 func (n *Node) Cluster(ctx context.Context) Cluster {
 	ctx, cancel := context.WithTimeout(ctx, viewTime)
 	defer cancel()
-	servers, views := n.servers(), n.views(ctx)
+	servers, views := n.replica.servers(), n.views(ctx)
 	leader, _ := quorum(servers, views)
 	id := n.dir.id()
 	c := Cluster{ID: id.Cluster, Joining: placeOf(id.Join).Name, Waits: n.waitsFor(), Active: n.active.Load(), Majority: leader != "", Members: []ClusterMember{}}
 	sessions, allows := map[state.NodeID]bool{}, map[state.NodeID]uint64{}
 	c.Newest, c.Holding = state.NewestLevel, []string{}
-	n.fsm.read(func(s *state.State) {
+	n.replica.read(func(s *state.State) {
 		for node := range s.Nodes() {
 			sessions[node.ID], allows[node.ID] = node.Session, node.Reads
 		}
@@ -123,7 +123,7 @@ func (n *Node) Cluster(ctx context.Context) Cluster {
 // names gives the nodes' names by their ids.
 func (n *Node) names() map[state.NodeID]string {
 	names := map[state.NodeID]string{n.self: n.cfg.Name}
-	n.fsm.read(func(s *state.State) {
+	n.replica.read(func(s *state.State) {
 		for node := range s.Nodes() {
 			if node.Name != "" {
 				names[node.ID] = node.Name
@@ -184,7 +184,7 @@ type Waiting struct {
 func (n *Node) Groups(only string) []Group {
 	names, stale := n.names(), n.Confirmed().Missing != ""
 	byName := map[string]*Group{}
-	n.fsm.read(func(s *state.State) {
+	n.replica.read(func(s *state.State) {
 		if only != "" {
 			if g, ok := s.Group(only); ok {
 				byName[only] = groupWith(g, names)

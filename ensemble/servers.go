@@ -33,8 +33,8 @@ func splitRaftAddress(a raft.ServerAddress) (name, address string) {
 
 // servers gives the members of the cluster in order of their ids, by the newest
 // configuration in this node's log. It may be called from any goroutine.
-func (n *Node) servers() []server {
-	f := n.raft.GetConfiguration()
+func (r *replica) servers() []server {
+	f := r.raft.GetConfiguration()
 	if f.Error() != nil {
 		return nil
 	}
@@ -48,8 +48,8 @@ func (n *Node) servers() []server {
 }
 
 // server gives a member by its id.
-func (n *Node) server(id state.NodeID) (server, bool) {
-	all := n.servers()
+func (r *replica) server(id state.NodeID) (server, bool) {
+	all := r.servers()
 	i := slices.IndexFunc(all, func(s server) bool { return s.id == id })
 	if i < 0 {
 		return server{}, false
@@ -60,46 +60,29 @@ func (n *Node) server(id state.NodeID) (server, bool) {
 // addressOf is where to dial a member: where it said that it is when it last
 // talked to this node, else where the configuration says. So nodes find each other
 // again though all have moved.
-func (n *Node) addressOf(s server) string {
-	if a, ok := n.met.Load(s.id); ok {
+func (r *replica) addressOf(s server) string {
+	if a, ok := r.met.Load(s.id); ok {
 		return a.(string)
 	}
 	return s.address
 }
 
 // meet notes where a node says that it is, and its name.
-func (n *Node) meet(peer clusterport.Hello) {
+func (r *replica) meet(peer clusterport.Hello) {
 	id := state.NodeID(peer.Node)
 	if peer.Name != "" {
-		n.heardAs.Store(id, peer.Name)
+		r.heardAs.Store(id, peer.Name)
 	}
-	if s, member := n.server(id); member && peer.Address != "" && id != n.self {
+	if s, member := r.server(id); member && peer.Address != "" && id != r.self {
 		if s.address == peer.Address {
-			n.met.Delete(id)
+			r.met.Delete(id)
 		} else {
-			n.met.Store(id, peer.Address)
+			r.met.Store(id, peer.Address)
 		}
 	}
 }
 
 // others gives the members but this node.
-func (n *Node) others() []server {
-	return slices.DeleteFunc(n.servers(), func(s server) bool { return s.id == n.self })
-}
-
-// size is how many nodes count for leader_latch.minimum_nodes: those that vote,
-// and where as many vote as may, those that follow too. A node that is still
-// catching up does not count.
-func (n *Node) size() int {
-	all := n.servers()
-	voters := 0
-	for _, s := range all {
-		if s.voter {
-			voters++
-		}
-	}
-	if voters >= n.cfg.Voters {
-		return len(all)
-	}
-	return voters
+func (r *replica) others() []server {
+	return slices.DeleteFunc(r.servers(), func(s server) bool { return s.id == r.self })
 }

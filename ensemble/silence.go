@@ -18,27 +18,27 @@ import (
 const stalled = 50 * time.Millisecond
 
 // watchSilence has Raft miss a silent raft leader in time.
-func (n *Node) watchSilence() {
-	timeout := n.cfg.Timing.Heartbeat
+func (r *replica) watchSilence() {
+	timeout := r.heartbeat
 	patience := func() time.Duration { return timeout + rand.N(timeout/4) }
 	limit := patience()
 	for look := time.Now().Add(limit); ; {
 		select {
-		case <-n.done:
+		case <-r.done:
 			return
 		case <-time.After(time.Until(look)):
 		}
-		_, leader := n.raft.LeaderWithID()
-		missing := n.raft.LastContact().Add(limit)
+		_, leader := r.raft.LeaderWithID()
+		missing := r.raft.LastContact().Add(limit)
 		switch now := time.Now(); {
-		case leader == "" || n.raft.State() != raft.Follower:
+		case leader == "" || r.raft.State() != raft.Follower:
 			look = now.Add(timeout)
 		case now.Before(missing):
 			look = missing
 		case now.Sub(look) > stalled:
 			look = now.Add(stalled / 2)
 		default:
-			n.missRaftLeader()
+			r.missRaftLeader()
 			limit = patience()
 			look = now.Add(timeout)
 		}
@@ -47,6 +47,6 @@ func (n *Node) watchSilence() {
 
 // missRaftLeader has Raft look at once whether its raft leader is silent: it does when the
 // timeout gets shorter, and a nanosecond suffices.
-func (n *Node) missRaftLeader() {
-	n.reloadRaft(func(c *raft.ReloadableConfig) { c.HeartbeatTimeout-- })
+func (r *replica) missRaftLeader() {
+	r.reloadRaft(func(c *raft.ReloadableConfig) { c.HeartbeatTimeout-- })
 }

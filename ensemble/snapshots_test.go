@@ -320,7 +320,7 @@ func TestASnapshotThatDoesNotFitGivesItsRoomBack(t *testing.T) {
 	join(t, n, "g", "a").wantTold("a")
 	for range 3 {
 		room.Store(10)
-		if err := n.raft.Snapshot().Error(); err == nil || !strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
+		if err := n.replica.raft.Snapshot().Error(); err == nil || !strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
 			t.Errorf("snapshot: %v", err)
 		}
 		wantSnapshots(t, n.dir, "after a snapshot that does not fit")
@@ -329,10 +329,10 @@ func TestASnapshotThatDoesNotFitGivesItsRoomBack(t *testing.T) {
 		t.Error(err)
 	}
 	room.Store(1 << 20)
-	if err := n.raft.Snapshot().Error(); err != nil {
+	if err := n.replica.raft.Snapshot().Error(); err != nil {
 		t.Error(err)
 	}
-	wantSnapshots(t, n.dir, "with room again", n.entries.snapshots.newest.Load().ID)
+	wantSnapshots(t, n.dir, "with room again", n.replica.snapshots.newest.Load().ID)
 }
 
 // What crashes have left of snapshots, unfinished or half removed, does not stay: the
@@ -362,10 +362,10 @@ func TestWhatIsLeftOfSnapshotsIsRemoved(t *testing.T) {
 		c := join(t, n, "g", "a")
 		c.wantTold("a")
 		c.close(true)
-		if err := n.raft.Snapshot().Error(); err != nil {
+		if err := n.replica.raft.Snapshot().Error(); err != nil {
 			t.Fatal(err)
 		}
-		taken = append(taken, n.entries.snapshots.newest.Load().ID)
+		taken = append(taken, n.replica.snapshots.newest.Load().ID)
 	}
 	slices.Sort(taken[1:])
 	wantSnapshots(t, n.dir, "after further snapshots", taken[1:]...)
@@ -383,8 +383,8 @@ func TestAFollowerWithoutRoomForASnapshotEnds(t *testing.T) {
 	}
 	for _, m := range []*machine{leader, others[1]} { // either may become the raft leader
 		poll(t, "all have joined", func() bool { return hasJoined(m.Node, "g", 20) })
-		m.reloadRaft(func(c *raft.ReloadableConfig) { c.TrailingLogs = 1 })
-		if err := m.raft.Snapshot().Error(); err != nil {
+		m.replica.reloadRaft(func(c *raft.ReloadableConfig) { c.TrailingLogs = 1 })
+		if err := m.replica.raft.Snapshot().Error(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -410,13 +410,13 @@ func TestAFollowerWithoutRoomForASnapshotEnds(t *testing.T) {
 
 	room.Store(1 << 20)
 	f.start()
-	poll(t, "it has the snapshot", func() bool { return f.entries.snapshots.newest.Load() != nil })
+	poll(t, "it has the snapshot", func() bool { return f.replica.snapshots.newest.Load() != nil })
 	poll(t, "it has the state", func() bool { return hasJoined(f.Node, "g", 20) })
 }
 
 // hasJoined reports whether a node knows so many members of a group.
 func hasJoined(n *Node, name string, members int) (ok bool) {
-	n.fsm.read(func(s *state.State) {
+	n.replica.read(func(s *state.State) {
 		g, _ := s.Group(name)
 		ok = len(g.Members) == members
 	})
@@ -632,19 +632,19 @@ func TestANodeWithoutItsNewestSnapshot(t *testing.T) {
 		path := t.TempDir()
 		n := startNode(t, path, nil)
 		join(t, n, "g", "a").wantTold("a")
-		if err := n.raft.Snapshot().Error(); err != nil {
+		if err := n.replica.raft.Snapshot().Error(); err != nil {
 			t.Fatal(err)
 		}
 		for i := range 20 {
 			join(t, n, "g", fmt.Sprint(i)).wantTold("a")
 		}
 		if !whole {
-			n.reloadRaft(func(c *raft.ReloadableConfig) { c.TrailingLogs = 1 })
+			n.replica.reloadRaft(func(c *raft.ReloadableConfig) { c.TrailingLogs = 1 })
 		}
-		if err := n.raft.Snapshot().Error(); err != nil {
+		if err := n.replica.raft.Snapshot().Error(); err != nil {
 			t.Fatal(err)
 		}
-		newest := n.entries.snapshots.newest.Load()
+		newest := n.replica.snapshots.newest.Load()
 		kill(n)
 		for what, damage := range map[string]func(folder string) error{
 			"bit": func(folder string) error {
@@ -673,7 +673,7 @@ func TestANodeWithoutItsNewestSnapshot(t *testing.T) {
 					return
 				}
 				n := startNode(t, copied, nil)
-				n.fsm.read(func(s *state.State) {
+				n.replica.read(func(s *state.State) {
 					if s.Index() < newest.Index {
 						t.Errorf("its state is of entry %d, and was of %d", s.Index(), newest.Index)
 					}
@@ -736,9 +736,9 @@ func TestARaftLeaderTakesAnotherSnapshotForOneThatItCannotRead(t *testing.T) {
 	damaged := map[string]bool{}
 	for _, m := range []*machine{leader, others[0], others[1]} { // each may become the raft leader
 		poll(t, "it has joined", func() bool { return hasJoined(m.Node, "g", 1) })
-		m.reloadRaft(func(c *raft.ReloadableConfig) { c.TrailingLogs = 1 })
-		poll(t, "a snapshot", func() bool { return m.raft.Snapshot().Error() == nil })
-		newest := m.entries.snapshots.newest.Load().ID
+		m.replica.reloadRaft(func(c *raft.ReloadableConfig) { c.TrailingLogs = 1 })
+		poll(t, "a snapshot", func() bool { return m.replica.raft.Snapshot().Error() == nil })
+		newest := m.replica.snapshots.newest.Load().ID
 		damaged[newest] = true
 		name := m.dir.Path("snapshots/" + newest + "/state.bin")
 		b, err := os.ReadFile(name)
@@ -754,7 +754,7 @@ func TestARaftLeaderTakesAnotherSnapshotForOneThatItCannotRead(t *testing.T) {
 	fresh := newMachine(t, "riak4@127.0.0.1", func(c *Config) { c.Join = []Place{leader.place()} }).start()
 	fresh.ready()
 	poll(t, "it has the state", func() bool { return hasJoined(fresh.Node, "g", 1) })
-	if sent := fresh.entries.snapshots.newest.Load(); sent == nil || damaged[sent.ID] {
+	if sent := fresh.replica.snapshots.newest.Load(); sent == nil || damaged[sent.ID] {
 		t.Errorf("it was sent %+v", sent)
 	}
 	// Once, unless others lead meanwhile, and not by Raft with each attempt.

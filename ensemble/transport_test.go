@@ -137,9 +137,9 @@ func TestNobodyWaitsForARemovedNode(t *testing.T) {
 	dead := others[0]
 	id := raft.ServerID(dead.self)
 	waits := func() bool {
-		leader.transport.answering.Lock()
-		defer leader.transport.answering.Unlock()
-		return leader.transport.answers[id] != nil
+		leader.replica.transport.answering.Lock()
+		defer leader.replica.transport.answering.Unlock()
+		return leader.replica.transport.answers[id] != nil
 	}
 	kill(dead.Node)
 	poll(t, "the raft leader waits for the dead node", waits)
@@ -172,23 +172,23 @@ func TestASnapshotThatStopsDoesNotHoldUpAnElection(t *testing.T) {
 	})
 	go func() {
 		self := []byte(raftAddress(leader.name, leader.address))
-		term := leader.raft.CurrentTerm()
-		sent <- leader.transport.NetworkTransport.InstallSnapshot(raft.ServerID(deaf.self), "", &raft.InstallSnapshotRequest{
+		term := leader.replica.raft.CurrentTerm()
+		sent <- leader.replica.transport.NetworkTransport.InstallSnapshot(raft.ServerID(deaf.self), "", &raft.InstallSnapshotRequest{
 			RPCHeader:       raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader.self), Addr: self},
 			SnapshotVersion: 1,
 			Term:            term,
 			Leader:          self,
-			LastLogIndex:    leader.raft.LastIndex(),
+			LastLogIndex:    leader.replica.raft.LastIndex(),
 			LastLogTerm:     term,
 			Size:            1 << 20,
-			Configuration:   raft.EncodeConfiguration(leader.raft.GetConfiguration().Configuration()),
+			Configuration:   raft.EncodeConfiguration(leader.replica.raft.GetConfiguration().Configuration()),
 		}, new(raft.InstallSnapshotResponse), stuck(goOn))
 	}()
 	poll(t, "the snapshot has begun", func() bool {
 		begun, err := filepath.Glob(deaf.dir.Path("snapshots") + "/*.tmp")
 		return err == nil && len(begun) > 0
 	})
-	leader.raft.Shutdown() // it says nothing any more, and its connections stay
+	leader.replica.raft.Shutdown() // it says nothing any more, and its connections stay
 	poll(t, "another raft leader", func() bool { return deaf.serving() || third.serving() })
 	select {
 	case err := <-sent:

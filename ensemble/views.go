@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/ensemble/state"
 )
@@ -31,12 +29,11 @@ type view struct {
 const viewTime = time.Second
 
 func (n *Node) view() view {
-	_, leader := n.raft.LeaderWithID()
 	v := view{
-		Name: n.cfg.Name, State: n.raftState(leader), Term: n.raft.CurrentTerm(), Leader: state.NodeID(leader),
+		Name: n.cfg.Name, State: n.replica.role(), Term: n.replica.term(), Leader: n.replica.leader(),
 		Serving: n.serving(), Timing: n.cfg.Timing.Name, Version: n.cfg.Version, Reads: state.NewestLevel,
 	}
-	for _, s := range n.servers() {
+	for _, s := range n.replica.servers() {
 		v.Members = append(v.Members, s.id)
 	}
 	return v
@@ -52,10 +49,10 @@ func (n *Node) views(ctx context.Context) map[state.NodeID]view {
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	views := map[state.NodeID]view{n.self: n.view()}
-	for _, s := range n.others() {
+	for _, s := range n.replica.others() {
 		all.Go(func() {
 			var v view
-			if _, err := n.ask(ctx, clusterport.Admin, n.addressOf(s), s.id, askView, nil, &v); err == nil {
+			if _, err := n.ask(ctx, clusterport.Admin, n.replica.addressOf(s), s.id, askView, nil, &v); err == nil {
 				mu.Lock()
 				defer mu.Unlock()
 				views[s.id] = v
@@ -64,20 +61,6 @@ func (n *Node) views(ctx context.Context) map[state.NodeID]view {
 	}
 	all.Wait()
 	return views
-}
-
-// raftState is the state of this node's peer in Riak's words.
-func (n *Node) raftState(leader raft.ServerID) string {
-	switch n.raft.State() {
-	case raft.Leader:
-		return "leading"
-	case raft.Candidate:
-		return "election"
-	}
-	if leader == "" {
-		return "probe"
-	}
-	return "following"
 }
 
 // serving reports whether this node is the raft leader and caught up as such.

@@ -310,7 +310,7 @@ func TestARaftLeaderThatWasLostWhileItHandedOverServesAgain(t *testing.T) {
 			}
 			w.until("it leads again", time.Minute, func() bool {
 				if n := w.raftLeader(); n != nil && n != l {
-					n.node.raft.LeadershipTransferToServer(raft.ServerID(l.node.self), raftAddress(l.name, l.address))
+					n.node.replica.raft.LeadershipTransferToServer(raft.ServerID(l.node.self), raftAddress(l.name, l.address))
 				}
 				return w.raftLeader() == l
 			})
@@ -332,7 +332,7 @@ func TestHandingOverWhereOneIsGone(t *testing.T) {
 			time.Sleep(handOverPause)
 			w.until("the cluster is whole", time.Minute, w.whole)
 			l := w.raftLeader()
-			first := l.node.others()[0].id
+			first := l.node.replica.others()[0].id
 			gone := w.but(l)[0]
 			if gone.node.self != first {
 				gone = w.but(l)[1]
@@ -344,11 +344,11 @@ func TestHandingOverWhereOneIsGone(t *testing.T) {
 			l.node.handOvers.Lock()
 			_, tried := l.node.handOvers.failed[first]
 			l.node.handOvers.Unlock()
-			if tried && l.node.raft.State() == raft.Leader {
+			if tried && l.node.replica.raft.State() == raft.Leader {
 				t.Logf("found by try %d", i+1)
 				w.until("another one leads", 10*time.Second, func() bool {
 					l.node.handOver()
-					return l.node.raft.State() != raft.Leader
+					return l.node.replica.raft.State() != raft.Leader
 				})
 				break
 			}
@@ -371,7 +371,7 @@ func TestASnapshotForANodeThatStandsForElection(t *testing.T) {
 		l := w.raftLeader()
 		b, c := w.but(l)[0], w.but(l)[1]
 		for _, h := range w.hosts {
-			h.node.reloadRaft(func(c *raft.ReloadableConfig) { c.TrailingLogs = 1 })
+			h.node.replica.reloadRaft(func(c *raft.ReloadableConfig) { c.TrailingLogs = 1 })
 		}
 		w.apart(l, b, true)
 		w.apart(c, b, true)
@@ -380,17 +380,17 @@ func TestASnapshotForANodeThatStandsForElection(t *testing.T) {
 			w.joinAs(l, "g", fmt.Sprint("c", i))
 			time.Sleep(500 * time.Millisecond)
 		}
-		if err := l.node.raft.Snapshot().Error(); err != nil {
+		if err := l.node.replica.raft.Snapshot().Error(); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		if is := b.node.raft.State(); is != raft.Candidate {
+		if is := b.node.replica.raft.State(); is != raft.Candidate {
 			t.Fatalf("it is a %v", is)
 		}
 		b.slow(300 * time.Millisecond)
 		w.apart(l, b, false)
 		w.until("it knows who leads", time.Minute, func() bool {
-			_, id := b.node.raft.LeaderWithID()
+			_, id := b.node.replica.raft.LeaderWithID()
 			return id == raft.ServerID(l.node.self)
 		})
 		w.apart(l, b, true)
@@ -447,7 +447,7 @@ func (w *world) whole() bool {
 
 // raftLeader is the host of the raft leader, nil while there is none.
 func (w *world) raftLeader() *host {
-	i := slices.IndexFunc(w.hosts, func(h *host) bool { return h.node != nil && h.node.leads.Load() != 0 })
+	i := slices.IndexFunc(w.hosts, func(h *host) bool { return h.node != nil && h.node.replica.leads.Load() != 0 })
 	if i < 0 {
 		return nil
 	}
@@ -521,7 +521,7 @@ func (w *world) state() string {
 			continue
 		}
 		h.node.mu.Lock()
-		fmt.Fprintf(&b, "%s: missing %v; raft %v\n", h.name, h.node.missing(), h.node.raft.Stats())
+		fmt.Fprintf(&b, "%s: missing %v; raft %v\n", h.name, h.node.missing(), h.node.replica.raft.Stats())
 		h.node.mu.Unlock()
 	}
 	w.mu.Lock()
@@ -615,7 +615,7 @@ func (w *world) happens() {
 		a.node.handOver()
 	case is(0.03, "snapshots", runs):
 		w.note("%s takes a snapshot", a.name)
-		a.node.raft.Snapshot().Error()
+		a.node.replica.raft.Snapshot().Error()
 	}
 }
 
@@ -708,7 +708,7 @@ func (h *host) slow(flush time.Duration) {
 func (w *world) repeatLate(h *host, later time.Duration) {
 	n := h.node
 	var ops []state.Op
-	n.fsm.read(func(s *state.State) {
+	n.replica.read(func(s *state.State) {
 		inc, counter, ok := s.Current(n.self)
 		if !ok {
 			return
@@ -724,7 +724,7 @@ func (w *world) repeatLate(h *host, later time.Duration) {
 	})
 	w.late = append(w.late, lateOps{time.Now().Add(later), ops})
 	ops = nil
-	n.fsm.read(func(s *state.State) {
+	n.replica.read(func(s *state.State) {
 		for ses := range s.Sessions() {
 			ops = append(ops, state.Expire{Incarnation: ses.Incarnation, Renewal: ses.Renewal})
 		}
@@ -746,7 +746,7 @@ func (w *world) proposeLate() {
 			if h.node != nil && h.node.serving() {
 				w.note("%s proposes late: %v", h.name, l.ops)
 				for _, op := range l.ops {
-					h.node.propose([]state.Op{op})
+					h.node.submit([]state.Op{op}, func(uint64, error) {})
 				}
 				return true
 			}
@@ -871,26 +871,26 @@ func (h *host) start() {
 		return
 	}
 	h.node, h.dir = n, dir
-	n.fsm.mu.Lock()
-	n.fsm.observer = installs{n, h.w}
-	n.fsm.mu.Unlock()
+	n.replica.fsm.mu.Lock()
+	n.replica.fsm.observer = installs{n, h.w}
+	n.replica.fsm.mu.Unlock()
 	if *virtualTrailing > 0 {
-		n.reloadRaft(func(c *raft.ReloadableConfig) { c.TrailingLogs = *virtualTrailing })
+		n.replica.reloadRaft(func(c *raft.ReloadableConfig) { c.TrailingLogs = *virtualTrailing })
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch h.w.mutate {
 	case mutateApplyUnflushed:
-		n.fsm.awaitFlushed = func(uint64) error { return nil }
+		n.replica.fsm.awaitFlushed = func(uint64) error { return nil }
 	case mutateCommitUnflushed:
-		n.transport.node = hasty{n}
+		n.replica.transport.node = hasty{n.replica}
 	case mutateFollowUnflushed:
-		n.entries.leads = func() bool { return true }
+		n.replica.entries.leads = func() bool { return true }
 	}
 }
 
 // hasty is a node that takes all for flushed.
-type hasty struct{ *Node }
+type hasty struct{ *replica }
 
 func (hasty) flushed() uint64 { return math.MaxUint64 }
 
