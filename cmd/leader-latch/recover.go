@@ -16,19 +16,19 @@ import (
 var recoverCommand = command{
 	name:  "recover",
 	short: "make this node a new cluster, after the majority is lost for good",
-	long: `For when a majority of the nodes is lost for good, and only then: makes the node
-of this machine, which must not run, the only member of a new cluster. It keeps
-what its own log has; what the others decided without it is lost. If several nodes
-are left, take one that was up last; the others begin as new nodes, with an empty
-data folder, and join it.
+	long: `For when a majority of the nodes is lost for good, and only then. It makes the
+node of this machine the only member of a new cluster. The node must not run. It
+keeps what its own log has; what the others decided without it is lost. If several
+nodes are left, take one that was up last. The others begin as new nodes, with an
+empty data folder, and join it.
 
 The lost nodes must stay off, or come back with an empty data folder: as they are,
 they are strangers to the new cluster. After its next start the node waits for as
 long as a lease of theirs could last, at least 7 seconds, before it answers a JOIN.
-Fencing tokens go on rising. Should it be interrupted, the node does not start before
-recover was run again.
+Fencing tokens go on rising. After an interrupted recover the node does not start
+until recover was run again.
 
-Says what it will do and asks, unless --yes is given.`,
+recover says what it will do and asks, unless --yes is given.`,
 	setup: func(e *env, fs *pflag.FlagSet) func(context.Context, string, []string) int {
 		yes := fs.Bool("yes", false, "do not ask")
 		return func(ctx context.Context, config string, args []string) int {
