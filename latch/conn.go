@@ -37,7 +37,7 @@ var (
 	errOverLimit   = errors.New("over the connection limit")
 	errStopping    = errors.New("the server is stopping")
 	errNotLive     = errors.New("the node may not speak for the membership any longer")
-	errEnded       = errors.New("ended by the elections")
+	errEnded       = errors.New("closed by the node, which has lost its session or left its cluster")
 	errStuck       = errors.New("takes nothing")
 )
 
@@ -363,11 +363,15 @@ func (c *conn) Promised() {
 func (c *conn) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	why := errEnded
+	if c.srv.stopping.Load() {
+		why = errStopping
+	}
 	if c.state == pending {
-		c.refuse(errEnded)
+		c.refuse(why)
 		return
 	}
-	c.end(errEnded)
+	c.end(why)
 }
 
 // stop ends a connection that has not joined, for the server's shutdown.

@@ -62,6 +62,19 @@ func TestAStartSaysHowTheProcessBeforeEnded(t *testing.T) {
 	}
 }
 
+// The log says of a connection that it ended because the node was stopped.
+func TestConnectionsEndByAStop(t *testing.T) {
+	t.Parallel()
+	p := start(t, t.TempDir(), "log.console.level = debug")
+	a := p.join("g", "a", "a")
+	p.signal(syscall.SIGTERM)
+	a.wantEnd()
+	p.wantExit(exitOK)
+	if want := `[debug] connection ended listener=internal reason="the server is stopping" group=g client=a `; !strings.Contains(p.logText(), want) {
+		t.Errorf("no line %s in\n%s", want, p.logText())
+	}
+}
+
 // Who starts the service by hand, with a log that goes to a file, is told where to look; a
 // supervisor is not.
 func TestOnATerminalServeSaysWhereItsLogIs(t *testing.T) {
