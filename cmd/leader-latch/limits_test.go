@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"leaderlatch/ensemble/session"
+	"leaderlatch/riakconf"
 )
 
 func TestConnectionLimits(t *testing.T) {
@@ -26,6 +27,30 @@ func TestConnectionLimits(t *testing.T) {
 			t.Errorf("%+v: got %d and %d", c, served, surplus)
 		}
 	}
+}
+
+// Who set more connections than are served learns which limit to change, and to what.
+func TestWhyFewerConnectionsAreServed(t *testing.T) {
+	conf := &riakconf.Config{MaxConnections: 30000, Timing: "normal"}
+	for _, c := range []struct {
+		files, members int
+		want           string
+	}{
+		{20000, 40000, "the limit of open files is 20000, and it takes 31256; raise it (LimitNOFILE of the unit, ulimit -n)"},
+		{1 << 20, 16000, "a node closes no more than 16000 in time with leader_latch.timing = normal; set no more, or a calmer timing"},
+		{1024, 16000, "a node closes no more than 16000 in time with leader_latch.timing = normal; set no more, or a calmer timing"},
+	} {
+		if got := fewerBecause(conf, c.files, c.members); got != c.want {
+			t.Errorf("%d files, %d members: %s", c.files, c.members, got)
+		}
+	}
+	if served, _ := connectionLimits(conf.MaxConnections, 31256, 40000); served != conf.MaxConnections {
+		t.Errorf("with the limit that is named %d are served", served)
+	}
+	t.Setenv(openFilesOfProgram, "500") // so it is no parallel test
+	p := launch(t, t.TempDir(), "leader_latch.max_connections = 1000")
+	want := `[warning] fewer connections are served than leader_latch.max_connections says: the limit of open files is 500, and it takes 1435; raise it (LimitNOFILE of the unit, ulimit -n) served=313`
+	p.until("it says so", func() bool { return strings.Contains(p.logText(), want) })
 }
 
 // However many clients come, there are descriptors for the disk, the peers and the

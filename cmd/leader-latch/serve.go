@@ -8,12 +8,14 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"sort"
 	"strings"
 	"sync"
 	"syscall"
@@ -338,7 +340,7 @@ func serveLatch(conf *riakconf.Config, node *lives, timing session.Timing, liste
 	}
 	served, surplus := connectionLimits(conf.MaxConnections, openFiles(), timing.MaxMembers())
 	if served < conf.MaxConnections {
-		log.Warn("fewer connections are served than leader_latch.max_connections says: the limit of open files, or leader_latch.timing, allows no more", "served", served)
+		log.Warn("fewer connections are served than leader_latch.max_connections says: "+fewerBecause(conf, openFiles(), timing.MaxMembers()), "served", served)
 	}
 	limit := latch.NewLimit(served, surplus)
 	var servers []*latch.Server
@@ -374,6 +376,24 @@ func connectionLimits(set, files, members int) (served, surplus int) {
 		served = min(served, set)
 	}
 	return served, surplus
+}
+
+// fewerBecause is which limit keeps a node from the connections that are set, and what
+// would not.
+func fewerBecause(conf *riakconf.Config, files, members int) string {
+	if members < conf.MaxConnections {
+		return fmt.Sprintf("a node closes no more than %d in time with leader_latch.timing = %s; set no more, or a calmer timing", members, conf.Timing)
+	}
+	need := filesFor(conf.MaxConnections)
+	return fmt.Sprintf("the limit of open files is %d, and it takes %d; raise it (LimitNOFILE of the unit, ulimit -n)", files, need)
+}
+
+// filesFor is the limit of open files with which so many connections are served.
+func filesFor(connections int) int {
+	return sort.Search(math.MaxInt32, func(files int) bool {
+		served, _ := connectionLimits(connections, files, math.MaxInt)
+		return served >= connections
+	})
 }
 
 // elections is the node as a latch.Server wants it: the same methods, by the
