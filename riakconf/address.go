@@ -92,9 +92,9 @@ func isHostName(s string) bool {
 // isPlain reports whether s has only letters, digits, - and _.
 func isPlain(s string) bool { return wordLen(s) == len(s) && !strings.Contains(s, `\`) }
 
-// loopback reports whether a host is literally on this machine: 127.x.x.x,
+// Loopback reports whether a host is literally on this machine: 127.x.x.x,
 // ::1 or localhost. Names are not looked up.
-func loopback(host string) bool {
+func Loopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && !ip.Is4In6() && ip.IsLoopback()
 }
@@ -123,7 +123,7 @@ func (a Address) overlap(b Address) bool {
 // at b cannot both be bound. A cluster listener whose host is a name is bound
 // to all addresses, unless that is localhost.
 func (a Address) leavesNoRoomFor(b Address) bool {
-	if _, err := netip.ParseAddr(a.Host); err != nil && !loopback(a.Host) {
+	if _, err := netip.ParseAddr(a.Host); err != nil && !Loopback(a.Host) {
 		return a.Port == b.Port && a.Port != 0
 	}
 	return a.overlap(b)

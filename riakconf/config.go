@@ -77,7 +77,7 @@ func (l Listener) Address() string { return l.address().String() }
 func (l Listener) address() Address { return Address{l.Host, l.Port} }
 
 // remote reports whether clients on other machines may connect to it.
-func (l Listener) remote() bool { return !loopback(l.Host) }
+func (l Listener) remote() bool { return !Loopback(l.Host) }
 
 // A Log says what is logged where (riak.conf rules 57 to 61). Files are
 // absolute, sizes in bytes, those below 0 like 0. A level is one of debug, info, notice, warning,
@@ -404,7 +404,7 @@ func (b *builder) minimumNodes() {
 		return
 	}
 	c.MinimumNodes = 3
-	if loopback(c.NodeHost) && !slices.ContainsFunc(c.Listeners, Listener.remote) {
+	if Loopback(c.NodeHost) && !slices.ContainsFunc(c.Listeners, Listener.remote) {
 		c.MinimumNodes = 1
 	}
 }
@@ -443,7 +443,7 @@ func (b *builder) advise() {
 		}
 		b.warn(keyStrongConsistency, "it is off, so every JOIN is refused; %s the line: %s = on", cure, keyStrongConsistency)
 	}
-	if loopback(c.NodeHost) && c.MinimumNodes > 1 && slices.ContainsFunc(c.Listeners, Listener.remote) {
+	if Loopback(c.NodeHost) && c.MinimumNodes > 1 && slices.ContainsFunc(c.Listeners, Listener.remote) {
 		b.warn(keyNodename, "other machines cannot reach this node at %s, so none can be in its cluster, and JOINs are refused until there are %d nodes; put this machine's address behind the @, or set %s = 1 for a node that serves alone",
 			c.NodeHost, c.MinimumNodes, keyMinimumNodes)
 	}

@@ -215,8 +215,8 @@ func TestLoopbackIsLiteral(t *testing.T) {
 		"Localhost": false, "localhost.localdomain": false, "::ffff:127.0.0.1": false,
 		"0.0.0.0": false, "::": false, "128.0.0.1": false, "db1": false, "": false,
 	} {
-		if got := loopback(host); got != want {
-			t.Errorf("loopback(%q) = %v", host, got)
+		if got := Loopback(host); got != want {
+			t.Errorf("Loopback(%q) = %v", host, got)
 		}
 	}
 }

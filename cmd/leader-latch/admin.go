@@ -199,7 +199,11 @@ func (a *adminServer) status(ctx context.Context) ensembleStatus {
 	if hint := a.hint(); hint != "" {
 		s.Hints = append(s.Hints, hint)
 	}
-	if have := len(r.ReadyMembers); !r.Active && r.Enabled && have < a.conf.MinimumNodes {
+	switch have := len(r.ReadyMembers); {
+	case r.Active || !r.Enabled:
+	case have == 0:
+		s.Hints = append(s.Hints, "this node is in no cluster yet; leader-latch cluster status says what it waits for")
+	case have < a.conf.MinimumNodes:
 		s.Hints = append(s.Hints, fmt.Sprintf("the cluster has %d of the %d nodes with which elections begin (leader_latch.minimum_nodes); add nodes: leader-latch cluster join", have, a.conf.MinimumNodes))
 	}
 	return s

@@ -116,6 +116,9 @@ func (e *env) clusterJoin(ctx context.Context, config, to string) int {
 	if n.Port == 0 {
 		n.Port = conf.ClusterListener.Port
 	}
+	if at := conf.ClusterAddress().Host; riakconf.Loopback(at) && !riakconf.Loopback(n.Host) {
+		fmt.Fprintf(e.stderr, "warning: %s: other machines cannot reach this node at %s, so it would be a member that is down; put this machine's address behind the @\n", conf.Where("nodename"), at)
+	}
 	a := newAdmin(conf)
 	said, done := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -151,7 +154,7 @@ func (e *env) sayWaits(ctx context.Context, a *admin, done <-chan struct{}) {
 			continue
 		}
 		said = c.Waits
-		fmt.Fprintf(e.stderr, "waiting: %s\nCtrl-C ends the wait; the node goes on asking until leader-latch cluster leave\n", said)
+		fmt.Fprintf(e.stderr, "waiting: %s\nCtrl-C ends the wait; the node goes on asking until leader-latch cluster leave\n", oneLine(said))
 	}
 }
 
@@ -165,6 +168,9 @@ func refuseUp(c ensemble.Cluster, node string) error {
 	}
 	return nil
 }
+
+// oneLine is a text of several reasons, a line each, as one.
+func oneLine(text string) string { return strings.ReplaceAll(text, "\n", "; ") }
 
 // clusterChange orders a change about a node, "" for the local one. If the cluster as it
 // is has to allow it, allowed gives an error where it does not.
@@ -236,7 +242,7 @@ func clusterHints(c ensemble.Cluster) (hints []string) {
 		hints = append(hints, fmt.Sprintf("this node asks to be let into the cluster of %s, and goes on asking; leader-latch cluster leave gives that up", c.Joining))
 	}
 	if c.Waits != "" && !c.Majority {
-		hints = append(hints, "it waits: "+c.Waits)
+		hints = append(hints, "it waits: "+oneLine(c.Waits))
 	}
 	if len(c.Members) > 0 && !c.Majority {
 		hints = append(hints, "no majority of the voters follows one raft leader: nobody is elected")

@@ -288,7 +288,8 @@ func TestNothingIsBegunWithoutAMajority(t *testing.T) {
 	}
 }
 
-// A join that takes a while says meanwhile what the node waits for, once, and how to end it.
+// A join that takes a while says meanwhile what the node waits for, once, and how to end it;
+// one that comes to nothing, as others cannot reach the node, says so before.
 func TestAJoinSaysWhatItWaitsFor(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -312,7 +313,7 @@ func TestAJoinSaysWhatItWaitsFor(t *testing.T) {
 	asked := make(chan struct{}, 100)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /cluster", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, ensemble.Cluster{Joining: "riak@other", Waits: "riak@other does not answer"})
+		writeJSON(w, ensemble.Cluster{Joining: "riak@other", Waits: "riak@other does not answer\nriak@third does not either"})
 		asked <- struct{}{}
 	})
 	mux.HandleFunc("POST /cluster/join", func(w http.ResponseWriter, _ *http.Request) {
@@ -327,7 +328,8 @@ func TestAJoinSaysWhatItWaitsFor(t *testing.T) {
 	if code := run(t.Context(), e, []string{"cluster", "join", "riak@other", "-c", path}); code != exitOK {
 		t.Errorf("exit code %d: %s", code, stderr.String())
 	}
-	want := "waiting: riak@other does not answer\nCtrl-C ends the wait; the node goes on asking until leader-latch cluster leave\n"
+	want := "warning: " + path + ": nodename: other machines cannot reach this node at 127.0.0.1, so it would be a member that is down; put this machine's address behind the @\n" +
+		"waiting: riak@other does not answer; riak@third does not either\nCtrl-C ends the wait; the node goes on asking until leader-latch cluster leave\n"
 	if stderr.String() != want {
 		t.Errorf("said %q, want %q", stderr.String(), want)
 	}
