@@ -230,15 +230,16 @@ func (e *env) clusterStatus(ctx context.Context, config string, asJSON bool) int
 	if err := print(); err != nil {
 		return e.fail(exitFailed, err)
 	}
-	for _, hint := range clusterHints(c) {
+	for _, hint := range clusterHints(c, conf.NodeName) {
 		fmt.Fprintln(e.stderr, hint)
 	}
 	return exitOK
 }
 
-// clusterHints is what an operator may want to do about the cluster.
-func clusterHints(c ensemble.Cluster) (hints []string) {
-	if c.Joining != "" {
+// clusterHints is what an operator may want to do about the cluster of the node self.
+func clusterHints(c ensemble.Cluster, self string) (hints []string) {
+	isIn := func(m ensemble.ClusterMember) bool { return m.Name == self && m.Session }
+	if c.Joining != "" && !slices.ContainsFunc(c.Members, isIn) { // else it has been let in, and notes that just now
 		hints = append(hints, fmt.Sprintf("this node asks to be let into the cluster of %s, and goes on asking; leader-latch cluster leave gives that up", c.Joining))
 	}
 	if c.Waits != "" && !c.Majority {

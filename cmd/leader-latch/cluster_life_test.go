@@ -430,3 +430,17 @@ func TestAWipedNodeComesBackWhenItsOldSessionHasExpired(t *testing.T) {
 	}
 	s.victim.join(s.other, "guest", "own")
 }
+
+// A node that has a session asks nobody any more to let it in, though its folder says so
+// for a moment longer.
+func TestStatusOfANodeThatWasJustLetIn(t *testing.T) {
+	c := ensemble.Cluster{Joining: "riak@a", Majority: true, Members: []ensemble.ClusterMember{{Name: "riak@a", Session: true}, {Name: "riak@b", Up: true}}}
+	const asks = "this node asks to be let into the cluster of riak@a, and goes on asking; leader-latch cluster leave gives that up"
+	if hints := clusterHints(c, "riak@b"); len(hints) != 1 || hints[0] != asks {
+		t.Errorf("without a session: %q", hints)
+	}
+	c.Members[1].Session = true
+	if hints := clusterHints(c, "riak@b"); len(hints) != 0 {
+		t.Errorf("with a session: %q", hints)
+	}
+}
