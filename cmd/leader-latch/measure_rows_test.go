@@ -631,19 +631,19 @@ func usedNode(t *testing.T, exe string, end syscall.Signal) (restart func() time
 		t.Helper()
 		m.signal(end)
 		<-m.gone
-		return answersAfter(t, m, exe)
+		return answersAfter(t, m, exe, patience)
 	}
 }
 
 // answersAfter starts a node, and tells after how long a JOIN was answered.
-func answersAfter(t *testing.T, m *member, exe string) time.Duration {
+func answersAfter(t *testing.T, m *member, exe string, limit time.Duration) time.Duration {
 	t.Helper()
 	addr := m.addr
 	answered := make(chan time.Duration, 1)
 	began := time.Now()
 	go func() {
 		defer close(answered)
-		for time.Since(began) < patience {
+		for time.Since(began) < limit {
 			c, err := elected(addr)
 			if err == nil {
 				answered <- time.Since(began)
@@ -656,14 +656,15 @@ func answersAfter(t *testing.T, m *member, exe string) time.Duration {
 	m.runAs(exe)
 	took, ok := <-answered
 	if !ok {
-		t.Fatalf("no JOIN is answered after %v", patience)
+		t.Fatalf("no JOIN is answered after %v", limit)
 	}
 	return took
 }
 
 // largeNode prepares the folder of one node with a large state, on which no process has run.
-// What it gives starts the node on a copy of it, and tells after how long a JOIN was answered.
-func largeNode(t *testing.T, exe string) (start func() time.Duration) {
+// What it gives starts the node on a copy of it, and tells after how long a JOIN was answered,
+// and how much of the processors the node had taken by then.
+func largeNode(t *testing.T, exe string) (start func() (took, cpu time.Duration)) {
 	t.Helper()
 	m := newMember(t, "leader_latch.minimum_nodes = 1", "leader_latch.timing = normal")
 	lines := m.lines
@@ -680,7 +681,7 @@ func largeNode(t *testing.T, exe string) (start func() time.Duration) {
 	if err := os.Rename(folder, made); err != nil {
 		t.Fatal(err)
 	}
-	return func() time.Duration {
+	return func() (took, cpu time.Duration) {
 		t.Helper()
 		if err := os.RemoveAll(folder); err != nil {
 			t.Fatal(err)
@@ -689,19 +690,21 @@ func largeNode(t *testing.T, exe string) (start func() time.Duration) {
 			t.Fatal(err)
 		}
 		syscall.Sync() // what was copied is not to be written while the node starts
-		took := answersAfter(t, m, exe)
+		took = answersAfter(t, m, exe, 5*patience)
+		cpu = pidsOf([]*member{m}).cpu(t)
 		m.kill()
-		return took
+		return took, cpu
 	}
 }
 
 func measureStartLarge(t *testing.T) {
 	start := largeNode(t, "")
-	var l latencies
+	var l, cpus latencies
 	for range fewer(10) {
-		l = append(l, start())
+		took, cpu := start()
+		l, cpus = append(l, took), append(cpus, cpu)
 	}
-	row(fmt.Sprintf("one node started with %d MiB of log and a snapshot of %d members, JOIN answered", fewer(64), fewer(1_000_000)), "%v", l)
+	row(fmt.Sprintf("one node started with %d MiB of log and a snapshot of %d members, JOIN answered", fewer(63), fewer(1_000_000)), "%v; server CPU %v", l, cpus)
 }
 
 func measureStart(t *testing.T) {
