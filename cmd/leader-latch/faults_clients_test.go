@@ -134,7 +134,8 @@ type boundedClient struct {
 	home   *host
 	g      *groupRecord
 	window time.Duration
-	rnd    *rand.Rand
+	rnd    *rand.Rand    // used by live alone
+	stops  chan struct{} // it is to stop leading; room for one
 }
 
 // addBounded adds groups of three clients that go by their clocks, with the window of the
@@ -144,7 +145,7 @@ func (c *crowd) addBounded(groups int, window time.Duration, rnd *rand.Rand) {
 		g := &groupRecord{name: fmt.Sprint("bounded", i), ends: map[*latchtest.View]arrow{}}
 		c.groups = append(c.groups, g)
 		for j := range 3 {
-			b := &boundedClient{crowd: c, g: g, name: fmt.Sprintf("b%d-%d", i, j), home: c.hosts[(i+2*j)%len(c.hosts)], window: window, rnd: rand.New(rand.NewPCG(rnd.Uint64(), rnd.Uint64()))}
+			b := &boundedClient{crowd: c, g: g, name: fmt.Sprintf("b%d-%d", i, j), home: c.hosts[(i+2*j)%len(c.hosts)], window: window, stops: make(chan struct{}, 1), rnd: rand.New(rand.NewPCG(rnd.Uint64(), rnd.Uint64()))}
 			c.bounded = append(c.bounded, b)
 			c.running.Go(func() {
 				for !c.stopped() {
@@ -156,8 +157,8 @@ func (c *crowd) addBounded(groups int, window time.Duration, rnd *rand.Rand) {
 	}
 }
 
-// live joins, asks again and again, and stops leading after a while. Where its connection
-// ends before, it leads on for as long as it was promised, or stops at once.
+// live joins, and asks again and again, until it is told to stop. Where its connection ends
+// before, it leads on for as long as it was promised, or stops at once.
 func (b *boundedClient) live() {
 	node := b.node(b.home, b.rnd)
 	ctx, cancel := context.WithTimeout(context.Background(), 1500*time.Millisecond)
@@ -178,7 +179,7 @@ func (b *boundedClient) live() {
 	go w.renew()
 	select {
 	case <-b.stopping:
-	case <-time.After(time.Duration(b.rnd.Int64N(int64(30 * time.Second)))):
+	case <-b.stops:
 		w.stop()
 	case <-w.ended:
 		if b.rnd.IntN(2) == 0 {

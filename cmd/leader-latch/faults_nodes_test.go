@@ -228,13 +228,19 @@ func (n *node) beginAnew() {
 	if err := os.RemoveAll(filepath.Join(n.disk, "data")); err != nil {
 		n.host.t.Error(err)
 	}
+	n.mayStart()
+	release()
+}
+
+// mayStart has a node that may have ended for good be started again.
+func (n *node) mayStart() {
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	if n.final {
 		n.held--
 	}
 	n.removed, n.final = false, false
-	n.mu.Unlock()
-	release()
+	n.change.Broadcast()
 }
 
 // hold keeps the node from being started again, until release is called.

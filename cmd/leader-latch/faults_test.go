@@ -39,13 +39,18 @@ const settleTime = 60 * time.Second
 
 func TestFaultsInRandomOrder(t *testing.T) {
 	var mu sync.Mutex
-	count := map[string]map[int]int{} // by kind and number of nodes
+	count := map[string]map[int]int{}        // by kind and number of nodes
+	leaderless := map[string]time.Duration{} // the longest time, by kind
 	t.Cleanup(func() {
 		var table strings.Builder
 		for _, kind := range slices.Sorted(maps.Keys(count)) {
-			fmt.Fprintf(&table, "| %-22s | %4d | %4d | %5d |\n", kind, count[kind][3], count[kind][5], count[kind][3]+count[kind][5])
+			bound := ""
+			if b, ok := bounds[kind]; ok {
+				bound = b.String()
+			}
+			fmt.Fprintf(&table, "| %-36s | %4d | %4d | %5d | %10v | %-6s |\n", kind, count[kind][3], count[kind][5], count[kind][3]+count[kind][5], leaderless[kind].Round(time.Millisecond), bound)
 		}
-		t.Logf("faults in %v:\n| kind | 3 nodes | 5 nodes | both |\n|---|---|---|---|\n%s", *faultsTime, &table)
+		t.Logf("faults in %v, with the longest time without a leader of a group that began while one lasted, and the bound of that where nothing else is played:\n| kind | 3 nodes | 5 nodes | both | no leader | bound |\n|---|---|---|---|---|---|\n%s", *faultsTime, &table)
 	})
 	for _, nodes := range []int{3, 5} {
 		t.Run(fmt.Sprint(nodes, " nodes"), func(t *testing.T) {
@@ -60,6 +65,9 @@ func TestFaultsInRandomOrder(t *testing.T) {
 					}
 					count[kind][nodes] = n
 				}
+				for kind, d := range a.leaderless() {
+					leaderless[kind] = max(leaderless[kind], d)
+				}
 			})
 			end := time.Now().Add(*faultsTime)
 			var both sync.WaitGroup
@@ -68,6 +76,9 @@ func TestFaultsInRandomOrder(t *testing.T) {
 			both.Wait()
 			for _, what := range a.judge().Violations {
 				t.Error(what)
+			}
+			if bound, ok := bounds[*faultsKinds]; ok {
+				took(t, *faultsKinds+": the longest time without a leader", a.leaderless()[*faultsKinds], bound)
 			}
 		})
 	}
@@ -100,6 +111,7 @@ type attacker struct {
 
 	mu    sync.Mutex
 	count map[string]int
+	plays []play
 
 	changing sync.Mutex // held while the cluster's members change: one at a time
 }
@@ -110,6 +122,23 @@ type fault struct {
 	name  string
 	begin func(r *rand.Rand) (end func(), what string)
 	hold  time.Duration // how long it lasts at most
+}
+
+// play is a fault that was played, with when it began and ended.
+type play struct {
+	kind     string
+	from, to time.Duration
+}
+
+// bounds is within which time a group has its next leader, by kind, where only that kind is
+// played, with the timing normal.
+var bounds = map[string]time.Duration{
+	"damaged file":                 replaced(session.Normal), // as a node that is killed
+	"vanished folder":              5 * time.Second,
+	"starved raft leader":          4 * time.Second,
+	"slow disk at the raft leader": 4 * time.Second,
+	"stalled transfer":             5*time.Second + replaced(session.Normal), // the pause, an election, and no session that is alive
+	"full disk in a snapshot":      replaced(session.Normal),
 }
 
 // newAttacker starts nodes and clients, and waits until all groups have leaders.
@@ -152,7 +181,8 @@ const snapshotEntries = 128
 
 // costly is what takes the cluster long to come back from, or needs it to be whole. One
 // round of four begins with one of these.
-var costly = []string{"rolling restart", "replace", "leave and join", "force-remove", "full disk", "stalled disk", "freeze the host"}
+var costly = []string{"rolling restart", "replace", "leave and join", "force-remove", "full disk", "stalled disk", "freeze the host",
+	"damaged file", "vanished folder", "interrupted recover", "stalled transfer", "full disk in a snapshot"}
 
 // choose takes one of two, the one that has been rarer.
 func (a *attacker) choose(r *rand.Rand, faults []fault) fault {
@@ -163,6 +193,13 @@ func (a *attacker) choose(r *rand.Rand, faults []fault) fault {
 		return g
 	}
 	return f
+}
+
+// tally counts what has happened, by its kind.
+func (a *attacker) tally(kind string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.count[kind]++
 }
 
 // play plays up to five faults at once, and the next ones when these have ended, until
@@ -181,7 +218,11 @@ func (a *attacker) play(r *rand.Rand, faults []fault, until time.Time, tell bool
 	}
 	for len(faults) > 0 && time.Now().Before(until) && !a.t.Failed() {
 		var lasting sync.WaitGroup
-		for i := range 3 + r.IntN(3) {
+		times := 3 + r.IntN(3)
+		if len(faults) == 1 {
+			times = 1 // its bound is for one
+		}
+		for i := range times {
 			of := cheap
 			if i == 0 && (r.IntN(4) == 0 || len(cheap) == 0) && len(dear) > 0 {
 				of = dear
@@ -202,17 +243,35 @@ func (a *attacker) play(r *rand.Rand, faults []fault, until time.Time, tell bool
 			if tell {
 				a.t.Logf("%v: %s %s, for %v", begun.Round(time.Millisecond), f.name, what, hold.Round(time.Millisecond))
 			}
-			a.mu.Lock()
-			a.count[f.name]++
-			a.mu.Unlock()
+			a.tally(f.name)
 			lasting.Go(func() {
 				time.Sleep(hold)
 				end()
+				a.mu.Lock()
+				defer a.mu.Unlock()
+				a.plays = append(a.plays, play{f.name, begun, a.now()})
 			})
 		}
 		lasting.Wait()
 		time.Sleep(time.Duration(r.Int64N(int64(200 * time.Millisecond))))
 	}
+}
+
+// leaderless gives the longest time in which a group had no leader, by the kinds of faults
+// that lasted when that began.
+func (a *attacker) leaderless() map[string]time.Duration {
+	longest := map[string]time.Duration{}
+	gaps := latchtest.Gaps(a.crowd.views())
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, p := range a.plays {
+		for _, g := range gaps {
+			if p.from <= g.From && g.From <= p.to {
+				longest[p.kind] = max(longest[p.kind], g.To-g.From)
+			}
+		}
+	}
+	return longest
 }
 
 func (a *attacker) some(r *rand.Rand, most int) (nodes []*node, what string) {
@@ -252,18 +311,25 @@ func names(hosts []*host) string {
 	return "{" + strings.Join(all, " ") + "}"
 }
 
-func (a *attacker) nodeFaults() []fault {
-	each := func(nodes []*node, f func(*node) func()) func() {
-		var ends []func()
-		for _, n := range nodes {
-			ends = append(ends, f(n))
-		}
-		return func() {
-			for _, end := range ends {
-				end()
-			}
+// each calls f for each node, and gives what calls what that gave.
+func each(nodes []*node, f func(*node) func()) func() {
+	var ends []func()
+	for _, n := range nodes {
+		ends = append(ends, f(n))
+	}
+	return func() {
+		for _, end := range ends {
+			end()
 		}
 	}
+}
+
+func (a *attacker) nodeFaults() []fault {
+	return slices.Concat(a.processFaults(), a.raftLeaderFaults(), a.folderFaults(), a.snapshotFaults())
+}
+
+// processFaults are those of processes, networks, disks and machines as a whole.
+func (a *attacker) processFaults() []fault {
 	return []fault{
 		{"kill", func(r *rand.Rand) (func(), string) {
 			nodes, what := a.some(r, len(a.nodes))
@@ -563,6 +629,13 @@ func (a *attacker) clientFaults() []fault {
 			p.signal(syscall.SIGSTOP)
 			return func() { p.signal(syscall.SIGCONT) }, ""
 		}, 4 * time.Second},
+		{"client by its clock stops", func(r *rand.Rand) (func(), string) {
+			select {
+			case a.crowd.bounded[r.IntN(len(a.crowd.bounded))].stops <- struct{}{}:
+			default: // it has not come to that yet
+			}
+			return func() {}, ""
+		}, time.Second},
 		{"clients cut off", func(r *rand.Rand) (func(), string) { // a host of clients, from some nodes, one way or both
 			h := a.network.hosts[len(a.hosts)+r.IntN(2)]
 			some, _ := a.halves(r)
@@ -651,7 +724,11 @@ func (a *attacker) judge() latchtest.Verdict {
 		a.t.Logf("endings of node %d: %v", n.n, n.endings)
 		n.mu.Unlock()
 	}
-	a.t.Logf("%d connections, %d leaderships, %d JOINs refused; violations: %d", len(views), v.Leaderships, a.crowd.refused.Load(), len(v.Violations))
+	promises := 0
+	for _, view := range views {
+		promises += len(view.Promises)
+	}
+	a.t.Logf("%d connections, %d leaderships, %d promises, %d JOINs refused; violations: %d", len(views), v.Leaderships, promises, a.crowd.refused.Load(), len(v.Violations))
 	for kind, times := range v.Excused {
 		slices.Sort(times)
 		bound := clientGivesUp + clientGrace
@@ -661,7 +738,7 @@ func (a *attacker) judge() latchtest.Verdict {
 		a.t.Logf("two took themselves for the leader while the older one was %s: %d times, %v p50, %v at most; bound %v",
 			kind, len(times), times[len(times)/2], times[len(times)-1], bound)
 	}
-	if v.Leaderships < len(a.crowd.groups) {
+	if v.Leaderships < len(a.crowd.groups) || promises < len(a.crowd.bounded) {
 		a.t.Error("hardly anybody led")
 	}
 	return v
