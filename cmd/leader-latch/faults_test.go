@@ -69,6 +69,7 @@ func TestFaultsInRandomOrder(t *testing.T) {
 					leaderless[kind] = max(leaderless[kind], d)
 				}
 			})
+			a.nothingLeft("before")
 			end := time.Now().Add(*faultsTime)
 			var both sync.WaitGroup
 			both.Go(func() { a.play(a.rnd, a.nodeFaults(), end, true) })
@@ -77,6 +78,7 @@ func TestFaultsInRandomOrder(t *testing.T) {
 			for _, what := range a.judge().Violations {
 				t.Error(what)
 			}
+			a.nothingLeft("after")
 			if bound, ok := bounds[*faultsKinds]; ok {
 				took(t, *faultsKinds+": the longest time without a leader", a.leaderless()[*faultsKinds], bound)
 			}
