@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
@@ -89,6 +90,18 @@ type identity struct {
 
 	// Recovery is how far a recovery has come, empty if there is none.
 	Recovery recoveryState `json:"recovery,omitempty"`
+
+	// Sum is the CRC-32C of all else, from level 2 on: one wrong bit in the id is another
+	// node, which is a member of nothing. In memory it is empty.
+	Sum string `json:"sum,omitempty"`
+}
+
+// sum is what Sum has to be, if it is there: no older program, which knows nothing of it,
+// reads a folder of that level.
+func (id identity) sum() string {
+	id.Sum = ""
+	b, _ := json.Marshal(id) // which cannot fail
+	return fmt.Sprintf("%08x", crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
 }
 
 // OpenDir locks the data folder, making it when it is missing, and reads who
@@ -219,6 +232,10 @@ func (d *Dir) readIdentity() error {
 	if err := dec.Decode(id); err != nil || id.Format < state.FirstLevel || id.Node == "" || id.Settled && id.Cluster == "" {
 		return permanent("%s: not what this program writes (%v); %s", name, err, cureFolder)
 	}
+	if id.Sum != "" && id.Sum != id.sum() {
+		return permanent("%s: not what was written: %w; %s", name, state.ErrCorrupt, cureFolder)
+	}
+	id.Sum = ""
 	hasRaft, err := d.hasRaft()
 	if err != nil {
 		return permanent("data folder: %w", err)
@@ -355,6 +372,9 @@ func (d *Dir) beginAnew(life int, via string, given uint64) error {
 
 // writeIdentity puts node.json in place as a whole, on disk before it returns.
 func (d *Dir) writeIdentity(id identity) error {
+	if id.Format > state.FirstLevel {
+		id.Sum = id.sum()
+	}
 	b, err := json.MarshalIndent(id, "", "  ")
 	if err != nil {
 		return err

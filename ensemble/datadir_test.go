@@ -1,6 +1,7 @@
 package ensemble
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -53,6 +54,33 @@ func TestOneProcessAtATimeHoldsTheFolder(t *testing.T) {
 	for _, name := range []string{"lock", "node.json"} {
 		if info, err := os.Stat(filepath.Join(path, name)); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s %v, %v", name, info.Mode(), err)
+		}
+	}
+}
+
+// One wrong bit of node.json is noticed, or it changes nothing. Unnoticed in the id of the
+// node it would be that of another one, which no cluster has as a member.
+func TestOneWrongBitOfTheIdentityIsNoticed(t *testing.T) {
+	path := t.TempDir()
+	n := startNode(t, path, nil)
+	join(t, n, "g", "a").wantTold("a")
+	poll(t, "the level is in the folder", func() bool { return n.dir.id().Format == state.NewestLevel })
+	kill(n)
+	was, name := n.dir.id(), filepath.Join(path, "node.json")
+	whole, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 8 * len(whole) {
+		b := bytes.Clone(whole)
+		b[i/8] ^= 1 << (i % 8)
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d := &Dir{path: path}
+		err := d.readIdentity()
+		if p := new(PermanentError); err != nil && !errors.As(err, &p) || err == nil && d.id() != was {
+			t.Errorf("bit %d of byte %d, %q for %q: %v", i%8, i/8, b[i/8], whole[i/8], err)
 		}
 	}
 }

@@ -116,7 +116,10 @@ func (m *member) format() (level int) {
 	return level
 }
 
-var formatInFile = regexp.MustCompile(`"format": ([0-9]+)`)
+var (
+	formatInFile = regexp.MustCompile(`"format": ([0-9]+)`)
+	sumInFile    = regexp.MustCompile(`,\s*"sum": "[0-9a-f]*"`)
+)
 
 func (m *member) identityFile() string {
 	return filepath.Join(m.dir, "data", "leader_latch", "node.json")
@@ -180,7 +183,8 @@ func (m *member) forget() {
 // forgetIdentity has node.json look so, which no crash leaves.
 func (m *member) forgetIdentity() {
 	m.t.Helper()
-	if err := os.WriteFile(m.identityFile(), formatInFile.ReplaceAll(m.identity(), []byte(`"format": 1`)), 0o600); err != nil {
+	before := sumInFile.ReplaceAll(formatInFile.ReplaceAll(m.identity(), []byte(`"format": 1`)), nil)
+	if err := os.WriteFile(m.identityFile(), before, 0o600); err != nil {
 		m.t.Fatal(err)
 	}
 }
