@@ -184,7 +184,7 @@ func TestAnOperatorMakesAClusterAndChangesIt(t *testing.T) {
 	next.wantSilence()
 	probed, removed := leader.probe(), time.Now()
 	rest[1].order(exitOK, "cluster", "force-remove", "--yes", leader.name)
-	wantSuccession("removed the raft leader by force", probed, removed, replaced(clusterTiming), next, "next", lead)
+	wantSuccession("removed the raft leader by force", probed, removed, replacedAfterElection(clusterTiming), next, "next", lead)
 	leader.wantExit(exitPermanent)
 	lead.wantEnd()
 	if c := rest[1].cluster(); len(c.Members) != 1 || !c.Majority || !c.Active {

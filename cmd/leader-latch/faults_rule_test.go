@@ -200,13 +200,13 @@ func givenUp(session.Timing) time.Duration { return 12 * time.Second }
 
 var (
 	leaderStops  = ruleFault{name: "it stops", bound: soonAfter, begin: func(r *ruleRound) { r.lead.stop() }}
-	cutAndKilled = ruleFault{name: "cut off, node killed", bound: replaced, begin: func(r *ruleRound) {
+	cutAndKilled = ruleFault{name: "cut off, node killed", bound: replacedAfterElection, begin: func(r *ruleRound) {
 		r.end = r.cut(both(r.here(), r.there()))
 		r.restart()
 	}}
-	killed      = ruleFault{name: "node killed", bound: replaced, begin: (*ruleRound).restart}
-	killedFirst = ruleFault{name: "node killed at the first answer", first: true, bound: replaced, begin: (*ruleRound).restart}
-	killedTwice = ruleFault{name: "node killed twice", bound: replaced, begin: func(r *ruleRound) {
+	killed      = ruleFault{name: "node killed", bound: replacedAfterElection, begin: (*ruleRound).restart}
+	killedFirst = ruleFault{name: "node killed at the first answer", first: true, bound: replacedAfterElection, begin: (*ruleRound).restart}
+	killedTwice = ruleFault{name: "node killed twice", bound: replacedAfterElection, begin: func(r *ruleRound) {
 		r.restart()
 		r.restart()
 	}}
@@ -214,19 +214,19 @@ var (
 		r.victim.signal(syscall.SIGTERM)
 		r.end = func() { r.victim.wantExit(exitOK) }
 	}}
-	stoppedTwice = ruleFault{name: "node stopped by two signals", bound: replaced, begin: func(r *ruleRound) {
+	stoppedTwice = ruleFault{name: "node stopped by two signals", bound: replacedAfterElection, begin: func(r *ruleRound) {
 		r.victim.signal(syscall.SIGTERM)
 		r.await("it knows", r.lead.ended)
 		r.victim.signal(syscall.SIGTERM)
 		r.await("the node ends", r.victim.gone)
 		r.run(r.victim)
 	}}
-	paused = ruleFault{name: "node paused", bound: replaced, begin: func(r *ruleRound) {
+	paused = ruleFault{name: "node paused", bound: replacedAfterElection, begin: func(r *ruleRound) {
 		r.victim.pause()
 		r.await("the switch kills the node", r.victim.gone)
 		r.run(r.victim)
 	}}
-	pausedOnly = ruleFault{name: "node paused, no switch", lines: []string{"leader_latch.dead_man_switch = off"}, bound: replaced, begin: func(r *ruleRound) {
+	pausedOnly = ruleFault{name: "node paused, no switch", lines: []string{"leader_latch.dead_man_switch = off"}, bound: replacedAfterElection, begin: func(r *ruleRound) {
 		r.victim.pause()
 		time.Sleep(r.timing.Lease) // the pause itself; there is nothing to poll in a process that stands still
 		r.victim.signal(syscall.SIGCONT)
@@ -239,7 +239,7 @@ var (
 		r.await("it is reset", r.lead.ended)
 		heal()
 	}}
-	sessionLost = ruleFault{name: "session lost, and opened anew", bound: replaced, begin: func(r *ruleRound) {
+	sessionLost = ruleFault{name: "session lost, and opened anew", bound: replacedAfterElection, begin: func(r *ruleRound) {
 		heal := r.cut(both(r.there(), r.hosts))
 		r.await("the node closes it", r.lead.ended)
 		heal()

@@ -31,7 +31,7 @@ func TestFaultTheHostOfAShellClientsNodeVanishes(t *testing.T) {
 		what := f.name + ", its node's host vanished"
 		knows, next := ones[i].want("I do not lead"), twos[i].want("I lead")
 		took(t, what+": its client in shell knew", knows.Sub(vanished), f.silence)
-		took(t, what+": the next client in shell led", next.Sub(vanished), replaced(clusterTiming))
+		took(t, what+": the next client in shell led", next.Sub(vanished), replacedAfterElection(clusterTiming))
 		if f.silence < clusterTiming.Expiry-clusterTiming.Renew && knows.After(next) {
 			t.Errorf("%s: the client knew only %v after the next one led", what, knows.Sub(next))
 		}

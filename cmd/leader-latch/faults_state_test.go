@@ -48,36 +48,15 @@ func TestFaultASnapshotIsInstalledOnARunningFollower(t *testing.T) {
 	s := newSite(t, 0, false)
 	leader, rest := raftLeader(t, s.all)
 	away := rest[0]
-	gone := away.join("g", "gone", "gone")
-	heal := s.cut(both([]*host{s.host(away)}, s.hosts))
-	gone.wantGone()
-	newest := func(m *member) (index int) {
-		names, _ := filepath.Glob(filepath.Join(m.dir, "data", "leader_latch", "snapshots", "*-*-*"))
-		for _, name := range names { // term-index-time
-			n, _ := strconv.Atoi(strings.Split(filepath.Base(name), "-")[1])
-			index = max(index, n)
-		}
-		return index
-	}
-	const trailing = 16384 // entries stay in the log behind a snapshot
-	began := time.Now()
-	end := s.load(16, leader, rest[1])
-	defer end()
-	for deadline := time.Now().Add(10 * time.Minute); newest(leader) < trailing+2000; time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("no snapshot but of entry %d", newest(leader))
-		}
-	}
-	end()
-	t.Logf("the log was cut off behind the node %v after it", time.Since(began).Round(time.Second))
+	heal := s.outdate(away, leader, rest[1])
 	first := leader.join("g", "first", "first")
 	next := rest[1].join("g", "next", "first")
-	had := newest(away)
+	had := away.newestSnapshot()
 	healed := time.Now()
 	heal()
 	away.ready()
 	took(t, "a snapshot is installed on a running follower: a JOIN there succeeds", time.Since(healed), replaced(clusterTiming))
-	if has := newest(away); has == had {
+	if has := away.newestSnapshot(); has == had {
 		t.Errorf("the node has no other snapshot than before, of entry %d", had)
 	}
 	third := away.join("g", "third", "first")
@@ -85,4 +64,34 @@ func TestFaultASnapshotIsInstalledOnARunningFollower(t *testing.T) {
 	next.want("LEADER next")
 	third.want("LEADER next")
 	wantWhole(s.all)
+}
+
+// outdate cuts a node off, and has the log of the others grow until it does not go back to
+// that node's any more.
+func (s *site) outdate(away *member, others ...*member) (heal func()) {
+	t := s.network.t
+	t.Helper()
+	gone := away.join("g", "gone", "gone")
+	heal = s.cut(both([]*host{s.host(away)}, s.hosts))
+	gone.wantGone()
+	const trailing = 16384 // entries stay in the log behind a snapshot
+	began := time.Now()
+	defer load(16, others...)()
+	for deadline := began.Add(10 * time.Minute); others[0].newestSnapshot() < trailing+2000; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("no snapshot but of entry %d", others[0].newestSnapshot())
+		}
+	}
+	t.Logf("the log was cut off behind the node %v after it", time.Since(began).Round(time.Second))
+	return heal
+}
+
+// newestSnapshot is up to which entry the node's newest snapshot goes.
+func (m *member) newestSnapshot() (index int) {
+	names, _ := filepath.Glob(filepath.Join(m.dir, "data", "leader_latch", "snapshots", "*-*-*"))
+	for _, name := range names { // term-index-time
+		n, _ := strconv.Atoi(strings.Split(filepath.Base(name), "-")[1])
+		index = max(index, n)
+	}
+	return index
 }

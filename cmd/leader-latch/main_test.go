@@ -55,6 +55,7 @@ func (r runner) Run() int {
 	defer r.after()
 	defer removeOlder()
 	defer rows.print()
+	go machine.watch()
 	return r.TestingM.Run()
 }
 

@@ -32,16 +32,20 @@ type conn struct {
 
 func (p *proc) dial() *conn {
 	p.t.Helper()
-	connect := p.connect
-	if connect == nil {
-		connect = func(addr string) (net.Conn, error) { return net.Dial("tcp", addr) }
-	}
-	nc, err := connect(p.addr)
+	nc, err := p.open()
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	p.t.Cleanup(func() { nc.Close() })
 	return &conn{p.t, nc, bufio.NewReader(nc)}
+}
+
+// open is dial where it may fail.
+func (p *proc) open() (net.Conn, error) {
+	if p.connect != nil {
+		return p.connect(p.addr)
+	}
+	return net.Dial("tcp", p.addr)
 }
 
 // join connects and joins; the answer must be LEADER leader.

@@ -21,13 +21,14 @@ type rowTimes struct {
 	bounds map[string]time.Duration
 }
 
-// took notes, and logs, that something took so long, and holds it against its bound,
-// to which a loaded machine may add [margin].
+// took notes, and logs, that something took so long, until now, and holds it against its
+// bound, with some [slack].
 func took(t testing.TB, what string, d, bound time.Duration) {
 	t.Helper()
+	slack := slack(d)
 	t.Logf("%s: %v; bound %v", what, d.Round(time.Millisecond), bound)
-	if d > bound+margin {
-		t.Errorf("%s: %v, want %v", what, d, bound)
+	if d > bound+slack {
+		t.Errorf("%s: %v, want %v, to which this machine may add %v", what, d, bound, slack)
 	}
 	note(what, d, bound)
 }

@@ -255,7 +255,7 @@ func TestShellClientsKnowThatTheirNodeHasEnded(t *testing.T) {
 			what := fmt.Sprintf("%s, node ended by %v", f.name, sig)
 			knows, next := ones[i].want("I do not lead"), twos[i].want("I lead")
 			took(t, what+": its client in shell knew", knows.Sub(ended), 0)
-			took(t, what+": the next client in shell led", next.Sub(ended), replaced(clusterTiming))
+			took(t, what+": the next client in shell led", next.Sub(ended), replacedAfterElection(clusterTiming))
 			if sig == syscall.SIGKILL && knows.After(next) {
 				t.Errorf("%s: the client knew only %v after the next one led", what, knows.Sub(next))
 			}

@@ -130,13 +130,13 @@ func TestAllClientsOfANodeComeBackAtOnce(t *testing.T) {
 		s := returnTo(t, node, n, ready)
 		t.Logf("%d clients came back at once, ready %v: all were members after %v, %d refusals; the slowest answer took %v, the slowest of %d hand-overs meanwhile %v",
 			n, ready, s.all, s.refusals, slowest(s.answers), len(s.handOvers), slowest(s.handOvers))
-		if took := slowest(s.answers); took > joinTimeout()+margin {
+		if took := slowest(s.answers); took > joinTimeout()+slack(s.all) {
 			t.Errorf("a JOIN was answered after %v, want %v", took, joinTimeout())
 		}
 		if len(s.answers) != n+s.refusals {
 			t.Errorf("%d answers to %d JOINs", len(s.answers), n+s.refusals)
 		}
-		if took := slowest(s.handOvers); took > joinTimeout()+margin {
+		if took := slowest(s.handOvers); took > joinTimeout()+slack(s.all) {
 			t.Errorf("the next leader of a group was told after %v", took)
 		}
 		if log := node.logText(); strings.Contains(log, "session lost") {

@@ -162,6 +162,22 @@ func raftLeader(t testing.TB, all []*member) (leader *member, others []*member) 
 	return leader, others
 }
 
+// joinWithin joins an own group, trying again when refused.
+func (m *member) joinWithin(limit time.Duration, name string) *conn {
+	m.t.Helper()
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		c := m.dial()
+		c.send("JOIN %s %[1]s\n", name)
+		c.SetReadDeadline(end)
+		if line, _ := c.r.ReadString('\n'); line == "LEADER "+name+"\n" {
+			return c
+		}
+		c.Close()
+	}
+	m.t.Fatalf("no JOIN succeeded within %v\n%s", limit, m.logText())
+	return nil
+}
+
 // wantSilence expects that nothing has been sent and the connection is open. It
 // asks for an answer, which comes in order behind whatever would have been sent.
 func (c *conn) wantSilence() {
