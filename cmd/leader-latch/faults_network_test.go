@@ -225,20 +225,22 @@ func removeRun(prefix, dir string) (err error) {
 	return err
 }
 
+// leftBehind reports whether a file was made by a run that is no more.
+func leftBehind(path string) bool {
+	m := leftover.FindStringSubmatch(filepath.Base(path))
+	if m == nil {
+		return false
+	}
+	pid, err := strconv.Atoi(m[1])
+	return err == nil && syscall.Kill(pid, 0) == syscall.ESRCH
+}
+
 // sweep removes what runs have left that are no more: their nodes too, which it
 // knows by the names of their files.
 func sweep(t testing.TB) {
-	dead := func(name string) bool {
-		m := leftover.FindStringSubmatch(name)
-		if m == nil {
-			return false
-		}
-		pid, err := strconv.Atoi(m[1])
-		return err == nil && syscall.Kill(pid, 0) == syscall.ESRCH
-	}
 	dirs, _ := filepath.Glob(filepath.Join(faultsDir(), "leader-latch-faults-*"))
 	for _, dir := range dirs {
-		if !dead(filepath.Base(dir)) {
+		if !leftBehind(dir) {
 			continue
 		}
 		disks, _ := filepath.Glob(filepath.Join(dir, "disk-*"))
@@ -263,7 +265,7 @@ func sweep(t testing.TB) {
 	}
 	spaces, _ := filepath.Glob("/var/run/netns/leader-latch-faults-*")
 	for _, ns := range spaces {
-		if dead(filepath.Base(ns)) {
+		if leftBehind(ns) {
 			sh("", "ip", "netns", "del", filepath.Base(ns))
 		}
 	}
@@ -351,6 +353,33 @@ func (nw *network) block(verdict string, arrows []arrow) (heal func()) {
 	}
 	change(1)
 	return func() { change(-1); done() }
+}
+
+// narrow has connections that come from other hosts pass only small packets, when they have
+// passed so many bytes, as a path does whose MTU is not what its ends take it for.
+func (h *host) narrow(bytes int, from ...*host) (heal func()) {
+	h.t.Helper()
+	var ips []string
+	for _, f := range from {
+		ips = append(ips, f.ip)
+	}
+	change := func(rules string) {
+		h.t.Helper()
+		var err error
+		h.do(func() { _, err = sh(rules, "nft", "-f", "-") })
+		if err != nil {
+			h.t.Error(err)
+		}
+	}
+	change(fmt.Sprintf(`table inet narrow {
+set connections { type ipv4_addr . inet_service; flags dynamic; timeout 1h; }
+chain in {
+type filter hook input priority 0
+ip saddr { %s } tcp dport 5324 add @connections { ip saddr . tcp sport quota over %d bytes } meta length > 500 drop
+}
+}
+`, strings.Join(ips, ", "), bytes))
+	return func() { change("delete table inet narrow\n") }
 }
 
 // lose drops so many of a hundred packets that arrive at these hosts.
