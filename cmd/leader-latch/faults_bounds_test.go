@@ -21,7 +21,7 @@ type condition struct {
 	dies  bool                                           // the raft leader's is the node that dies
 	slows bool                                           // the nodes have disks that can be slow
 	begin func(s *site, raftLeader *member) (end func()) // makes it so; nil: it is so
-	bound func(tm session.Timing) time.Duration         // from the death to the successor's line
+	bound func(tm session.Timing) time.Duration          // from the death to the successor's line
 }
 
 var conditions = []condition{
