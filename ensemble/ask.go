@@ -64,7 +64,7 @@ func isLater(err error) bool {
 
 // untilNow calls f until its error is none that may be none a moment later, ctx is done or
 // the node ends.
-func (n *Node) untilNow(ctx context.Context, f func() error) error {
+func (c *cluster) untilNow(ctx context.Context, f func() error) error {
 	for {
 		err := f()
 		if !isLater(err) {
@@ -72,9 +72,9 @@ func (n *Node) untilNow(ctx context.Context, f func() error) error {
 		}
 		select {
 		case <-time.After(askAnew):
-		case <-n.failing:
+		case <-c.node.Failed():
 			return err
-		case <-n.life.Done():
+		case <-c.life.Done():
 			return err
 		case <-ctx.Done():
 			return err
@@ -89,16 +89,16 @@ func (r *refusal) Error() string { return r.text }
 
 // ask asks a node a question. An error that the node gave is a *refusal or a
 // laterError; any other one says that it could not be asked.
-func (n *Node) ask(ctx context.Context, p clusterport.Purpose, address string, node state.NodeID, ask string, with, is any) (clusterport.Hello, error) {
+func (c *cluster) ask(ctx context.Context, p clusterport.Purpose, address string, node state.NodeID, ask string, with, is any) (clusterport.Hello, error) {
 	ctx, cancel := context.WithTimeout(ctx, questionTime)
 	defer cancel()
-	c, peer, err := n.port.Dial(ctx, p, address, string(node))
+	conn, peer, err := c.port.Dial(ctx, p, address, string(node))
 	if err != nil {
 		return peer, err
 	}
-	n.replica.meet(peer)
-	defer context.AfterFunc(ctx, func() { c.Close() })()
-	defer c.Close()
+	c.replica.meet(peer)
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	defer conn.Close()
 	a, err := func() (a answer, err error) {
 		b, err := json.Marshal(with)
 		if err == nil {
@@ -107,7 +107,7 @@ func (n *Node) ask(ctx context.Context, p clusterport.Purpose, address string, n
 		if err != nil {
 			return a, err
 		}
-		f := clusterport.NewFramer(c)
+		f := clusterport.NewFramer(conn)
 		if err := f.Write(b); err != nil {
 			return a, err
 		}
@@ -137,15 +137,15 @@ func (n *Node) ask(ctx context.Context, p clusterport.Purpose, address string, n
 type answerer func(ctx context.Context, peer clusterport.Hello, with json.RawMessage) (any, error)
 
 // answers gives the handler of connections on which these may be asked.
-func (n *Node) answers(known map[string]answerer) func(net.Conn, clusterport.Hello) {
-	return func(c net.Conn, peer clusterport.Hello) {
-		c.SetReadDeadline(time.Now().Add(questionTime))
-		f := clusterport.NewFramer(c)
+func (c *cluster) answers(known map[string]answerer) func(net.Conn, clusterport.Hello) {
+	return func(conn net.Conn, peer clusterport.Hello) {
+		conn.SetReadDeadline(time.Now().Add(questionTime))
+		f := clusterport.NewFramer(conn)
 		b, err := f.Read()
 		if err != nil {
 			return
 		}
-		ctx, cancel := context.WithTimeout(n.life, questionTime)
+		ctx, cancel := context.WithTimeout(c.life, questionTime)
 		defer cancel()
 		go func() { // who asked has gone, and with it who wanted to know
 			f.Read()
@@ -180,20 +180,20 @@ const askAnew = 100 * time.Millisecond
 
 // askLeader has the raft leader answer a question, whoever that is, and asks
 // again until it does or ctx is done.
-func (n *Node) askLeader(ctx context.Context, ask string, with, is any, own func(context.Context) error) error {
-	return n.untilNow(ctx, func() (err error) {
-		switch leader := n.replica.raftLeader(); leader {
+func (c *cluster) askLeader(ctx context.Context, ask string, with, is any, own func(context.Context) error) error {
+	return c.untilNow(ctx, func() (err error) {
+		switch leader := c.replica.raftLeader(); leader {
 		case "":
 			err = later("there is no raft leader: a majority of the nodes has to be up")
-		case n.self:
+		case c.self:
 			err = own(ctx)
 		default:
-			s, ok := n.replica.server(leader)
+			s, ok := c.replica.server(leader)
 			if !ok {
-				err = later("the raft leader %s is not known here yet", n.replica.nameOf(leader))
+				err = later("the raft leader %s is not known here yet", c.replica.nameOf(leader))
 				break
 			}
-			if _, err = n.ask(ctx, clusterport.Admin, n.replica.addressOf(s), leader, ask, with, is); err != nil {
+			if _, err = c.ask(ctx, clusterport.Admin, c.replica.addressOf(s), leader, ask, with, is); err != nil {
 				if _, refused := errors.AsType[*refusal](err); !refused {
 					err = laterError{err}
 				}

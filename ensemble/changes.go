@@ -39,71 +39,71 @@ type removal struct {
 const changeTime = 5 * time.Second
 
 // letIn answers askAdd of a node outside the cluster: the raft leader adds it.
-func (n *Node) letIn(ctx context.Context, peer clusterport.Hello, _ json.RawMessage) (any, error) {
-	id := n.dir.id()
+func (c *cluster) letIn(ctx context.Context, peer clusterport.Hello, _ json.RawMessage) (any, error) {
+	id := c.dir.id()
 	if id.Cluster != peer.Cluster || id.Cluster == "" || id.Join != "" {
-		return nil, later("%s is not of the cluster that is asked for", n.cfg.Name)
+		return nil, later("%s is not of the cluster that is asked for", c.cfg.Name)
 	}
 	if id.Recovery != recoveryNone {
-		return nil, later("%s: %w", n.cfg.Name, errRecovering) // a new node would not know that it has to be silent
+		return nil, later("%s: %w", c.cfg.Name, errRecovering) // a new node would not know that it has to be silent
 	}
 	a := applicant{state.NodeID(peer.Node), peer.Name, peer.Address, uint64(peer.Formats.Newest)}
 	ctx, cancel := context.WithTimeout(ctx, changeTime)
 	defer cancel()
-	err := n.askLeader(ctx, askAdd, a, nil, func(ctx context.Context) error { return n.add(ctx, a) })
-	if isLater(err) && n.replica.raftLeader() == "" {
-		err = later("%w", n.noMajority(err))
+	err := c.askLeader(ctx, askAdd, a, nil, func(ctx context.Context) error { return c.add(ctx, a) })
+	if isLater(err) && c.replica.raftLeader() == "" {
+		err = later("%w", c.noMajority(err))
 	}
 	return nil, err
 }
 
 // answerAdd and those below answer members.
-func (n *Node) answerAdd(ctx context.Context, _ clusterport.Hello, with json.RawMessage) (any, error) {
+func (c *cluster) answerAdd(ctx context.Context, _ clusterport.Hello, with json.RawMessage) (any, error) {
 	var a applicant
 	if err := json.Unmarshal(with, &a); err != nil {
 		return nil, err
 	}
-	return nil, n.add(ctx, a)
+	return nil, c.add(ctx, a)
 }
 
-func (n *Node) answerRemove(ctx context.Context, _ clusterport.Hello, with json.RawMessage) (any, error) {
+func (c *cluster) answerRemove(ctx context.Context, _ clusterport.Hello, with json.RawMessage) (any, error) {
 	var r removal
 	if err := json.Unmarshal(with, &r); err != nil {
 		return nil, err
 	}
-	return nil, n.remove(ctx, r)
+	return nil, c.remove(ctx, r)
 }
 
-func (n *Node) answerCounter(_ context.Context, peer clusterport.Hello, _ json.RawMessage) (any, error) {
-	if !n.serving() {
-		return nil, later("%s is not the raft leader", n.cfg.Name)
+func (c *cluster) answerCounter(_ context.Context, peer clusterport.Hello, _ json.RawMessage) (any, error) {
+	if !c.node.serving() {
+		return nil, later("%s is not the raft leader", c.cfg.Name)
 	}
-	if stored, end, lost := n.replica.lost(state.NodeID(peer.Node)); lost {
+	if stored, end, lost := c.replica.lost(state.NodeID(peer.Node)); lost {
 		return nil, lossf("this node had stored the log up to entry %d, and then had it up to %d", stored, end)
 	}
 	var counter uint64
-	n.replica.read(func(s *state.State) {
+	c.replica.read(func(s *state.State) {
 		node, _ := s.Node(state.NodeID(peer.Node))
 		counter = node.Counter
 	})
 	return counter, nil
 }
 
-func (n *Node) answerLeave(context.Context, clusterport.Hello, json.RawMessage) (any, error) {
+func (c *cluster) answerLeave(context.Context, clusterport.Hello, json.RawMessage) (any, error) {
 	// The connection of who asked may end because this node is removed: so it decides nothing.
-	ctx, cancel := context.WithTimeout(n.life, questionTime)
+	ctx, cancel := context.WithTimeout(c.life, questionTime)
 	defer cancel()
-	return nil, n.leave(ctx)
+	return nil, c.leave(ctx)
 }
 
 // add makes a node a member that does not vote yet. Asked again, it does
 // nothing. A member of the same name is replaced if its session is over and it
 // does not answer: it was a machine whose folder is lost.
-func (n *Node) add(ctx context.Context, a applicant) error {
-	n.changing.Lock()
-	defer n.changing.Unlock()
-	if !n.serving() || n.Err() != nil {
-		return later("%s is not the raft leader any more", n.cfg.Name)
+func (c *cluster) add(ctx context.Context, a applicant) error {
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	if !c.node.serving() || c.node.Err() != nil {
+		return later("%s is not the raft leader any more", c.cfg.Name)
 	}
 	if err := ctx.Err(); err != nil {
 		return later("nobody waits for that any more: %w", err)
@@ -111,7 +111,7 @@ func (n *Node) add(ctx context.Context, a applicant) error {
 	var removed bool
 	var level uint64
 	live := map[state.NodeID]bool{}
-	n.replica.read(func(s *state.State) {
+	c.replica.read(func(s *state.State) {
 		level = s.Level()
 		known, _ := s.Node(a.Node)
 		removed = known.Removed
@@ -123,30 +123,30 @@ func (n *Node) add(ctx context.Context, a applicant) error {
 		return fmt.Errorf("%s was removed from this cluster; move its data folder away to let it join as a new node", a.Name)
 	}
 	if reads := max(a.Reads, state.FirstLevel); reads < level {
-		return fmt.Errorf("%s reads formats up to level %d, and this cluster writes level %d; install the release there that runs here (%s)", a.Name, reads, level, n.cfg.Version)
+		return fmt.Errorf("%s reads formats up to level %d, and this cluster writes level %d; install the release there that runs here (%s)", a.Name, reads, level, c.cfg.Version)
 	}
 	voter := false
-	for _, s := range n.replica.servers() {
+	for _, s := range c.replica.servers() {
 		switch {
 		case s.id == a.Node && s.name == a.Name && s.address == a.Address:
 			return nil
 		case s.id == a.Node:
 			voter = s.voter // of what is there: its address changes
-		case s.name == a.Name && n.answersAt(ctx, s):
+		case s.name == a.Name && c.answersAt(ctx, s):
 			return later("a live node has the name %s; give this one another nodename", a.Name)
 		case s.name == a.Name && live[s.id]:
 			return sessionLasts(a.Name)
 		case s.name == a.Name:
-			n.log.Warn("a new node takes the place of one of the same name, which is dead", "node", a.Name, "address", a.Address)
-			if err := n.removeServer(s.id); err != nil {
+			c.log.Warn("a new node takes the place of one of the same name, which is dead", "node", a.Name, "address", a.Address)
+			if err := c.removeServer(s.id); err != nil {
 				return err
 			}
 		}
 	}
-	if err := n.replica.add(server{id: a.Node, name: a.Name, address: a.Address, voter: voter}); err != nil {
+	if err := c.replica.add(server{id: a.Node, name: a.Name, address: a.Address, voter: voter}); err != nil {
 		return later("add %s: %w", a.Name, err)
 	}
-	n.log.Info("a node was added", "node", a.Name, "address", a.Address)
+	c.log.Info("a node was added", "node", a.Name, "address", a.Address)
 	return nil
 }
 
@@ -155,42 +155,42 @@ func sessionLasts(name string) error {
 	return later("the session of the node that had the name %s is not over yet: it is replaced when that has been silent for long enough (leader_latch.timing), within seconds if it is dead", name)
 }
 
-func (n *Node) answersAt(ctx context.Context, s server) bool {
+func (c *cluster) answersAt(ctx context.Context, s server) bool {
 	ctx, cancel := context.WithTimeout(ctx, viewTime)
 	defer cancel()
 	var v view
-	_, err := n.ask(ctx, clusterport.Admin, n.replica.addressOf(s), s.id, askView, nil, &v)
+	_, err := c.ask(ctx, clusterport.Admin, c.replica.addressOf(s), s.id, askView, nil, &v)
 	return err == nil
 }
 
 // remove takes a member out, or, with Ask, says whether it may be taken out. The
 // raft leader does not remove itself: it hands over first, and the next one is
 // asked.
-func (n *Node) remove(ctx context.Context, r removal) error {
-	n.changing.Lock()
-	defer n.changing.Unlock()
-	_, member := n.replica.server(r.Node)
+func (c *cluster) remove(ctx context.Context, r removal) error {
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	_, member := c.replica.server(r.Node)
 	switch {
-	case !n.serving():
-		return later("%s is not the raft leader any more", n.cfg.Name)
+	case !c.node.serving():
+		return later("%s is not the raft leader any more", c.cfg.Name)
 	case !member:
 		return nil
-	case len(n.replica.servers()) == 1:
-		return fmt.Errorf("%s is the only member", n.cfg.Name)
+	case len(c.replica.servers()) == 1:
+		return fmt.Errorf("%s is the only member", c.cfg.Name)
 	}
 	look, cancel := context.WithTimeout(ctx, viewTime)
 	defer cancel()
-	if err := mayRemove(n.replica.servers(), n.views(look), r.Node); err != nil || r.Ask {
+	if err := mayRemove(c.replica.servers(), c.views(look), r.Node); err != nil || r.Ask {
 		return err
 	}
 	if ctx.Err() != nil {
 		return later("nobody waits for that any more: %w", ctx.Err())
 	}
-	if r.Node == n.self {
-		n.handOver()
-		return later("%s is the raft leader and has not handed over yet", n.cfg.Name)
+	if r.Node == c.self {
+		c.handOver()
+		return later("%s is the raft leader and has not handed over yet", c.cfg.Name)
 	}
-	return n.removeServer(r.Node)
+	return c.removeServer(r.Node)
 }
 
 // mayRemove refuses a removal after which those voters that are up would be no
@@ -222,14 +222,14 @@ func mayRemove(servers []server, views map[state.NodeID]view, id state.NodeID) e
 	return nil
 }
 
-func (n *Node) removeServer(id state.NodeID) error {
-	name := n.replica.nameOf(id)
-	if err := n.replica.remove(id); err != nil {
+func (c *cluster) removeServer(id state.NodeID) error {
+	name := c.replica.nameOf(id)
+	if err := c.replica.remove(id); err != nil {
 		return later("remove %s: %w", name, err)
 	}
 	// Should this one be lost, upkeep says it once more.
-	n.propose(state.Remove{Node: id})
-	n.log.Info("a node was removed", "node", name)
+	c.node.propose(state.Remove{Node: id})
+	c.log.Info("a node was removed", "node", name)
 	return nil
 }
 
@@ -237,26 +237,26 @@ func (n *Node) removeServer(id state.NodeID) error {
 // session, if it has one, goes on until its own end or expiry; it is told that
 // it was removed when it comes back, and stops for good. Without a majority
 // nothing is begun.
-func (n *Node) ForceRemove(ctx context.Context, name string) error {
-	s, err := n.named(name)
+func (c *cluster) ForceRemove(ctx context.Context, name string) error {
+	s, err := c.named(name)
 	if err != nil {
 		return err
 	}
-	if len(n.replica.others()) == 0 {
+	if len(c.replica.others()) == 0 {
 		return fmt.Errorf("%s is the only member", name)
 	}
-	if err := n.mayBeRemoved(ctx, s.id); err != nil {
+	if err := c.mayBeRemoved(ctx, s.id); err != nil {
 		return err
 	}
-	return n.askRemoval(ctx, removal{Node: s.id}, 2*changeTime)
+	return c.askRemoval(ctx, removal{Node: s.id}, 2*changeTime)
 }
 
 // mayBeRemoved has the raft leader say whether a node may be removed. Where nobody could say
 // that, there is no majority, and nobody is asked for more.
-func (n *Node) mayBeRemoved(ctx context.Context, id state.NodeID) error {
-	err := n.askRemoval(ctx, removal{Node: id, Ask: true}, mayTime)
+func (c *cluster) mayBeRemoved(ctx context.Context, id state.NodeID) error {
+	err := c.askRemoval(ctx, removal{Node: id, Ask: true}, mayTime)
 	if _, again := errors.AsType[laterError](err); again {
-		err = n.noMajority(err)
+		err = c.noMajority(err)
 	}
 	if err != nil {
 		return fmt.Errorf("nothing was done: %w", err)
@@ -268,10 +268,10 @@ func (n *Node) mayBeRemoved(ctx context.Context, id state.NodeID) error {
 const mayTime = 3500 * time.Millisecond
 
 // noMajority says why nobody can change the cluster now, and what helps.
-func (n *Node) noMajority(why error) error {
-	ctx, cancel := context.WithTimeout(n.life, viewTime)
+func (c *cluster) noMajority(why error) error {
+	ctx, cancel := context.WithTimeout(c.life, viewTime)
 	defer cancel()
-	return cmp.Or(majorityUp(n.replica.servers(), n.views(ctx)), fmt.Errorf("%w; a majority of the nodes is up, so try again", why))
+	return cmp.Or(majorityUp(c.replica.servers(), c.views(ctx)), fmt.Errorf("%w; a majority of the nodes is up, so try again", why))
 }
 
 // majorityUp reports an error unless a majority of the voters answers.
@@ -296,15 +296,15 @@ func majorityUp(servers []server, views map[state.NodeID]view) error {
 	return fmt.Errorf("there is no majority of the nodes, as %s %s not answer; start what is down, or, if that is lost for good, run leader-latch recover on the node that was up last", strings.Join(down, ", "), verb)
 }
 
-func (n *Node) askRemoval(ctx context.Context, r removal, limit time.Duration) error {
+func (c *cluster) askRemoval(ctx context.Context, r removal, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	return n.askLeader(ctx, askRemove, r, nil, func(ctx context.Context) error { return n.remove(ctx, r) })
+	return c.askLeader(ctx, askRemove, r, nil, func(ctx context.Context) error { return c.remove(ctx, r) })
 }
 
 // named gives the member of a name.
-func (n *Node) named(name string) (server, error) {
-	all := n.replica.servers()
+func (c *cluster) named(name string) (server, error) {
+	all := c.replica.servers()
 	i := slices.IndexFunc(all, func(s server) bool { return s.name == name })
 	if i < 0 {
 		return server{}, fmt.Errorf("%s is not a member of the cluster", name)
@@ -315,42 +315,42 @@ func (n *Node) named(name string) (server, error) {
 // Leave has the node of a name leave the cluster in order; an empty name is this
 // node's. When that is done it begins anew, alone; of this node [Node.Failed]
 // tells so, with [ErrAnew].
-func (n *Node) Leave(ctx context.Context, name string) error {
-	if name == "" || name == n.cfg.Name {
-		return n.leave(ctx)
+func (c *cluster) Leave(ctx context.Context, name string) error {
+	if name == "" || name == c.cfg.Name {
+		return c.leave(ctx)
 	}
-	s, err := n.named(name)
+	s, err := c.named(name)
 	if err != nil {
 		return err
 	}
 	look, cancel := context.WithTimeout(ctx, mayTime)
 	defer cancel()
-	if _, err = n.ask(look, clusterport.Admin, n.replica.addressOf(s), s.id, askView, nil, nil); err == nil {
-		_, err = n.ask(ctx, clusterport.Admin, n.replica.addressOf(s), s.id, askLeave, nil, nil)
+	if _, err = c.ask(look, clusterport.Admin, c.replica.addressOf(s), s.id, askView, nil, nil); err == nil {
+		_, err = c.ask(ctx, clusterport.Admin, c.replica.addressOf(s), s.id, askLeave, nil, nil)
 	}
 	if _, refused := errors.AsType[*refusal](err); refused {
 		return err
 	}
-	if _, member := n.replica.server(s.id); err != nil && member { // else its answer was lost with its life
+	if _, member := c.replica.server(s.id); err != nil && member { // else its answer was lost with its life
 		return fmt.Errorf("%s cannot be asked to leave (%w); if it is dead: cluster force-remove %s", name, err, name)
 	}
-	return n.awaitAlone(ctx, s)
+	return c.awaitAlone(ctx, s)
 }
 
 // awaitAlone waits until a node that has left answers as one with a cluster of its own.
-func (n *Node) awaitAlone(ctx context.Context, s server) error {
+func (c *cluster) awaitAlone(ctx context.Context, s server) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*changeTime)
 	defer cancel()
 	for {
 		var in invitation
-		_, err := n.ask(ctx, clusterport.Join, n.replica.addressOf(s), "", askCluster, inquiry{}, &in)
-		if err == nil && in.Cluster != "" && in.Cluster != n.dir.id().Cluster {
+		_, err := c.ask(ctx, clusterport.Join, c.replica.addressOf(s), "", askCluster, inquiry{}, &in)
+		if err == nil && in.Cluster != "" && in.Cluster != c.dir.id().Cluster {
 			return nil
 		}
 		select {
 		case <-time.After(askAnew):
-		case <-n.failing:
-			return n.failure
+		case <-c.node.Failed():
+			return c.node.Err()
 		case <-ctx.Done():
 			return fmt.Errorf("%s has left the cluster, but does not answer yet as a node that is alone: %w", s.name, cmp.Or(err, ctx.Err()))
 		}
@@ -360,54 +360,54 @@ func (n *Node) awaitAlone(ctx context.Context, s server) error {
 // leave closes the connections and ends the session as a stop does, and only
 // then has the node removed. Should the removal fail, the next life goes on as
 // the member that it was.
-func (n *Node) leave(ctx context.Context) error {
+func (c *cluster) leave(ctx context.Context) error {
 	// Whoever has left has a cluster of its own.
-	if err := checkClock(time.Now(), n.cfg.released); err != nil {
+	if err := checkClock(time.Now(), c.cfg.released); err != nil {
 		return fmt.Errorf("nothing was done: %w", err)
 	}
-	id := n.dir.id()
-	if _, member := n.replica.server(n.self); !member && (id.Join != "" || id.Cluster == "") {
-		_, err := n.beginAnew("") // it gives up asking to be let in
+	id := c.dir.id()
+	if _, member := c.replica.server(c.self); !member && (id.Join != "" || id.Cluster == "") {
+		_, err := c.beginAnew("") // it gives up asking to be let in
 		return err
 	}
-	if len(n.replica.others()) == 0 {
-		return fmt.Errorf("%s is the only member", n.cfg.Name)
+	if len(c.replica.others()) == 0 {
+		return fmt.Errorf("%s is the only member", c.cfg.Name)
 	}
-	if err := n.mayBeRemoved(ctx, n.self); err != nil {
+	if err := c.mayBeRemoved(ctx, c.self); err != nil {
 		return err
 	}
-	if err := n.change(func(id *identity) { id.Leaving = true }); err != nil {
+	if err := c.change(func(id *identity) { id.Leaving = true }); err != nil {
 		return err
 	}
-	err := n.retire(ctx)
+	err := c.node.retire(ctx)
 	if err == nil {
-		err = n.askRemoval(ctx, removal{Node: n.self}, 2*changeTime)
+		err = c.askRemoval(ctx, removal{Node: c.self}, 2*changeTime)
 	}
 	switch {
 	case err == nil || errors.Is(err, clusterport.ErrRemoved):
-		_, err = n.beginAnew("")
-	case n.beganAnew():
+		_, err = c.beginAnew("")
+	case c.beganAnew():
 		err = nil // the raft leader's answer went with its connections to this node; the others have told since
 	default:
-		n.failed(ErrAnew)
+		c.node.failed(ErrAnew)
 	}
 	if err == nil {
-		n.log.Info("left the cluster")
+		c.log.Info("left the cluster")
 	}
 	return err
 }
 
 // removed is called when others say that this node was removed.
-func (n *Node) removed(by string) {
-	n.anew.Lock()
-	begun, leaving := n.begunAnew, n.dir.id().Leaving
-	n.anew.Unlock()
+func (c *cluster) removed(by string) {
+	c.anew.Lock()
+	begun, leaving := c.begunAnew, c.dir.id().Leaving
+	c.anew.Unlock()
 	switch {
-	case begun || n.life.Err() != nil:
+	case begun || c.life.Err() != nil:
 	case leaving:
-		n.beginAnew("")
+		c.beginAnew("")
 	default:
-		n.failed(permanent("removed from the cluster, says %s; to use this machine again, move %s away and start it as a new node", by, n.dir.path))
+		c.node.failed(permanent("removed from the cluster, says %s; to use this machine again, move %s away and start it as a new node", by, c.dir.path))
 	}
 }
 
@@ -421,28 +421,28 @@ func (n *Node) removed(by string) {
 // stayed behind, for as long as the node is busy, and raft 1.8.0 has room for one: should
 // it wait for room when the leadership is lost, it would take itself for handing over for
 // ever, elected again or not, and take nothing.
-func (n *Node) handOver() {
-	if !n.replica.isLeader() {
+func (c *cluster) handOver() {
+	if !c.replica.isLeader() {
 		return
 	}
-	if !n.handOvers.TryLock() { // one is being tried
+	if !c.handOvers.TryLock() { // one is being tried
 		return
 	}
-	defer n.handOvers.Unlock()
+	defer c.handOvers.Unlock()
 	now := time.Now()
-	if now.Sub(n.handOvers.last) < handOverPause {
+	if now.Sub(c.handOvers.last) < handOverPause {
 		return
 	}
-	n.handOvers.last = now
-	ctx, cancel := context.WithTimeout(n.life, n.cfg.Timing.Heartbeat)
+	c.handOvers.last = now
+	ctx, cancel := context.WithTimeout(c.life, c.cfg.Timing.Heartbeat)
 	defer cancel()
-	views := n.views(ctx)
-	for _, s := range n.replica.others() {
-		if failed, ok := n.handOvers.failed[s.id]; !s.voter || views[s.id].Leader != n.self || ok && now.Sub(failed) < handOverAgain {
+	views := c.views(ctx)
+	for _, s := range c.replica.others() {
+		if failed, ok := c.handOvers.failed[s.id]; !s.voter || views[s.id].Leader != c.self || ok && now.Sub(failed) < handOverAgain {
 			continue
 		}
-		if n.replica.handOver(s) {
-			n.handOvers.failed[s.id] = now
+		if c.replica.handOver(s) {
+			c.handOvers.failed[s.id] = now
 		}
 		return
 	}
@@ -467,45 +467,45 @@ const (
 const upkeepEvery = 200 * time.Millisecond
 
 // upkeep makes at most one change of the configuration that is due, or raises the level.
-func (n *Node) upkeep(now session.Reading) {
-	n.changing.Lock()
-	defer n.changing.Unlock()
-	if !n.serving() {
+func (c *cluster) upkeep(now session.Reading) {
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	if !c.node.serving() {
 		return
 	}
 	var nodes map[state.NodeID]known
 	var level uint64
-	n.replica.read(func(s *state.State) { nodes, level = knownNodes(s), s.Level() })
-	if term := n.replica.term(); term != n.awayTerm {
-		n.awayTerm = term
-		clear(n.awaySince) // what was noted as an earlier raft leader is old
+	c.replica.read(func(s *state.State) { nodes, level = knownNodes(s), s.Level() })
+	if term := c.replica.term(); term != c.awayTerm {
+		c.awayTerm = term
+		clear(c.awaySince) // what was noted as an earlier raft leader is old
 	}
-	n.noteAway(nodes, now)
-	if who := n.timingsDiffer(now); who != "" {
-		n.log.Warn("nodes have different leader_latch.timing; make it the same on all", "nodes", who)
+	c.noteAway(nodes, now)
+	if who := c.timingsDiffer(now); who != "" {
+		c.log.Warn("nodes have different leader_latch.timing; make it the same on all", "nodes", who)
 	}
-	servers := n.replica.servers()
-	c := nextChange(servers, nodes, n.away(now), n.cfg.Voters)
-	if c.text == "" {
+	servers := c.replica.servers()
+	next := nextChange(servers, nodes, c.away(now), c.cfg.Voters)
+	if next.text == "" {
 		// Nobody is added meanwhile; nor by the next raft leader, unless this entry is lost or
 		// that one has applied it.
-		if next, _ := nextLevel(level, servers, nodes); next > level {
-			n.proposeAs(next, state.Raise{Level: next})
+		if to, _ := nextLevel(level, servers, nodes); to > level {
+			c.node.proposeAs(to, state.Raise{Level: to})
 		}
 		return
 	}
-	n.log.Info("changing the configuration", "node", cmp.Or(c.name, n.replica.nameOf(c.node)), "change", c.text)
+	c.log.Info("changing the configuration", "node", cmp.Or(next.name, c.replica.nameOf(next.node)), "change", next.text)
 	var err error
 	switch {
-	case c.forget:
-		n.propose(state.Remove{Node: c.node})
-	case c.demote:
-		err = n.replica.demote(c.node)
+	case next.forget:
+		c.node.propose(state.Remove{Node: next.node})
+	case next.demote:
+		err = c.replica.demote(next.node)
 	default:
-		err = n.replica.add(c.becomes)
+		err = c.replica.add(next.becomes)
 	}
 	if err != nil {
-		n.log.Debug("the configuration was not changed", "error", err)
+		c.log.Debug("the configuration was not changed", "error", err)
 	}
 }
 
@@ -537,34 +537,34 @@ func knownNodes(s *state.State) map[state.NodeID]known {
 const awayTime = 60 * time.Second
 
 // noteAway keeps since when nodes have had no session. changing is held.
-func (n *Node) noteAway(nodes map[state.NodeID]known, now session.Reading) {
-	maps.DeleteFunc(n.awaySince, func(id state.NodeID, _ session.Reading) bool { return nodes[id].live })
-	for _, s := range n.replica.servers() {
-		if _, noted := n.awaySince[s.id]; !noted && !nodes[s.id].live {
-			n.awaySince[s.id] = now
+func (c *cluster) noteAway(nodes map[state.NodeID]known, now session.Reading) {
+	maps.DeleteFunc(c.awaySince, func(id state.NodeID, _ session.Reading) bool { return nodes[id].live })
+	for _, s := range c.replica.servers() {
+		if _, noted := c.awaySince[s.id]; !noted && !nodes[s.id].live {
+			c.awaySince[s.id] = now
 		}
 	}
 }
 
 // timingsDiffer gives, once, the sessions whose timings have differed for a while:
 // an operator changes it node by node, and may have forgotten one. changing is held.
-func (n *Node) timingsDiffer(now session.Reading) string {
+func (c *cluster) timingsDiffer(now session.Reading) string {
 	expiries := map[time.Duration]state.NodeID{}
-	n.replica.read(func(s *state.State) {
+	c.replica.read(func(s *state.State) {
 		for ses := range s.Sessions() {
 			expiries[ses.Expiry] = ses.Node
 		}
 	})
 	switch {
 	case len(expiries) < 2:
-		n.differ, n.toldDiffer = nil, false
-	case n.differ == nil:
-		n.differ = &now
-	case !n.toldDiffer && now.AtLeast(*n.differ) >= awayTime:
-		n.toldDiffer = true
+		c.differ, c.toldDiffer = nil, false
+	case c.differ == nil:
+		c.differ = &now
+	case !c.toldDiffer && now.AtLeast(*c.differ) >= awayTime:
+		c.toldDiffer = true
 		var who []string
 		for expiry, id := range expiries {
-			who = append(who, fmt.Sprintf("%s (replaced after %v)", n.replica.nameOf(id), expiry))
+			who = append(who, fmt.Sprintf("%s (replaced after %v)", c.replica.nameOf(id), expiry))
 		}
 		slices.Sort(who)
 		return strings.Join(who, ", ")
@@ -572,9 +572,9 @@ func (n *Node) timingsDiffer(now session.Reading) string {
 	return ""
 }
 
-func (n *Node) away(now session.Reading) map[state.NodeID]bool {
+func (c *cluster) away(now session.Reading) map[state.NodeID]bool {
 	away := map[state.NodeID]bool{}
-	for id, since := range n.awaySince {
+	for id, since := range c.awaySince {
 		away[id] = now.AtLeast(since) >= awayTime
 	}
 	return away
@@ -638,15 +638,15 @@ func nextChange(servers []server, nodes map[state.NodeID]known, away map[state.N
 // size is how many nodes count for leader_latch.minimum_nodes: those that vote,
 // and where as many vote as may, those that follow too. A node that is still
 // catching up does not count.
-func (n *Node) size() int {
-	all := n.replica.servers()
+func (c *cluster) size() int {
+	all := c.replica.servers()
 	voters := 0
 	for _, s := range all {
 		if s.voter {
 			voters++
 		}
 	}
-	if voters >= n.cfg.Voters {
+	if voters >= c.cfg.Voters {
 		return len(all)
 	}
 	return voters

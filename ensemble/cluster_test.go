@@ -190,7 +190,7 @@ func TestANodeJoinsAndLeaves(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.again()
-	poll(t, "two members", func() bool { return a.size() == 2 && b.size() == 2 && b.dir.id().Join == "" })
+	poll(t, "two members", func() bool { return a.cluster.size() == 2 && b.cluster.size() == 2 && b.dir.id().Join == "" })
 	if b.self == first {
 		t.Error("the id of a node that knew nothing of the cluster was used again in it")
 	}
@@ -250,7 +250,7 @@ func TestNobodyFoundsBesideTheFirst(t *testing.T) {
 	b.start()
 	c.start()
 	for _, m := range []*machine{b, c} {
-		if err := m.seekCluster(); err == nil || !strings.Contains(err.Error(), "connection refused") {
+		if err := m.cluster.seekCluster(); err == nil || !strings.Contains(err.Error(), "connection refused") {
 			t.Errorf("%s: %v", m.name, err)
 		}
 		if _, err := m.Join("g", "x", &client{}); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "in no cluster yet") {
@@ -259,7 +259,7 @@ func TestNobodyFoundsBesideTheFirst(t *testing.T) {
 	}
 	a.change = list(a, c)
 	a.start()
-	if err := a.seekCluster(); err == nil || !strings.Contains(err.Error(), "another leader_latch.join") {
+	if err := a.cluster.seekCluster(); err == nil || !strings.Contains(err.Error(), "another leader_latch.join") {
 		t.Errorf("with another list: %v", err)
 	}
 	if id := a.dir.id(); id.Cluster != "" {
@@ -284,8 +284,8 @@ func TestNobodyFoundsBesideTheFirst(t *testing.T) {
 // with the id under which others may know the node already.
 func TestJoiningIsTakenUpWhereItStopped(t *testing.T) {
 	a := newMachine(t, "a@127.0.0.1", nil).start()
-	poll(t, "a cluster", a.founded.Load)
-	in, _, err := a.inquire(t.Context(), a.place())
+	poll(t, "a cluster", a.seen.founded.Load)
+	in, _, err := a.cluster.inquire(t.Context(), a.place())
 	if err != nil || in.Cluster != a.dir.id().Cluster || in.TokenBase == 0 {
 		t.Fatalf("invited to %+v, %v", in, err)
 	}
@@ -299,7 +299,7 @@ func TestJoiningIsTakenUpWhereItStopped(t *testing.T) {
 		}},
 		{"after it was added", func(id *identity, b *machine) {
 			id.Join, id.Cluster, id.TokenBase, id.Settled = string(raftAddress(a.name, a.address)), in.Cluster, in.TokenBase, true
-			if err := a.add(t.Context(), applicant{id.Node, b.name, b.address, state.NewestLevel}); err != nil {
+			if err := a.cluster.add(t.Context(), applicant{id.Node, b.name, b.address, state.NewestLevel}); err != nil {
 				t.Fatal(err)
 			}
 		}},
@@ -361,7 +361,7 @@ func TestANodeThatIsNotLetInSaysWhatItWaitsFor(t *testing.T) {
 	b := newMachine(t, "b@127.0.0.1", nil).start()
 	poll(t, "a cluster of its own", b.entered)
 	nobody := newMachine(t, "nobody@127.0.0.1", nil)
-	if _, err := b.beginAnew(string(raftAddress(nobody.name, nobody.address))); err != nil {
+	if _, err := b.cluster.beginAnew(string(raftAddress(nobody.name, nobody.address))); err != nil {
 		t.Fatal(err)
 	}
 	b.again()
@@ -390,7 +390,7 @@ func TestAWipedNodeReplacesItself(t *testing.T) {
 	all := founders(t, 3)
 	leader, others := raftLeaderOf(t, all)
 	old := others[0]
-	err := leader.add(t.Context(), applicant{"another", old.name, "127.0.0.1:1", state.NewestLevel})
+	err := leader.cluster.add(t.Context(), applicant{"another", old.name, "127.0.0.1:1", state.NewestLevel})
 	if _, again := errors.AsType[laterError](err); !again || !strings.Contains(err.Error(), old.name) {
 		t.Fatalf("a second node of a living name: %v", err)
 	}
@@ -422,7 +422,7 @@ func TestAWipedNodeReplacesItself(t *testing.T) {
 	}
 	poll(t, "an id that was removed is refused", func() bool {
 		leader, _ := raftLeaderOf(t, all)
-		err := leader.add(t.Context(), applicant{was, old.name, old.address, state.NewestLevel})
+		err := leader.cluster.add(t.Context(), applicant{was, old.name, old.address, state.NewestLevel})
 		return err != nil && strings.Contains(err.Error(), "was removed")
 	})
 }
@@ -459,34 +459,34 @@ func TestANodeMayMoveAndBeRenamed(t *testing.T) {
 func TestWhoIsAdmitted(t *testing.T) {
 	all := founders(t, 3)
 	leader, others := raftLeaderOf(t, all)
-	stranger := leader.hello()
+	stranger := leader.cluster.hello()
 	stranger.Node = "stranger"
 	for _, p := range []clusterport.Purpose{clusterport.Raft, clusterport.Forward, clusterport.Admin} {
-		if err := others[0].admit(stranger, p); !errors.Is(err, clusterport.ErrUnknownNode) {
+		if err := others[0].cluster.admit(stranger, p); !errors.Is(err, clusterport.ErrUnknownNode) {
 			t.Errorf("%s by a stranger: %v", p, err)
 		}
-		if err := others[0].admit(leader.hello(), p); err != nil {
+		if err := others[0].cluster.admit(leader.cluster.hello(), p); err != nil {
 			t.Errorf("%s by a member: %v", p, err)
 		}
 	}
-	if err := others[0].admit(stranger, clusterport.Join); err != nil {
+	if err := others[0].cluster.admit(stranger, clusterport.Join); err != nil {
 		t.Errorf("a stranger may ask to join: %v", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	gone := others[1].hello()
+	gone := others[1].cluster.hello()
 	if err := leader.ForceRemove(ctx, gone.Name); err != nil {
 		t.Fatal(err)
 	}
 	poll(t, "it is refused as removed", func() bool {
-		return errors.Is(others[0].admit(gone, clusterport.Raft), clusterport.ErrRemoved)
+		return errors.Is(others[0].cluster.admit(gone, clusterport.Raft), clusterport.ErrRemoved)
 	})
 	kill(leader.Node)
 	poll(t, "nobody leads", func() bool { _, id := others[0].replica.raft.LeaderWithID(); return id == "" })
-	if err := others[0].admit(stranger, clusterport.Raft); err != nil {
+	if err := others[0].cluster.admit(stranger, clusterport.Raft); err != nil {
 		t.Errorf("a node that may be the raft leader: %v", err)
 	}
-	if err := others[0].admit(gone, clusterport.Raft); !errors.Is(err, clusterport.ErrRemoved) {
+	if err := others[0].cluster.admit(gone, clusterport.Raft); !errors.Is(err, clusterport.ErrRemoved) {
 		t.Errorf("a removed node: %v", err)
 	}
 }
@@ -510,7 +510,7 @@ func TestARaftLeaderWhoseDiskHangsStepsAside(t *testing.T) {
 	poll(t, "the one whose disk will hang leads", func() bool {
 		for _, m := range others {
 			if m.serving() {
-				m.handOver()
+				m.cluster.handOver()
 			}
 		}
 		return slow.serving()
@@ -541,20 +541,20 @@ func TestLeavingAndBeingRemoved(t *testing.T) {
 	m := others[0]
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if err := m.Node.change(func(id *identity) { id.Leaving = true }); err != nil {
+	if err := m.Node.cluster.change(func(id *identity) { id.Leaving = true }); err != nil {
 		t.Fatal(err)
 	}
 	kill(m.Node) // while it was leaving
 	m.start()
 	poll(t, "the wish is forgotten", func() bool { return !m.dir.id().Leaving })
 
-	if err := m.Node.change(func(id *identity) { id.Leaving = true }); err != nil {
+	if err := m.Node.cluster.change(func(id *identity) { id.Leaving = true }); err != nil {
 		t.Fatal(err)
 	}
 	was := m.self
 	var told sync.WaitGroup
 	for range 20 {
-		told.Go(func() { m.removed("somebody") })
+		told.Go(func() { m.cluster.removed("somebody") })
 	}
 	told.Wait()
 	if err := m.Err(); err != ErrAnew {
@@ -566,8 +566,8 @@ func TestLeavingAndBeingRemoved(t *testing.T) {
 	}
 	old := m.Node
 	m.again()
-	old.removed("a late one") // of a life that is over
-	if err := old.change(func(id *identity) { id.Node = "x" }); !errors.Is(err, errFormerLife) {
+	old.cluster.removed("a late one") // of a life that is over
+	if err := old.cluster.change(func(id *identity) { id.Node = "x" }); !errors.Is(err, errFormerLife) {
 		t.Errorf("a former life changed the folder: %v", err)
 	}
 	if m.dir.id().Node != id.Node || m.Err() != nil {
@@ -578,8 +578,8 @@ func TestLeavingAndBeingRemoved(t *testing.T) {
 	}
 
 	// It left: it is alone, and no cluster for those who look for one.
-	poll(t, "alone", m.founded.Load)
-	in, _, err := m.inquire(t.Context(), m.place()) // asks with its list
+	poll(t, "alone", m.seen.founded.Load)
+	in, _, err := m.cluster.inquire(t.Context(), m.place()) // asks with its list
 	if err != nil || !in.Left || in.Cluster != "" {
 		t.Errorf("invited to %+v, %v", in, err)
 	}
@@ -752,12 +752,12 @@ func TestTimingsMayDifferForAWhile(t *testing.T) {
 			t.Errorf("its session has %v and %v", ses.Lease, ses.Expiry)
 		}
 	})
-	leader.changing.Lock()
-	defer leader.changing.Unlock()
+	leader.cluster.changing.Lock()
+	defer leader.cluster.changing.Unlock()
 	now := leader.now()
-	leader.differ, leader.toldDiffer = nil, false
+	leader.cluster.differ, leader.cluster.toldDiffer = nil, false
 	for after, want := range []bool{false, false, true, false} { // once
-		who := leader.timingsDiffer(now.Later(time.Duration(after) * awayTime / 2))
+		who := leader.cluster.timingsDiffer(now.Later(time.Duration(after) * awayTime / 2))
 		if (who != "") != want || want && !strings.Contains(who, all[0].name+" (replaced after 31s)") {
 			t.Errorf("after %d halves of the time: %q", after, who)
 		}

@@ -32,10 +32,12 @@
 // servers.go is the list of members. transport.go, raftstore.go, snapshots.go and logsize.go
 // put Raft right, raftlog.go says what it logs.
 //
-// node.go drives them, and proposer.go what the session wants; raft.go starts the replica and
-// the cluster port. entering.go is how a node gets into a cluster, changes.go how that
-// changes; ask.go is how nodes talk about that, views.go and report.go what they tell
-// operators.
+// cluster.go is this node's part in who the nodes are: entering.go is how it gets into a
+// cluster, changes.go how that changes, lift.go how tokens rise with it; ask.go is how nodes
+// talk about that, views.go and report.go what they tell operators.
+//
+// node.go is the door, and drives all of it; proposer.go has committed what the session wants;
+// raft.go starts the replica and the cluster port.
 // datadir.go is what lies on disk beside Raft's own; errors.go the kinds of failure.
 //
 // # Goroutines

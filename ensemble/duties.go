@@ -16,12 +16,12 @@ func (n *Node) duties(now session.Reading) []state.Op {
 		return ops
 	}
 	quiet := len(ops)
-	if !n.founded.Load() {
+	if !n.seen.founded.Load() {
 		id := n.dir.id()
 		ops = append(ops, state.Found{Cluster: id.Cluster, TokenBase: id.TokenBase})
 	}
-	if !n.active.Load() {
-		if size := n.size(); size >= n.cfg.MinimumNodes {
+	if !n.seen.active.Load() {
+		if size := n.cluster.size(); size >= n.cfg.MinimumNodes {
 			ops = append(ops, state.Activate{})
 		} else if !n.warned {
 			n.warned = true

@@ -53,50 +53,50 @@ const enterEvery = 250 * time.Millisecond
 
 // found makes this node the first member of a new cluster. Nothing is served
 // before the folder says that it is settled.
-func (n *Node) found() error {
-	if err := n.replica.found(n.cfg.Name, n.cfg.Address); err != nil {
+func (c *cluster) found() error {
+	if err := c.replica.found(c.cfg.Name, c.cfg.Address); err != nil {
 		return fmt.Errorf("found the cluster: %w", err)
 	}
-	return n.change(func(id *identity) { id.Settled = true })
+	return c.change(func(id *identity) { id.Settled = true })
 }
 
 // enter gets the node into a cluster, and returns when it is a member, with a
 // session, or when the node's life ends.
-func (n *Node) enter() {
+func (c *cluster) enter() {
 	var said string // what was logged last: a wait of hours has few reasons
 	wait := func(err error) (goesOn bool) {
 		if err != nil && err.Error() != said {
 			why := err.Error()
 			said = why
-			n.waits.Store(&why)
-			n.log.Warn("this node is in no cluster yet, trying on", "reason", said)
+			c.waits.Store(&why)
+			c.log.Warn("this node is in no cluster yet, trying on", "reason", said)
 		}
 		select {
 		case <-time.After(enterEvery):
 			return true
-		case <-n.life.Done():
+		case <-c.life.Done():
 			return false
 		}
 	}
-	for n.dir.id().Cluster == "" {
-		err := n.seekCluster()
+	for c.dir.id().Cluster == "" {
+		err := c.seekCluster()
 		if err != nil && !wait(err) {
 			return
 		}
 	}
-	if !n.dir.id().Settled {
-		if err := n.found(); err != nil && n.life.Err() == nil {
-			n.failed(err)
+	if !c.dir.id().Settled {
+		if err := c.found(); err != nil && c.life.Err() == nil {
+			c.node.failed(err)
 		}
 		return
 	}
-	via := placeOf(n.dir.id().Join)
-	for !n.entered() {
+	via := placeOf(c.dir.id().Join)
+	for !c.node.entered() {
 		var err error
-		if _, member := n.replica.server(n.self); !member {
-			if err = n.askToBeAdded(via); n.dir.id().Cluster == "" {
+		if _, member := c.replica.server(c.self); !member {
+			if err = c.askToBeAdded(via); c.dir.id().Cluster == "" {
 				if wait(err) {
-					n.enter() // from the beginning
+					c.enter() // from the beginning
 				}
 				return
 			}
@@ -105,66 +105,58 @@ func (n *Node) enter() {
 			return
 		}
 	}
-	if n.change(func(id *identity) { id.Join = "" }) == nil {
-		n.waits.Store(nil)
-		n.dir.forgetTokens()
-		n.log.Info("joined the cluster", "cluster", n.dir.id().Cluster, "through", via.Name)
+	if c.change(func(id *identity) { id.Join = "" }) == nil {
+		c.waits.Store(nil)
+		c.dir.forgetTokens()
+		c.log.Info("joined the cluster", "cluster", c.dir.id().Cluster, "through", via.Name)
 	}
 }
 
 // askToBeAdded asks the node through which this one joins. If that one belongs to
 // another cluster by now, and nothing has come of the first, the node looks for
 // its cluster once more.
-func (n *Node) askToBeAdded(via Place) error {
-	peer, err := n.ask(n.life, clusterport.Join, via.Address, "", askAdd, nil, nil)
+func (c *cluster) askToBeAdded(via Place) error {
+	peer, err := c.ask(c.life, clusterport.Join, via.Address, "", askAdd, nil, nil)
 	if err == nil {
 		return nil
 	}
 	err = fmt.Errorf("ask %s to be added: %w", via, err)
-	if peer.Cluster != "" && peer.Cluster != n.dir.id().Cluster && n.replica.lastIndex() == 0 {
-		n.change(func(id *identity) { id.Cluster, id.TokenBase, id.Settled = "", 0, false })
+	if peer.Cluster != "" && peer.Cluster != c.dir.id().Cluster && c.replica.lastIndex() == 0 {
+		c.change(func(id *identity) { id.Cluster, id.TokenBase, id.Settled = "", 0, false })
 	}
 	return err
 }
 
 // stay forgets that the node wanted to leave, when it is a member all the same.
-func (n *Node) stay() {
-	if n.WaitMember(n.life) == nil {
-		n.change(func(id *identity) { id.Leaving = false })
+func (c *cluster) stay() {
+	if c.WaitMember(c.life) == nil {
+		c.change(func(id *identity) { id.Leaving = false })
 	}
 }
 
 // change changes the node's identity. If that fails, so does the node: nobody
 // knows what is on disk.
-func (n *Node) change(f func(*identity)) error {
-	err := n.dir.change(n.dirLife, f)
+func (c *cluster) change(f func(*identity)) error {
+	err := c.dir.change(c.dirLife, f)
 	if err != nil && err != errFormerLife {
-		n.failed(err)
+		c.node.failed(err)
 	}
 	return err
 }
 
-// entered reports whether the node has had a session: then the entry that added
-// it is committed.
-func (n *Node) entered() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.roster.Known()
-}
-
 // WaitMember returns nil as soon as the node is a member of a cluster, with a
 // session, or an error when ctx is done or the node has failed.
-func (n *Node) WaitMember(ctx context.Context) error {
+func (c *cluster) WaitMember(ctx context.Context) error {
 	for {
-		if id := n.dir.id(); id.Settled && id.Join == "" && n.entered() {
+		if id := c.dir.id(); id.Settled && id.Join == "" && c.node.entered() {
 			return nil
 		}
 		select {
 		case <-time.After(enterEvery / 10):
-		case <-n.failing:
-			return n.failure
+		case <-c.node.Failed():
+			return c.node.Err()
 		case <-ctx.Done():
-			return fmt.Errorf("%s is not a member yet, and goes on asking (leader-latch cluster leave gives that up): %s", n.cfg.Name, cmp.Or(n.waitsFor(), ctx.Err().Error()))
+			return fmt.Errorf("%s is not a member yet, and goes on asking (leader-latch cluster leave gives that up): %s", c.cfg.Name, cmp.Or(c.waitsFor(), ctx.Err().Error()))
 		}
 	}
 }
@@ -182,9 +174,9 @@ func placeOf(text string) Place {
 // node of leader_latch.join has; else a new one, if this node is the first of
 // the list and all others have answered, with the same list, that they have
 // none either. An error says what it waits for.
-func (n *Node) seekCluster() error {
-	if via := n.dir.id().Join; via != "" {
-		in, _, err := n.inquire(n.life, placeOf(via))
+func (c *cluster) seekCluster() error {
+	if via := c.dir.id().Join; via != "" {
+		in, _, err := c.inquire(c.life, placeOf(via))
 		if err != nil {
 			return err
 		}
@@ -194,19 +186,19 @@ func (n *Node) seekCluster() error {
 		if in.Cluster == "" {
 			return fmt.Errorf("%s has no cluster itself", placeOf(via))
 		}
-		return n.accept(placeOf(via), in)
+		return c.accept(placeOf(via), in)
 	}
 
 	var waits error
 	first := false
 	var through Place
 	var cluster invitation
-	for i, p := range n.cfg.Join {
-		in, peer, err := n.inquire(n.life, p)
+	for i, p := range c.cfg.Join {
+		in, peer, err := c.inquire(c.life, p)
 		switch {
 		case err != nil:
 			waits = errors.Join(waits, err)
-		case state.NodeID(peer.Node) == n.self:
+		case state.NodeID(peer.Node) == c.self:
 			first = first || i == 0
 		case in.Cluster == "" && in.Stalled != "":
 			waits = errors.Join(waits, fmt.Errorf("%s has had a cluster, which takes nobody in: %s", p, in.Stalled))
@@ -219,26 +211,26 @@ func (n *Node) seekCluster() error {
 		case in.Cluster != "":
 		case in.Entering:
 			waits = errors.Join(waits, fmt.Errorf("%s is just getting into a cluster", p))
-		case !slices.Equal(in.Founders, n.founders()):
+		case !slices.Equal(in.Founders, c.founders()):
 			waits = errors.Join(waits, fmt.Errorf("%s has another leader_latch.join than this node; make it the same on all", p))
 		}
 	}
 	switch {
 	case cluster.Cluster != "":
-		return n.accept(through, cluster)
+		return c.accept(through, cluster)
 	case waits != nil:
 		return waits
 	case !first:
-		return fmt.Errorf("%s, the first of leader_latch.join, has not founded the cluster yet", n.cfg.Join[0])
+		return fmt.Errorf("%s, the first of leader_latch.join, has not founded the cluster yet", c.cfg.Join[0])
 	}
-	n.log.Info("founding the cluster: no node of leader_latch.join has one")
-	return n.foundCluster()
+	c.log.Info("founding the cluster: no node of leader_latch.join has one")
+	return c.foundCluster()
 }
 
 // waitsFor is what keeps the node from being a member, or one that elects; empty: nothing that
 // it knows of.
-func (n *Node) waitsFor() string {
-	if why := n.waits.Load(); why != nil {
+func (c *cluster) waitsFor() string {
+	if why := c.waits.Load(); why != nil {
 		return *why
 	}
 	return ""
@@ -246,34 +238,34 @@ func (n *Node) waitsFor() string {
 
 // estranged takes note of a refusal by a node of another cluster. If that one is a member of
 // this node's, it was recovered, and this one was given up.
-func (n *Node) estranged(by clusterport.Hello) {
-	if _, member := n.replica.server(state.NodeID(by.Node)); !member {
+func (c *cluster) estranged(by clusterport.Hello) {
+	if _, member := c.replica.server(state.NodeID(by.Node)); !member {
 		return
 	}
-	why := fmt.Sprintf("%s refuses this node: it was made a new cluster (leader-latch recover), to which this node is a stranger; stop this node, move %s away, start it again and let it join (leader-latch cluster join %s)", by.Name, n.dir.path, by.Name)
-	if old := n.waits.Swap(&why); old == nil || *old != why {
-		n.log.Warn("this node's cluster has been given up", "reason", why)
+	why := fmt.Sprintf("%s refuses this node: it was made a new cluster (leader-latch recover), to which this node is a stranger; stop this node, move %s away, start it again and let it join (leader-latch cluster join %s)", by.Name, c.dir.path, by.Name)
+	if old := c.waits.Swap(&why); old == nil || *old != why {
+		c.log.Warn("this node's cluster has been given up", "reason", why)
 	}
 }
 
 // foundCluster writes down that the node has a cluster of its own.
-func (n *Node) foundCluster() error {
-	if err := checkClock(time.Now(), n.cfg.released); err != nil {
+func (c *cluster) foundCluster() error {
+	if err := checkClock(time.Now(), c.cfg.released); err != nil {
 		return err
 	}
-	return n.dir.change(n.dirLife, func(id *identity) { id.found(n.dir.tokens.Load()) })
+	return c.dir.change(c.dirLife, func(id *identity) { id.found(c.dir.tokens.Load()) })
 }
 
 // founders is leader_latch.join in the form in which nodes compare it.
-func (n *Node) founders() (all []string) {
-	for _, p := range n.cfg.Join {
+func (c *cluster) founders() (all []string) {
+	for _, p := range c.cfg.Join {
 		all = append(all, p.Address)
 	}
 	return all
 }
 
-func (n *Node) inquire(ctx context.Context, p Place) (in invitation, peer clusterport.Hello, err error) {
-	peer, err = n.ask(ctx, clusterport.Join, p.Address, "", askCluster, inquiry{n.founders()}, &in)
+func (c *cluster) inquire(ctx context.Context, p Place) (in invitation, peer clusterport.Hello, err error) {
+	peer, err = c.ask(ctx, clusterport.Join, p.Address, "", askCluster, inquiry{c.founders()}, &in)
 	if err != nil {
 		err = fmt.Errorf("%s: %w", p, err)
 	}
@@ -282,41 +274,41 @@ func (n *Node) inquire(ctx context.Context, p Place) (in invitation, peer cluste
 
 // accept writes down to which cluster the node will belong. Raft's state counts
 // from then on: the node may be a member before it knows.
-func (n *Node) accept(via Place, in invitation) error {
-	if err := n.lift(n.life, via, in, n.dir.tokens.Load()); err != nil {
+func (c *cluster) accept(via Place, in invitation) error {
+	if err := c.lift(c.life, via, in, c.dir.tokens.Load()); err != nil {
 		return err
 	}
-	return n.change(func(id *identity) {
+	return c.change(func(id *identity) {
 		id.Cluster, id.TokenBase, id.Settled = in.Cluster, in.TokenBase, true
 		id.Join = via.text()
 	})
 }
 
 // invite answers askCluster.
-func (n *Node) invite(ctx context.Context, peer clusterport.Hello, with json.RawMessage) (any, error) {
-	if peer.Cluster != "" && peer.Cluster == n.dir.id().Cluster {
-		n.replica.meet(peer)
+func (c *cluster) invite(ctx context.Context, peer clusterport.Hello, with json.RawMessage) (any, error) {
+	if peer.Cluster != "" && peer.Cluster == c.dir.id().Cluster {
+		c.replica.meet(peer)
 	}
 	var of inquiry
 	if err := json.Unmarshal(with, &of); err != nil {
 		return nil, err
 	}
-	id := n.dir.id()
+	id := c.dir.id()
 	switch {
-	case id.Left && len(of.Founders) > 0 && len(n.replica.others()) == 0:
+	case id.Left && len(of.Founders) > 0 && len(c.replica.others()) == 0:
 		return invitation{Left: true}, nil
 	case id.Cluster == "" && id.Join == "":
-		return invitation{Founders: n.founders()}, nil
+		return invitation{Founders: c.founders()}, nil
 	case !id.Settled || id.Join != "":
 		return invitation{Entering: true}, nil
-	case !n.founded.Load() && len(n.replica.others()) > 0: // it has been started again, and others with it have not
-		return invitation{Entering: true, Stalled: n.noMajority(errors.New("there is no raft leader")).Error()}, nil // Entering is for older programs
-	case !n.founded.Load():
+	case !c.seen.founded.Load() && len(c.replica.others()) > 0: // it has been started again, and others with it have not
+		return invitation{Entering: true, Stalled: c.noMajority(errors.New("there is no raft leader")).Error()}, nil // Entering is for older programs
+	case !c.seen.founded.Load():
 		return nil, later("the cluster is just being founded")
 	}
 	in := invitation{Cluster: id.Cluster, TokenBase: id.TokenBase}
 	var before state.NodeID // has the name of who asks
-	n.replica.read(func(s *state.State) {
+	c.replica.read(func(s *state.State) {
 		in.Tokens = s.Given()
 		for node := range s.Nodes() {
 			if !node.Session {
@@ -329,12 +321,12 @@ func (n *Node) invite(ctx context.Context, peer clusterport.Hello, with json.Raw
 		}
 	})
 	slices.Sort(in.Nodes)
-	if peer.Cluster != id.Cluster && n.replica.raftLeader() == "" {
-		in.Stalled = n.noMajority(errors.New("there is no raft leader")).Error()
+	if peer.Cluster != id.Cluster && c.replica.raftLeader() == "" {
+		in.Stalled = c.noMajority(errors.New("there is no raft leader")).Error()
 		return in, nil // no session expires either
 	}
-	if before != "" && before != n.self {
-		if s, member := n.replica.server(before); !member || !n.answersAt(ctx, s) {
+	if before != "" && before != c.self {
+		if s, member := c.replica.server(before); !member || !c.answersAt(ctx, s) {
 			return nil, sessionLasts(peer.Name)
 		}
 	}
@@ -345,56 +337,56 @@ func (n *Node) invite(ctx context.Context, peer clusterport.Hello, with json.Raw
 // the one of another node. It returns when that is on disk; the node then fails
 // with [ErrAnew], and the next one on the folder is added, or goes on asking to
 // be.
-func (n *Node) JoinCluster(ctx context.Context, via Place) error {
-	peer, in, err := n.joinable(ctx, via)
+func (c *cluster) JoinCluster(ctx context.Context, via Place) error {
+	peer, in, err := c.joinable(ctx, via)
 	if err != nil {
 		return err
 	}
 	// A node that has just been started knows its state only when it leads Raft.
-	err = n.untilNow(ctx, func() error {
-		if id := n.dir.id(); id.Settled && id.Join == "" && !n.serving() {
-			return later("%s is just starting", n.cfg.Name)
+	err = c.untilNow(ctx, func() error {
+		if id := c.dir.id(); id.Settled && id.Join == "" && !c.node.serving() {
+			return later("%s is just starting", c.cfg.Name)
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	given := n.tokensGiven()
+	given := c.tokensGiven()
 	if given > 0 {
 		given += tokensMeanwhile
 	}
-	if err := n.lift(ctx, via, in, given); err != nil {
+	if err := c.lift(ctx, via, in, given); err != nil {
 		return err
 	}
 	// Nobody is let in from here on: it would be a member of what is given up.
-	n.changing.Lock()
-	defer n.changing.Unlock()
-	if err := n.hasOthers(); err != nil {
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	if err := c.hasOthers(); err != nil {
 		return err
 	}
-	if n.tokensGiven() > given-min(given, tokensMeanwhile/2) {
-		return &refusal{fmt.Sprintf("%s has just begun to elect leaders; try again", n.cfg.Name)}
+	if c.tokensGiven() > given-min(given, tokensMeanwhile/2) {
+		return &refusal{fmt.Sprintf("%s has just begun to elect leaders; try again", c.cfg.Name)}
 	}
-	begun, err := n.beginAnewAbove(Place{peer, via.Address}.text(), given)
+	begun, err := c.beginAnewAbove(Place{peer, via.Address}.text(), given)
 	if err == nil && !begun {
-		return &refusal{fmt.Sprintf("%s is already about to leave its cluster or to join another", n.cfg.Name)}
+		return &refusal{fmt.Sprintf("%s is already about to leave its cluster or to join another", c.cfg.Name)}
 	}
 	return err
 }
 
 // Joinable reports an error unless this node could join the cluster of another
 // one, and gives the names of the nodes that live there.
-func (n *Node) Joinable(ctx context.Context, via Place) (nodes []string, err error) {
-	_, in, err := n.joinable(ctx, via)
+func (c *cluster) Joinable(ctx context.Context, via Place) (nodes []string, err error) {
+	_, in, err := c.joinable(ctx, via)
 	return in.Nodes, err
 }
 
-func (n *Node) joinable(ctx context.Context, via Place) (peer string, in invitation, err error) {
-	if err := n.hasOthers(); err != nil {
+func (c *cluster) joinable(ctx context.Context, via Place) (peer string, in invitation, err error) {
+	if err := c.hasOthers(); err != nil {
 		return "", in, err
 	}
-	hello, err := n.askUntilNow(ctx, via, &in)
+	hello, err := c.askUntilNow(ctx, via, &in)
 	_, refused := errors.AsType[*refusal](err)
 	_, again := errors.AsType[laterError](err)
 	switch {
@@ -402,12 +394,12 @@ func (n *Node) joinable(ctx context.Context, via Place) (peer string, in invitat
 		err = fmt.Errorf("%s: %w", via, err)
 	case err != nil:
 		err = fmt.Errorf("%s %w: %w", via, ErrUnreachable, err)
-	case state.NodeID(hello.Node) == n.self:
+	case state.NodeID(hello.Node) == c.self:
 		err = &refusal{"a node cannot join itself"}
 	case in.Cluster == "":
 		err = &refusal{fmt.Sprintf("%s has no cluster itself yet", via)}
-	case slices.Contains(in.Nodes, n.cfg.Name):
-		err = &refusal{fmt.Sprintf("the cluster of %s has a live node of the name %s; give this one another nodename", via, n.cfg.Name)}
+	case slices.Contains(in.Nodes, c.cfg.Name):
+		err = &refusal{fmt.Sprintf("the cluster of %s has a live node of the name %s; give this one another nodename", via, c.cfg.Name)}
 	}
 	return hello.Name, in, err
 }
@@ -416,11 +408,11 @@ func (n *Node) joinable(ctx context.Context, via Place) (peer string, in invitat
 // are told to join others that have just been started; and while this node's predecessor of
 // the same name, which is dead, still has its session there. For a majority it does not wait
 // long.
-func (n *Node) askUntilNow(ctx context.Context, via Place, in *invitation) (hello clusterport.Hello, err error) {
+func (c *cluster) askUntilNow(ctx context.Context, via Place, in *invitation) (hello clusterport.Hello, err error) {
 	began := time.Now()
-	err = n.untilNow(ctx, func() (err error) {
+	err = c.untilNow(ctx, func() (err error) {
 		*in = invitation{}
-		hello, err = n.ask(ctx, clusterport.Join, via.Address, "", askCluster, inquiry{}, in)
+		hello, err = c.ask(ctx, clusterport.Join, via.Address, "", askCluster, inquiry{}, in)
 		switch {
 		case err != nil || in.Stalled == "":
 			return err
@@ -432,36 +424,36 @@ func (n *Node) askUntilNow(ctx context.Context, via Place, in *invitation) (hell
 	return hello, err
 }
 
-func (n *Node) hasOthers() error {
-	if len(n.replica.others()) == 0 {
+func (c *cluster) hasOthers() error {
+	if len(c.replica.others()) == 0 {
 		return nil
 	}
-	return &refusal{fmt.Sprintf("%s is already a member of a cluster; let it leave that first (cluster leave)", n.cfg.Name)}
+	return &refusal{fmt.Sprintf("%s is already a member of a cluster; let it leave that first (cluster leave)", c.cfg.Name)}
 }
 
 // beginAnew ends the node's life on this identity, unless that has been done. The
 // next one joins through via, or is alone if via is empty.
-func (n *Node) beginAnew(via string) (begun bool, err error) {
-	return n.beginAnewAbove(via, n.tokensGiven())
+func (c *cluster) beginAnew(via string) (begun bool, err error) {
+	return c.beginAnewAbove(via, c.tokensGiven())
 }
 
-func (n *Node) beginAnewAbove(via string, given uint64) (begun bool, err error) {
-	n.anew.Lock()
-	defer n.anew.Unlock()
-	if n.begunAnew {
+func (c *cluster) beginAnewAbove(via string, given uint64) (begun bool, err error) {
+	c.anew.Lock()
+	defer c.anew.Unlock()
+	if c.begunAnew {
 		return false, nil
 	}
-	if err := n.dir.beginAnew(n.dirLife, via, given); err != nil {
-		n.failed(err) // nobody knows what is on disk
+	if err := c.dir.beginAnew(c.dirLife, via, given); err != nil {
+		c.node.failed(err) // nobody knows what is on disk
 		return false, err
 	}
-	n.begunAnew = true
-	n.failed(ErrAnew)
+	c.begunAnew = true
+	c.node.failed(ErrAnew)
 	return true, nil
 }
 
-func (n *Node) beganAnew() bool {
-	n.anew.Lock()
-	defer n.anew.Unlock()
-	return n.begunAnew
+func (c *cluster) beganAnew() bool {
+	c.anew.Lock()
+	defer c.anew.Unlock()
+	return c.begunAnew
 }

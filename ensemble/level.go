@@ -45,7 +45,7 @@ func (n *Node) raised(level uint64) {
 	if n.dir.id().Format >= int(level) {
 		return
 	}
-	if n.change(func(id *identity) {
+	if n.cluster.change(func(id *identity) {
 		if id.Node == n.self { // else the folder is a new node's already
 			id.Format = max(id.Format, int(level))
 		}

@@ -25,7 +25,7 @@ func TestTheNewestLevelIsTheLogStoresToo(t *testing.T) {
 func levelIs(t *testing.T, n *Node, level uint64) {
 	t.Helper()
 	poll(t, fmt.Sprintf("%s has level %d", n.cfg.Name, level), func() bool {
-		return n.level.Load() == level && n.dir.id().Format == int(level) && storeFormat(t, n) == state.LogstoreVersion(level)
+		return n.seen.level.Load() == level && n.dir.id().Format == int(level) && storeFormat(t, n) == state.LogstoreVersion(level)
 	})
 }
 
@@ -162,7 +162,7 @@ func TestAMemberThatIsDownHoldsTheLevel(t *testing.T) {
 	all[0].start().ready()
 	poll(t, "it holds it", func() bool { return slices.Equal(all[0].Cluster(t.Context()).Holding, []string{down.name}) })
 	leader, _ := raftLeaderOf(t, []*machine{all[0], all[2]})
-	leader.upkeep(leader.now())
+	leader.cluster.upkeep(leader.now())
 	levelIs(t, leader.Node, 1)
 	down.start().ready()
 	for _, m := range all {
@@ -235,7 +235,7 @@ func TestTheStoreTakesOverTheLevelOfTheFolder(t *testing.T) {
 func TestANodeThatDoesNotReadTheLevelIsNotAdded(t *testing.T) {
 	n := startNode(t, t.TempDir(), func(c *Config) { c.Version = "v9" })
 	levelIs(t, n, state.NewestLevel)
-	err := n.add(t.Context(), applicant{Node: "old", Name: "riak@10.0.0.9", Address: "10.0.0.9:5324"}) // as the first program asks
+	err := n.cluster.add(t.Context(), applicant{Node: "old", Name: "riak@10.0.0.9", Address: "10.0.0.9:5324"}) // as the first program asks
 	if want := "riak@10.0.0.9 reads formats up to level 1, and this cluster writes level 2; install the release there that runs here (v9)"; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
@@ -257,7 +257,7 @@ func TestANodeThatJoinsBeginsAtTheFirstLevel(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.again()
-	poll(t, "two members", func() bool { return a.size() == 2 && b.size() == 2 && b.dir.id().Join == "" })
+	poll(t, "two members", func() bool { return a.cluster.size() == 2 && b.cluster.size() == 2 && b.dir.id().Join == "" })
 	levelIs(t, a.Node, 1)
 	levelIs(t, b.Node, 1)
 }

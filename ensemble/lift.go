@@ -33,29 +33,29 @@ const liftAhead = 366 * 24 * time.Hour
 // tokensGiven is a token that is not below any that was given by the cluster of this node or
 // by one that it gave up before, as far as the node knows; 0 if none was. Without elections
 // there are none.
-func (n *Node) tokensGiven() uint64 {
+func (c *cluster) tokensGiven() uint64 {
 	var given uint64
-	last := n.replica.lastIndex()
-	n.replica.read(func(s *state.State) {
+	last := c.replica.lastIndex()
+	c.replica.read(func(s *state.State) {
 		if s.Active() {
 			given = s.GivenBy(last)
 		}
 	})
-	return max(given, n.dir.tokens.Load())
+	return max(given, c.dir.tokens.Load())
 }
 
 // lift has the cluster of another node give no tokens from here on but above these.
-func (n *Node) lift(ctx context.Context, via Place, in invitation, above uint64) error {
+func (c *cluster) lift(ctx context.Context, via Place, in invitation, above uint64) error {
 	if max(in.Tokens, in.TokenBase) >= above {
 		return nil
 	}
 	if in.Tokens == 0 {
-		return &refusal{fmt.Sprintf("%s, and %s runs an older version, which cannot lift those of its cluster; upgrade that cluster first", higherTokens(n.cfg.Name), via)}
+		return &refusal{fmt.Sprintf("%s, and %s runs an older version, which cannot lift those of its cluster; upgrade that cluster first", higherTokens(c.cfg.Name), via)}
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*changeTime)
 	defer cancel()
-	return n.untilNow(ctx, func() error {
-		_, err := n.ask(ctx, clusterport.Join, via.Address, "", askLift, above, nil)
+	return c.untilNow(ctx, func() error {
+		_, err := c.ask(ctx, clusterport.Join, via.Address, "", askLift, above, nil)
 		return err
 	})
 }
@@ -65,29 +65,29 @@ func higherTokens(name string) string {
 }
 
 // passLift answers askLift of a node that is to join.
-func (n *Node) passLift(ctx context.Context, peer clusterport.Hello, with json.RawMessage) (any, error) {
+func (c *cluster) passLift(ctx context.Context, peer clusterport.Hello, with json.RawMessage) (any, error) {
 	ctx, cancel := context.WithTimeout(ctx, changeTime) // before the asking node gives up, so that it hears why
 	defer cancel()
-	err := n.askLeader(ctx, askLift, with, nil, func(ctx context.Context) error {
-		_, err := n.answerLift(ctx, peer, with)
+	err := c.askLeader(ctx, askLift, with, nil, func(ctx context.Context) error {
+		_, err := c.answerLift(ctx, peer, with)
 		return err
 	})
 	if err != nil && strings.Contains(err.Error(), notKnown) { // the raft leader is of an older version
-		err = cmp.Or(n.liftHeld(), err)
+		err = cmp.Or(c.liftHeld(), err)
 	}
 	return nil, err
 }
 
 // liftHeld is why no tokens can be lifted as long as the formats have a level below 2; nil:
 // they have not.
-func (n *Node) liftHeld() error {
+func (c *cluster) liftHeld() error {
 	var level uint64
 	var nodes map[state.NodeID]known
-	n.replica.read(func(s *state.State) { level, nodes = s.Level(), knownNodes(s) })
+	c.replica.read(func(s *state.State) { level, nodes = s.Level(), knownNodes(s) })
 	if level >= 2 {
 		return nil
 	}
-	_, holding := nextLevel(level, n.replica.servers(), nodes)
+	_, holding := nextLevel(level, c.replica.servers(), nodes)
 	if holding == nil {
 		return later("the formats are just about to rise to level 2, at which tokens can be lifted")
 	}
@@ -99,30 +99,30 @@ func (n *Node) liftHeld() error {
 }
 
 // answerLift answers members.
-func (n *Node) answerLift(_ context.Context, _ clusterport.Hello, with json.RawMessage) (any, error) {
+func (c *cluster) answerLift(_ context.Context, _ clusterport.Hello, with json.RawMessage) (any, error) {
 	var above uint64
 	if err := json.Unmarshal(with, &above); err != nil {
 		return nil, err
 	}
-	n.changing.Lock()
-	defer n.changing.Unlock()
-	if !n.serving() || n.Err() != nil {
-		return nil, later("%s is not the raft leader any more", n.cfg.Name)
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	if !c.node.serving() || c.node.Err() != nil {
+		return nil, later("%s is not the raft leader any more", c.cfg.Name)
 	}
 	var now uint64
-	n.replica.read(func(s *state.State) { now = s.Given() })
+	c.replica.read(func(s *state.State) { now = s.Given() })
 	if now >= above {
 		return nil, nil
 	}
 	if limit := uint64(time.Now().Add(liftAhead).UnixMicro()); above > max(limit, now) {
 		return nil, fmt.Errorf("%s by more than a year, as its cluster was founded by a clock that was wrong; have it leave that one and give its folder up (move it away), or set the clocks right", higherTokens("the node"))
 	}
-	if err := n.liftHeld(); err != nil {
+	if err := c.liftHeld(); err != nil {
 		return nil, err
 	}
-	if err := n.propose(state.Lift{Tokens: above}); err != nil {
+	if err := c.node.propose(state.Lift{Tokens: above}); err != nil {
 		return nil, later("lift tokens: %w", err)
 	}
-	n.log.Info("fencing tokens go on above those of a node that joins", "above", above)
+	c.log.Info("fencing tokens go on above those of a node that joins", "above", above)
 	return nil, nil
 }

@@ -33,7 +33,7 @@ func led(t *testing.T, m *machine, group, name string) uint64 {
 
 func raised(t *testing.T, m *machine) {
 	t.Helper()
-	poll(t, "level 2", func() bool { return m.level.Load() == 2 })
+	poll(t, "level 2", func() bool { return m.seen.level.Load() == 2 })
 }
 
 // Two nodes that have elected apart are brought together: the tokens of a group rise, also
@@ -97,7 +97,7 @@ func TestTokensThatCannotBeLiftedKeepANodeFromJoining(t *testing.T) {
 		}
 	}
 	old := invitation{Cluster: "c", TokenBase: was.TokenBase}
-	if err := b.lift(ctx, a.place(), old, b.tokensGiven()); err == nil || !strings.Contains(err.Error(), "older version") {
+	if err := b.cluster.lift(ctx, a.place(), old, b.cluster.tokensGiven()); err == nil || !strings.Contains(err.Error(), "older version") {
 		t.Errorf("a node of an older version: %v", err)
 	}
 	if is := b.dir.id(); is.Node != was.Node || is.Join != "" || b.Err() != nil {
@@ -116,9 +116,9 @@ func TestTokensThatCannotBeLiftedKeepANodeFromJoining(t *testing.T) {
 // node belongs to another cluster by then.
 func TestTokensOutliveAJoinThatIsGivenUp(t *testing.T) {
 	b := alone(t, "b@127.0.0.1", 0)
-	given := b.tokensGiven() + 1<<40
+	given := b.cluster.tokensGiven() + 1<<40
 	nobody := newMachine(t, "nobody@127.0.0.1", nil)
-	if _, err := b.beginAnewAbove(string(raftAddress(nobody.name, nobody.address)), given); err != nil {
+	if _, err := b.cluster.beginAnewAbove(string(raftAddress(nobody.name, nobody.address)), given); err != nil {
 		t.Fatal(err)
 	}
 	b.again()
@@ -129,11 +129,11 @@ func TestTokensOutliveAJoinThatIsGivenUp(t *testing.T) {
 	}
 	a := alone(t, "a@127.0.0.1", 0)
 	raised(t, a)
-	in, _, err := b.inquire(t.Context(), a.place())
+	in, _, err := b.cluster.inquire(t.Context(), a.place())
 	if err != nil || in.Tokens >= given {
 		t.Fatalf("invited to %+v, %v", in, err)
 	}
-	if err := b.accept(a.place(), in); err != nil {
+	if err := b.cluster.accept(a.place(), in); err != nil {
 		t.Fatal(err)
 	}
 	if token := led(t, a, "g", "x"); token <= given {
@@ -274,15 +274,15 @@ func TestTokensAreNotLiftedFarAhead(t *testing.T) {
 	b := alone(t, "b@127.0.0.1", 0)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	in, _, err := b.inquire(ctx, a.place())
+	in, _, err := b.cluster.inquire(ctx, a.place())
 	if err != nil {
 		t.Fatal(err)
 	}
 	far := uint64(time.Now().Add(2 * liftAhead).UnixMicro())
-	if err := b.lift(ctx, a.place(), in, far); err == nil || !strings.Contains(err.Error(), "a clock that was wrong") {
+	if err := b.cluster.lift(ctx, a.place(), in, far); err == nil || !strings.Contains(err.Error(), "a clock that was wrong") {
 		t.Errorf("two years ahead: %v", err)
 	}
-	if err := b.lift(ctx, a.place(), in, far-uint64(liftAhead.Microseconds()+time.Hour.Microseconds())); err != nil {
+	if err := b.cluster.lift(ctx, a.place(), in, far-uint64(liftAhead.Microseconds()+time.Hour.Microseconds())); err != nil {
 		t.Errorf("less than a year ahead: %v", err)
 	}
 }
@@ -293,8 +293,8 @@ func TestARaftLeaderOfAnOlderVersionCannotLift(t *testing.T) {
 	all := foundersWith(t, 3, func(_ int, c *Config) { c.FormatLevel = 1 })
 	leader, others := raftLeaderOf(t, all)
 	for _, m := range all { // as the older program does, of which each might lead
-		m.port.Handle(clusterport.Admin, m.answers(map[string]answerer{
-			askView: m.answerView, askAdd: m.answerAdd, askRemove: m.answerRemove, askLeave: m.answerLeave, askCounter: m.answerCounter, askOrder: m.answerOrder,
+		m.port.Handle(clusterport.Admin, m.cluster.answers(map[string]answerer{
+			askView: m.cluster.answerView, askAdd: m.cluster.answerAdd, askRemove: m.cluster.answerRemove, askLeave: m.cluster.answerLeave, askCounter: m.cluster.answerCounter, askOrder: m.cluster.answerOrder,
 		}))
 	}
 	b := alone(t, "b@127.0.0.1", 0) // founded later

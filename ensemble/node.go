@@ -16,6 +16,7 @@ import (
 	"leaderlatch/ensemble/logstore"
 	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
+	"leaderlatch/ensemble/status"
 )
 
 // Config is what a node needs to know beside its data folder.
@@ -78,6 +79,7 @@ type Node struct {
 	self    state.NodeID
 	store   *logstore.Store
 	replica *replica
+	cluster *cluster
 	port    *clusterport.Port
 
 	dispatch     *session.Dispatcher
@@ -95,24 +97,8 @@ type Node struct {
 	counter atomic.Uint64 // the open counter on disk
 	vetted  atomic.Bool   // that counter is not behind what the cluster knows
 	vetting atomic.Bool   // this is being found out
-	founded atomic.Bool   // the state has a cluster id
-	active  atomic.Bool   // the state is active
-	level   atomic.Uint64 // the state's
-	onDuty  atomic.Bool   // duties are being proposed
-	keepsUp atomic.Bool   // the configuration is being looked after
-
-	changing   sync.Mutex                       // held by the raft leader over a change of the configuration; taken first
-	awaySince  map[state.NodeID]session.Reading // guarded by changing: when a member was first seen without a session
-	awayTerm   uint64                           // guarded by changing: Raft's, when awaySince was begun
-	differ     *session.Reading                 // guarded by changing: since when sessions have different timings; nil: they have not
-	toldDiffer bool                             // guarded by changing
-
-	waits atomic.Pointer[string] // see waitsFor; nil: nothing
-
-	anew      sync.Mutex // guards begunAnew
-	begunAnew bool
-
-	handOvers handOvers
+	seen    seen
+	onDuty  atomic.Bool // duties are being proposed
 
 	born      session.Reading // when it was started
 	recovered sync.Once
@@ -165,16 +151,14 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 		log:          cfg.Logger,
 		now:          cfg.now,
 		dir:          dir,
-		awaySince:    make(map[state.NodeID]session.Reading),
 		dispatch:     session.NewDispatcher(),
 		wake:         make(chan struct{}, 1),
 		wakeProposer: make(chan struct{}, 1),
 		failing:      make(chan struct{}),
 		changed:      make(chan struct{}),
-		handOvers:    handOvers{failed: make(map[state.NodeID]time.Time)},
 	}
 	n.born = n.now()
-	n.level.Store(state.FirstLevel)
+	n.seen.level.Store(state.FirstLevel)
 	n.dirLife = dir.begin()
 	n.self = dir.id().Node
 	n.life, n.end = context.WithCancel(context.Background())
@@ -194,9 +178,15 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 	}
 	n.replica = newReplica(replicaConfig{
 		self: n.self, heartbeat: cfg.Timing.Heartbeat, lease: cfg.Timing.Lease, dir: dir, observer: n,
-		room: n.roomForSnapshot, dial: n.dialMember, done: n.done, running: &n.running, log: n.log,
+		room: n.roomForSnapshot, dial: func(ctx context.Context, to state.NodeID) (net.Conn, error) { return n.cluster.dialMember(ctx, to) }, done: n.done, running: &n.running, log: n.log,
 	})
 	n.replica.fsm.alter = cfg.alter
+	n.cluster = &cluster{
+		cfg: &n.cfg, log: n.log, self: n.self, dir: dir, dirLife: n.dirLife, replica: n.replica,
+		seen: &n.seen, life: n.life, node: n,
+		awaySince: make(map[state.NodeID]session.Reading),
+		handOvers: handOvers{failed: make(map[state.NodeID]time.Time)},
+	}
 	if err := n.startRaft(); err != nil {
 		n.end()
 		n.running.Wait()
@@ -245,7 +235,7 @@ func (n *Node) applied(s *state.State, effects []state.Effect, term uint64) {
 	for _, e := range effects {
 		switch e := e.(type) {
 		case state.Removed:
-			go n.dropped(e.Node) // closes connections; nothing waits here
+			go n.cluster.dropped(e.Node) // closes connections; nothing waits here
 		case state.Opened:
 			if e.Node == n.self {
 				n.checkCounter(e.Counter)
@@ -300,21 +290,21 @@ func (n *Node) tellWaiters() {
 // inactive reports whether elections are known not to have begun: the cluster is
 // too small, or the node is not in one yet.
 func (n *Node) inactive() bool {
-	return n.roster.Known() && !n.active.Load() && n.size() < n.cfg.MinimumNodes || !n.dir.settled()
+	return n.roster.Known() && !n.seen.active.Load() && n.cluster.size() < n.cfg.MinimumNodes || !n.dir.settled()
 }
 
 // noteCluster takes over what holds for the whole cluster. A data folder whose
 // state is another cluster's was put together from two.
 func (n *Node) noteCluster(s *state.State) {
 	id := n.dir.id()
-	if s.Cluster() != "" && !n.founded.Swap(true) && (s.Cluster() != id.Cluster || s.TokenBase() < id.TokenBase) {
+	if s.Cluster() != "" && !n.seen.founded.Swap(true) && (s.Cluster() != id.Cluster || s.TokenBase() < id.TokenBase) {
 		n.failed(permanent("the state in %s is of cluster %s with tokens from %d, node.json says %s and %d; %s",
 			n.dir.path, s.Cluster(), s.TokenBase(), id.Cluster, id.TokenBase, cureFolder))
 	}
-	if s.Active() && !n.active.Swap(true) {
+	if s.Active() && !n.seen.active.Swap(true) {
 		n.log.Info("elections are active")
 	}
-	if level := s.Level(); n.level.Swap(level) < level {
+	if level := s.Level(); n.seen.level.Swap(level) < level {
 		n.running.Go(func() { n.raised(level) }) // to disk; nothing waits here
 	}
 }
@@ -422,10 +412,10 @@ func (n *Node) step() time.Duration {
 			}()
 		}
 	}
-	if upkeep && n.keepsUp.CompareAndSwap(false, true) {
+	if upkeep && n.cluster.keepsUp.CompareAndSwap(false, true) {
 		go func() {
-			defer n.keepsUp.Store(false)
-			n.upkeep(now)
+			defer n.cluster.keepsUp.Store(false)
+			n.cluster.upkeep(now)
 		}()
 	}
 	if len(duties) > 0 && n.onDuty.CompareAndSwap(false, true) {
@@ -488,7 +478,7 @@ func (n *Node) vet() {
 			return // it has heard of none since its start
 		}
 		var counter uint64
-		_, err := n.ask(n.life, clusterport.Admin, n.replica.addressOf(s), leader, askCounter, nil, &counter)
+		_, err := n.cluster.ask(n.life, clusterport.Admin, n.replica.addressOf(s), leader, askCounter, nil, &counter)
 		if lost, ok := errors.AsType[lossError](err); ok {
 			n.failed(n.goneBack(lost.Error()))
 			return
@@ -554,7 +544,7 @@ func (n *Node) missing() error {
 		return fmt.Errorf("%w: this node waits until what its last session promised is over", ErrUnavailable)
 	case n.inactive():
 		return fmt.Errorf("%w: the cluster has never had %d nodes (leader_latch.minimum_nodes)", ErrUnavailable, n.cfg.MinimumNodes)
-	case !n.active.Load() || !n.roster.Live():
+	case !n.seen.active.Load() || !n.roster.Live():
 		return fmt.Errorf("%w: this node has no session: its renewals are not committed, by a majority and its own disk", ErrUnavailable)
 	}
 	return nil
@@ -615,7 +605,7 @@ func (n *Node) retire(ctx context.Context) error {
 // cluster port and the store.
 func (n *Node) release() error {
 	if err := n.Err(); err == nil || inOrder(err) {
-		n.handOver() // else the others have to see at once that this node is gone
+		n.cluster.handOver() // else the others have to see at once that this node is gone
 	}
 	n.end()
 	err := n.endRaft()
@@ -654,4 +644,72 @@ func signal(c chan<- struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
+}
+
+// entered reports whether the node has had a session: then the entry that added
+// it is committed.
+func (n *Node) entered() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.roster.Known()
+}
+
+// serving reports whether this node is the raft leader and caught up as such.
+func (n *Node) serving() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.roster.Leading()
+}
+
+// Here is the node as others may be told of it.
+func (n *Node) Here() Place { return Place{n.cfg.Name, n.cfg.Address} }
+
+// Status is Riak's report on the cluster, of what the nodes that answer within a
+// second say. The ensemble of the service is root, its voters are the peers,
+// Raft's term is the epoch. Without a majority it has no leader. Enabled is
+// true; whether elections are switched on is not the node's to know.
+func (n *Node) Status(ctx context.Context) *status.Report { return n.cluster.Status(ctx) }
+
+// Cluster gives the members, with what those say that answer within a second.
+func (n *Node) Cluster(ctx context.Context) Cluster { return n.cluster.Cluster(ctx) }
+
+// WaitMember returns nil as soon as the node is a member of a cluster, with a
+// session, or an error when ctx is done or the node has failed.
+func (n *Node) WaitMember(ctx context.Context) error { return n.cluster.WaitMember(ctx) }
+
+// JoinCluster has this node leave the cluster that it has for itself and join
+// the one of another node. It returns when that is on disk; the node then fails
+// with [ErrAnew], and the next one on the folder is added, or goes on asking to
+// be.
+func (n *Node) JoinCluster(ctx context.Context, via Place) error {
+	return n.cluster.JoinCluster(ctx, via)
+}
+
+// Joinable reports an error unless this node could join the cluster of another
+// one, and gives the names of the nodes that live there.
+func (n *Node) Joinable(ctx context.Context, via Place) (nodes []string, err error) {
+	return n.cluster.Joinable(ctx, via)
+}
+
+// Leave has the node of a name leave the cluster in order; an empty name is this
+// node's. When that is done it begins anew, alone; of this node [Node.Failed]
+// tells so, with [ErrAnew].
+func (n *Node) Leave(ctx context.Context, name string) error { return n.cluster.Leave(ctx, name) }
+
+// ForceRemove removes the node of a name from the cluster, dead or alive. Its
+// session, if it has one, goes on until its own end or expiry; it is told that
+// it was removed when it comes back, and stops for good. Without a majority
+// nothing is begun.
+func (n *Node) ForceRemove(ctx context.Context, name string) error {
+	return n.cluster.ForceRemove(ctx, name)
+}
+
+// Order has the raft leader's [Config.Order] answer, and reads its answer into is.
+// Without a raft leader it waits for one, until ctx is done.
+func (n *Node) Order(ctx context.Context, with, is any) error { return n.cluster.Order(ctx, with, is) }
+
+// OrderAt is Order in the cluster of another node. The error wraps
+// [ErrUnreachable] if that node does not answer.
+func (n *Node) OrderAt(ctx context.Context, via Place, with, is any) error {
+	return n.cluster.OrderAt(ctx, via, with, is)
 }

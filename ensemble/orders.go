@@ -13,23 +13,20 @@ import (
 // they are: one place in the cluster keeps what must be the same for whoever asks,
 // and that is the raft leader's process.
 
-// Here is the node as others may be told of it.
-func (n *Node) Here() Place { return Place{n.cfg.Name, n.cfg.Address} }
-
 // Order has the raft leader's [Config.Order] answer, and reads its answer into is.
 // Without a raft leader it waits for one, until ctx is done.
-func (n *Node) Order(ctx context.Context, with, is any) error {
+func (c *cluster) Order(ctx context.Context, with, is any) error {
 	b, err := json.Marshal(with)
 	if err != nil {
 		return err
 	}
-	return n.order(ctx, b, is)
+	return c.order(ctx, b, is)
 }
 
 // OrderAt is Order in the cluster of another node. The error wraps
 // [ErrUnreachable] if that node does not answer.
-func (n *Node) OrderAt(ctx context.Context, via Place, with, is any) error {
-	_, err := n.ask(ctx, clusterport.Join, via.Address, "", askOrder, with, is)
+func (c *cluster) OrderAt(ctx context.Context, via Place, with, is any) error {
+	_, err := c.ask(ctx, clusterport.Join, via.Address, "", askOrder, with, is)
 	_, refused := errors.AsType[*refusal](err)
 	_, again := errors.AsType[laterError](err)
 	if err != nil && !refused && !again {
@@ -38,9 +35,9 @@ func (n *Node) OrderAt(ctx context.Context, via Place, with, is any) error {
 	return err
 }
 
-func (n *Node) order(ctx context.Context, with json.RawMessage, is any) error {
-	return n.askLeader(ctx, askOrder, with, is, func(ctx context.Context) error {
-		a, err := n.answerOrder(ctx, clusterport.Hello{}, with)
+func (c *cluster) order(ctx context.Context, with json.RawMessage, is any) error {
+	return c.askLeader(ctx, askOrder, with, is, func(ctx context.Context) error {
+		a, err := c.answerOrder(ctx, clusterport.Hello{}, with)
 		if err != nil {
 			return err
 		}
@@ -53,19 +50,19 @@ func (n *Node) order(ctx context.Context, with json.RawMessage, is any) error {
 }
 
 // answerOrder answers members.
-func (n *Node) answerOrder(ctx context.Context, _ clusterport.Hello, with json.RawMessage) (any, error) {
+func (c *cluster) answerOrder(ctx context.Context, _ clusterport.Hello, with json.RawMessage) (any, error) {
 	switch {
-	case !n.serving():
-		return nil, later("%s is not the raft leader", n.cfg.Name)
-	case n.cfg.Order == nil:
-		return nil, fmt.Errorf("%s takes no orders", n.cfg.Name)
+	case !c.node.serving():
+		return nil, later("%s is not the raft leader", c.cfg.Name)
+	case c.cfg.Order == nil:
+		return nil, fmt.Errorf("%s takes no orders", c.cfg.Name)
 	}
-	return n.cfg.Order(ctx, n.replica.term(), with)
+	return c.cfg.Order(ctx, c.replica.term(), with)
 }
 
 // passOrder answers nodes of other clusters.
-func (n *Node) passOrder(ctx context.Context, _ clusterport.Hello, with json.RawMessage) (any, error) {
+func (c *cluster) passOrder(ctx context.Context, _ clusterport.Hello, with json.RawMessage) (any, error) {
 	var is json.RawMessage
-	err := n.order(ctx, with, &is)
+	err := c.order(ctx, with, &is)
 	return is, err
 }

@@ -39,7 +39,7 @@ func TestTheRaftLeaderAnswersOrders(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.again()
-	poll(t, "two members", func() bool { return a.size() == 2 && b.size() == 2 && b.dir.id().Join == "" })
+	poll(t, "two members", func() bool { return a.cluster.size() == 2 && b.cluster.size() == 2 && b.dir.id().Join == "" })
 	for _, m := range all {
 		err := m.Order(t.Context(), "x", &is)
 		want(is, err, a.name+`"x"`)

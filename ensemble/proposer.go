@@ -74,11 +74,11 @@ func (n *Node) runProposer() {
 // that of the raft leader. The outcome goes to done, once, from another
 // goroutine; Raft may leave it out when it shuts down.
 func (n *Node) submit(ops []state.Op, done func(index uint64, err error)) {
-	n.replica.submit(state.Encode(n.level.Load(), state.Entry{At: time.Now(), Ops: ops}), done)
+	n.replica.submit(state.Encode(n.seen.level.Load(), state.Entry{At: time.Now(), Ops: ops}), done)
 }
 
 // propose has operations committed by this node's own Raft, and applied.
-func (n *Node) propose(ops ...state.Op) error { return n.proposeAs(n.level.Load(), ops...) }
+func (n *Node) propose(ops ...state.Op) error { return n.proposeAs(n.seen.level.Load(), ops...) }
 
 // proposeAs does so in the formats of a level.
 func (n *Node) proposeAs(level uint64, ops ...state.Op) error {

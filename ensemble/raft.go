@@ -1,11 +1,8 @@
 package ensemble
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
-	"time"
 
 	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/ensemble/logstore"
@@ -24,7 +21,7 @@ func (n *Node) startRaft() error {
 		}
 	}
 	if id := n.dir.id(); id.Cluster == "" && id.Join == "" && len(n.cfg.Join) == 0 {
-		if err := n.foundCluster(); err != nil {
+		if err := n.cluster.foundCluster(); err != nil {
 			return err
 		}
 	}
@@ -60,22 +57,23 @@ func (n *Node) startRaft() error {
 	}
 	n.port, err = clusterport.New(clusterport.Config{
 		Key:         n.cfg.Key,
-		Self:        n.hello,
-		Admit:       n.admit,
+		Self:        n.cluster.hello,
+		Admit:       n.cluster.admit,
 		Logger:      n.log,
 		DialContext: n.cfg.dial,
 		Refused: func(err *clusterport.RefusedError) {
 			switch {
 			case errors.Is(err, clusterport.ErrRemoved):
-				go n.removed(err.Peer.String())
+				go n.cluster.removed(err.Peer.String())
 			case errors.Is(err, clusterport.ErrWrongCluster):
-				go n.estranged(err.Peer)
+				go n.cluster.estranged(err.Peer)
 			}
 		},
 	})
 	if err != nil {
 		return err
 	}
+	n.cluster.port = n.port
 	if n.cfg.createState != nil {
 		n.replica.snapshots.create = n.cfg.createState
 	}
@@ -83,14 +81,21 @@ func (n *Node) startRaft() error {
 		return err
 	}
 	if id := n.dir.id(); id.Cluster != "" && !id.Settled {
-		if err := n.found(); err != nil {
+		if err := n.cluster.found(); err != nil {
 			n.endRaft()
 			return err
 		}
 	}
 	n.replica.run()
-	n.serveOthers()
-	n.running.Go(n.seekRaftLeader)
+	n.cluster.handle()
+	if n.cfg.Listener != nil {
+		n.running.Go(func() {
+			if err := n.port.Serve(n.cfg.Listener); !errors.Is(err, clusterport.ErrClosed) {
+				n.failed(fmt.Errorf("cluster port: %w", err))
+			}
+		})
+	}
+	n.running.Go(n.cluster.seekRaftLeader)
 	n.running.Go(n.watchSpace)
 	n.running.Go(n.watchFiles)
 	n.running.Go(n.watchFolder)
@@ -99,38 +104,11 @@ func (n *Node) startRaft() error {
 	n.running.Go(func() { n.dispatch.Run(n.done, n.allJoined) })
 	switch id := n.dir.id(); {
 	case id.Cluster == "" || id.Join != "":
-		n.running.Go(n.enter)
+		n.running.Go(n.cluster.enter)
 	case id.Leaving:
-		n.running.Go(n.stay)
+		n.running.Go(n.cluster.stay)
 	}
 	return nil
-}
-
-// serveOthers has the cluster port answer other nodes.
-func (n *Node) serveOthers() {
-	n.port.Handle(clusterport.Forward, n.replica.acceptProposals)
-	n.port.Handle(clusterport.Admin, n.answers(map[string]answerer{
-		askView:    n.answerView,
-		askAdd:     n.answerAdd,
-		askLift:    n.answerLift,
-		askRemove:  n.answerRemove,
-		askLeave:   n.answerLeave,
-		askCounter: n.answerCounter,
-		askOrder:   n.answerOrder,
-	}))
-	n.port.Handle(clusterport.Join, n.answers(map[string]answerer{
-		askCluster: n.invite,
-		askAdd:     n.letIn,
-		askLift:    n.passLift,
-		askOrder:   n.passOrder,
-	}))
-	if n.cfg.Listener != nil {
-		n.running.Go(func() {
-			if err := n.port.Serve(n.cfg.Listener); !errors.Is(err, clusterport.ErrClosed) {
-				n.failed(fmt.Errorf("cluster port: %w", err))
-			}
-		})
-	}
 }
 
 // checkState makes sure that Raft's state is there if the folder says so. While a node
@@ -181,41 +159,6 @@ func (n *Node) lead(still func() bool) {
 
 func (n *Node) turned(state.NodeID) { signal(n.wakeProposer) }
 
-// hello is how the node introduces itself to others.
-func (n *Node) hello() clusterport.Hello {
-	id := n.dir.id()
-	return clusterport.Hello{
-		Cluster: id.Cluster, Node: string(id.Node), Name: n.cfg.Name, Address: n.cfg.Address,
-		// At its start the state may be older than what the folder says.
-		Formats: clusterport.Formats{Oldest: state.FirstLevel, Newest: state.NewestLevel, Writes: max(int(n.level.Load()), id.Format)},
-	}
-}
-
-// admit decides whether a node of this cluster may connect. A node whose log is
-// behind does not know the newest members, and one of those may be the raft
-// leader that could bring it up to date: while it follows nobody, it lets in all
-// but those that it knows to be removed.
-func (n *Node) admit(peer clusterport.Hello, p clusterport.Purpose) error {
-	if p == clusterport.Join {
-		return nil
-	}
-	id := state.NodeID(peer.Node)
-	n.replica.meet(peer)
-	var known state.NodeRecord
-	n.replica.read(func(s *state.State) { known, _ = s.Node(id) })
-	_, member := n.replica.server(id)
-	leader := n.replica.leader()
-	switch {
-	case known.Removed:
-		return clusterport.ErrRemoved
-	case p == clusterport.Raft && n.replica.yields.Load():
-		return errYields
-	case !member && leader != "" && leader != id:
-		return clusterport.ErrUnknownNode
-	}
-	return nil
-}
-
 // yield has a raft leader whose disk hangs step aside, early enough for the others
 // to elect another one before their leases end. Raft would not: it goes on sending
 // heartbeats while it cannot store an entry. If the disk comes back, so does the
@@ -230,71 +173,5 @@ func (n *Node) yield() {
 		n.replica.yields.Store(true)
 		n.log.Warn("the disk hangs: no raft leader until it answers", "for", n.store.Busy())
 		n.port.ClosePurpose(clusterport.Raft)
-	}
-}
-
-// dropped ends all dealings with a node that was removed.
-func (n *Node) dropped(id state.NodeID) {
-	if id == n.self {
-		n.removed("its own log")
-		return
-	}
-	n.replica.drop(id)
-	n.port.CloseNode(string(id))
-}
-
-// dialMember opens a connection for proposals.
-func (n *Node) dialMember(ctx context.Context, to state.NodeID) (net.Conn, error) {
-	s, ok := n.replica.server(to)
-	if !ok {
-		return nil, fmt.Errorf("%s is not a member", n.replica.nameOf(to))
-	}
-	c, _, err := n.port.Dial(ctx, clusterport.Forward, n.replica.addressOf(s), string(to))
-	return c, err
-}
-
-// seekRaftLeader asks the other members who leads while this node does not know:
-// it may have moved, so that the raft leader looks for it at an old address; and
-// it may have been removed, which only the others can tell. Those of
-// leader_latch.join are asked too, so that nodes meet that have all moved.
-func (n *Node) seekRaftLeader() {
-	every := max(2*n.cfg.Timing.Heartbeat, 500*time.Millisecond)
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	alone := 0 // for how many ticks it has known none
-	for {
-		select {
-		case <-n.done:
-			return
-		case <-tick.C:
-		}
-		if n.replica.leader() != "" || len(n.replica.others()) == 0 {
-			alone = 0
-			continue
-		}
-		alone++
-		if alone < 2 {
-			continue
-		}
-		answering := 0
-		ctx, cancel := context.WithTimeout(n.life, viewTime)
-		for id, v := range n.views(ctx) {
-			if id != n.self {
-				answering++
-			}
-			if v.Leader != "" && v.Leader != n.self {
-				n.replica.hint.Store(&hint{v.Leader, time.Now()})
-				signal(n.wakeProposer)
-			}
-		}
-		cancel()
-		for _, p := range n.cfg.Join { // where all have moved, these are where they are now
-			ctx, cancel := context.WithTimeout(n.life, viewTime)
-			n.inquire(ctx, p)
-			cancel()
-		}
-		if alone == 2 {
-			n.log.Warn("no raft leader: without a majority of the nodes nobody is elected", "others_answering", answering, "others", len(n.replica.others()))
-		}
 	}
 }

@@ -199,7 +199,7 @@ func (n *Node) recovering(now session.Reading) bool {
 		return true
 	}
 	n.recovered.Do(func() {
-		go n.change(func(id *identity) { id.Recovery = recoveryNone })
+		go n.cluster.change(func(id *identity) { id.Recovery = recoveryNone })
 	})
 	return false
 }

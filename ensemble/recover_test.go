@@ -71,7 +71,7 @@ func TestRecovery(t *testing.T) {
 	if id := m.dir.id(); id.Cluster == cluster || id.Recovery != recoveryWaits {
 		t.Errorf("identity %+v", id)
 	}
-	if _, err := m.letIn(t.Context(), m.hello(), nil); err == nil || !strings.Contains(err.Error(), "leases of the lost nodes") {
+	if _, err := m.cluster.letIn(t.Context(), m.cluster.hello(), nil); err == nil || !strings.Contains(err.Error(), "leases of the lost nodes") {
 		t.Errorf("a node is let in at once: %v", err)
 	}
 	if len(m.Groups("g")) == 1 && m.Groups("g")[0].Leader != "old" {
@@ -88,7 +88,7 @@ func TestRecovery(t *testing.T) {
 	}
 	poll(t, "the recovery is over", func() bool { return m.dir.id().Recovery == recoveryNone })
 	all[0].start()
-	_, err = all[0].ask(t.Context(), "leader-latch/admin", m.address, "", askView, nil, nil)
+	_, err = all[0].cluster.ask(t.Context(), "leader-latch/admin", m.address, "", askView, nil, nil)
 	if err == nil || !strings.Contains(err.Error(), "cluster") {
 		t.Errorf("the old cluster talks to the new one: %v", err)
 	}
@@ -337,7 +337,7 @@ func TestAnInterruptedRecoveryIsFinished(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer kill(n)
-			poll(t, "the node has the state", func() bool { return n.founded.Load() && n.replica.leads.Load() != 0 })
+			poll(t, "the node has the state", func() bool { return n.seen.founded.Load() && n.replica.leads.Load() != 0 })
 			if all := n.replica.servers(); n.Err() != nil || len(all) != 1 || all[0].id != n.self {
 				t.Errorf("members %v, error %v", all, n.Err())
 			}

@@ -13,50 +13,6 @@ import (
 	"leaderlatch/ensemble/status"
 )
 
-// Status is Riak's report on the cluster, of what the nodes that answer within a
-// second say. The ensemble of the service is root, its voters are the peers,
-// Raft's term is the epoch. Without a majority it has no leader. Enabled is
-// true; whether elections are switched on is not the node's to know.
-func (n *Node) Status(ctx context.Context) *status.Report {
-	ctx, cancel := context.WithTimeout(ctx, viewTime)
-	defer cancel()
-	servers, views := n.replica.servers(), n.views(ctx)
-	leader, with := quorum(servers, views)
-
-	r := &status.Report{Enabled: true, Active: n.active.Load(), RingReady: true, TreeValidation: true}
-	root := status.Ensemble{ID: "root", Ping: status.Ping{Timeout: leader == ""}}
-	var peers []status.Peer
-	for _, s := range servers {
-		v, up := views[s.id]
-		r.ReadyMembers = append(r.ReadyMembers, s.name)
-		if up {
-			r.OnlineNodes = append(r.OnlineNodes, s.name)
-			r.RingReady = r.RingReady && slices.Equal(v.Members, views[n.self].Members)
-		}
-		if !s.voter {
-			continue
-		}
-		peer := status.Peer{ID: "root", Node: s.name}
-		peers = append(peers, peer)
-		info := status.Info{Down: true}
-		if up {
-			info = status.Info{State: v.State, Trusted: true, Epoch: strconv.FormatUint(v.Term, 10)}
-		}
-		root.PeerInfo = append(root.PeerInfo, status.PeerInfo{Peer: peer, Info: info})
-		if s.id == leader {
-			root.Ping.Leader, root.Ping.Ready = &peer, v.Serving
-		}
-		if slices.Contains(with, s.id) {
-			root.Ping.Replied = append(root.Ping.Replied, peer)
-		}
-	}
-	root.Views = [][]status.Peer{peers}
-	if r.Active {
-		r.Ensembles = []status.Ensemble{root}
-	}
-	return r
-}
-
 // ClusterMember is a node of the cluster.
 type ClusterMember struct {
 	Name       string `json:"node"`
@@ -86,38 +42,6 @@ type Cluster struct {
 	Level   uint64   `json:"format_level"`
 	Newest  uint64   `json:"newest_format_level"` // that this node reads
 	Holding []string `json:"format_held_by"`      // members because of which the level does not rise
-}
-
-// Cluster gives the members, with what those say that answer within a second.
-func (n *Node) Cluster(ctx context.Context) Cluster {
-	ctx, cancel := context.WithTimeout(ctx, viewTime)
-	defer cancel()
-	servers, views := n.replica.servers(), n.views(ctx)
-	leader, _ := quorum(servers, views)
-	id := n.dir.id()
-	c := Cluster{ID: id.Cluster, Joining: placeOf(id.Join).Name, Waits: n.waitsFor(), Active: n.active.Load(), Majority: leader != "", Members: []ClusterMember{}}
-	sessions, allows := map[state.NodeID]bool{}, map[state.NodeID]uint64{}
-	c.Newest, c.Holding = state.NewestLevel, []string{}
-	n.replica.read(func(s *state.State) {
-		for node := range s.Nodes() {
-			sessions[node.ID], allows[node.ID] = node.Session, node.Reads
-		}
-		c.Level = s.Level()
-		_, holding := nextLevel(c.Level, servers, knownNodes(s))
-		for _, h := range holding {
-			c.Holding = append(c.Holding, h.name)
-		}
-	})
-	slices.Sort(c.Holding)
-	for _, s := range servers {
-		v, up := views[s.id]
-		c.Members = append(c.Members, ClusterMember{
-			Name: s.name, ID: string(s.id), Address: s.address, Up: up, Session: sessions[s.id],
-			Voter: s.voter, RaftLeader: s.id == leader, Timing: v.Timing, Reads: max(v.Reads, allows[s.id]), Allows: allows[s.id], Version: v.Version,
-		})
-	}
-	slices.SortFunc(c.Members, func(a, b ClusterMember) int { return cmp.Compare(a.Name, b.Name) })
-	return c
 }
 
 // names gives the nodes' names by their ids.
@@ -221,5 +145,81 @@ func groupWith(g state.GroupRecord, names map[state.NodeID]string) *Group {
 	for _, m := range g.Members {
 		out.Members = append(out.Members, GroupMember{m.Client, names[m.Node], m.Since})
 	}
+	return out
+}
+
+// Status is Riak's report on the cluster, of what the nodes that answer within a
+// second say. The ensemble of the service is root, its voters are the peers,
+// Raft's term is the epoch. Without a majority it has no leader. Enabled is
+// true; whether elections are switched on is not the node's to know.
+func (c *cluster) Status(ctx context.Context) *status.Report {
+	ctx, cancel := context.WithTimeout(ctx, viewTime)
+	defer cancel()
+	servers, views := c.replica.servers(), c.views(ctx)
+	leader, with := quorum(servers, views)
+
+	r := &status.Report{Enabled: true, Active: c.seen.active.Load(), RingReady: true, TreeValidation: true}
+	root := status.Ensemble{ID: "root", Ping: status.Ping{Timeout: leader == ""}}
+	var peers []status.Peer
+	for _, s := range servers {
+		v, up := views[s.id]
+		r.ReadyMembers = append(r.ReadyMembers, s.name)
+		if up {
+			r.OnlineNodes = append(r.OnlineNodes, s.name)
+			r.RingReady = r.RingReady && slices.Equal(v.Members, views[c.self].Members)
+		}
+		if !s.voter {
+			continue
+		}
+		peer := status.Peer{ID: "root", Node: s.name}
+		peers = append(peers, peer)
+		info := status.Info{Down: true}
+		if up {
+			info = status.Info{State: v.State, Trusted: true, Epoch: strconv.FormatUint(v.Term, 10)}
+		}
+		root.PeerInfo = append(root.PeerInfo, status.PeerInfo{Peer: peer, Info: info})
+		if s.id == leader {
+			root.Ping.Leader, root.Ping.Ready = &peer, v.Serving
+		}
+		if slices.Contains(with, s.id) {
+			root.Ping.Replied = append(root.Ping.Replied, peer)
+		}
+	}
+	root.Views = [][]status.Peer{peers}
+	if r.Active {
+		r.Ensembles = []status.Ensemble{root}
+	}
+	return r
+}
+
+// Cluster gives the members, with what those say that answer within a second.
+func (c *cluster) Cluster(ctx context.Context) Cluster {
+	ctx, cancel := context.WithTimeout(ctx, viewTime)
+	defer cancel()
+	servers, views := c.replica.servers(), c.views(ctx)
+	leader, _ := quorum(servers, views)
+	id := c.dir.id()
+	out := Cluster{ID: id.Cluster, Joining: placeOf(id.Join).Name, Waits: c.waitsFor(), Active: c.seen.active.Load(), Majority: leader != "", Members: []ClusterMember{}}
+	sessions, allows := map[state.NodeID]bool{}, map[state.NodeID]uint64{}
+	out.Newest, out.Holding = state.NewestLevel, []string{}
+	c.replica.read(func(s *state.State) {
+		for node := range s.Nodes() {
+			sessions[node.ID], allows[node.ID] = node.Session, node.Reads
+		}
+		out.Level = s.Level()
+		_, holding := nextLevel(out.Level, servers, knownNodes(s))
+		for _, h := range holding {
+			out.Holding = append(out.Holding, h.name)
+		}
+	})
+	slices.Sort(out.Holding)
+	for _, s := range servers {
+		v, up := views[s.id]
+		out.Members = append(out.Members, ClusterMember{
+			Name: s.name, ID: string(s.id), Address: s.address, Up: up, Session: sessions[s.id],
+			Voter: s.voter, RaftLeader: s.id == leader, Timing: v.Timing, Reads: max(v.Reads, allows[s.id]), Allows: allows[s.id], Version: v.Version,
+		})
+	}
+	slices.SortFunc(out.Members, func(a, b ClusterMember) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }

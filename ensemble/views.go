@@ -28,31 +28,31 @@ type view struct {
 // viewTime bounds the wait for the views of others. Who lives answers sooner.
 const viewTime = time.Second
 
-func (n *Node) view() view {
+func (c *cluster) view() view {
 	v := view{
-		Name: n.cfg.Name, State: n.replica.role(), Term: n.replica.term(), Leader: n.replica.leader(),
-		Serving: n.serving(), Timing: n.cfg.Timing.Name, Version: n.cfg.Version, Reads: state.NewestLevel,
+		Name: c.cfg.Name, State: c.replica.role(), Term: c.replica.term(), Leader: c.replica.leader(),
+		Serving: c.node.serving(), Timing: c.cfg.Timing.Name, Version: c.cfg.Version, Reads: state.NewestLevel,
 	}
-	for _, s := range n.replica.servers() {
+	for _, s := range c.replica.servers() {
 		v.Members = append(v.Members, s.id)
 	}
 	return v
 }
 
-func (n *Node) answerView(context.Context, clusterport.Hello, json.RawMessage) (any, error) {
-	return n.view(), nil
+func (c *cluster) answerView(context.Context, clusterport.Hello, json.RawMessage) (any, error) {
+	return c.view(), nil
 }
 
 // views asks all members for their views, and gives those that answer before
 // ctx is done, with this node's own.
-func (n *Node) views(ctx context.Context) map[state.NodeID]view {
+func (c *cluster) views(ctx context.Context) map[state.NodeID]view {
 	var mu sync.Mutex
 	var all sync.WaitGroup
-	views := map[state.NodeID]view{n.self: n.view()}
-	for _, s := range n.replica.others() {
+	views := map[state.NodeID]view{c.self: c.view()}
+	for _, s := range c.replica.others() {
 		all.Go(func() {
 			var v view
-			if _, err := n.ask(ctx, clusterport.Admin, n.replica.addressOf(s), s.id, askView, nil, &v); err == nil {
+			if _, err := c.ask(ctx, clusterport.Admin, c.replica.addressOf(s), s.id, askView, nil, &v); err == nil {
 				mu.Lock()
 				defer mu.Unlock()
 				views[s.id] = v
@@ -61,13 +61,6 @@ func (n *Node) views(ctx context.Context) map[state.NodeID]view {
 	}
 	all.Wait()
 	return views
-}
-
-// serving reports whether this node is the raft leader and caught up as such.
-func (n *Node) serving() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.roster.Leading()
 }
 
 // quorum gives the raft leader that a majority of the voters follows, and which

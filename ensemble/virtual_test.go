@@ -167,7 +167,7 @@ func playInBubble(t *testing.T, seed uint64, mutate mutation) *world {
 	w := newWorld(t, seed, mutate)
 	rng := w.rng
 
-	low := w.hosts[0].node.level.Load() == state.FirstLevel
+	low := w.hosts[0].node.seen.level.Load() == state.FirstLevel
 	const faults = 60 * time.Second
 	for end := time.Now().Add(faults); time.Now().Before(end) && w.violation() == ""; {
 		time.Sleep(time.Duration(rng.Int64N(int64(200 * time.Millisecond))))
@@ -192,7 +192,7 @@ func playInBubble(t *testing.T, seed uint64, mutate mutation) *world {
 		h.start()
 	}
 	w.until("every group has its leader", 30*time.Second, w.settled)
-	if low && w.hosts[0].node.level.Load() > state.FirstLevel {
+	if low && w.hosts[0].node.seen.level.Load() > state.FirstLevel {
 		w.happened["level raised"]++
 	}
 	w.took = time.Since(w.began)
@@ -297,7 +297,7 @@ func TestARaftLeaderThatWasLostWhileItHandedOverServesAgain(t *testing.T) {
 			w.joinAs(l, "busy", fmt.Sprint("c", i)) // which the others store
 			time.Sleep(50 * time.Millisecond)
 			for range 3 {
-				go l.node.handOver()
+				go l.node.cluster.handOver()
 				time.Sleep(handOverPause + 10*time.Millisecond)
 			}
 			for _, o := range others {
@@ -337,17 +337,17 @@ func TestHandingOverWhereOneIsGone(t *testing.T) {
 			if gone.node.self != first {
 				gone = w.but(l)[1]
 			}
-			go l.node.handOver()
+			go l.node.cluster.handOver()
 			time.Sleep(time.Duration(w.rng.Int64N(int64(6 * time.Millisecond)))) // it answers, and is asked
 			w.apart(l, gone, true)
 			time.Sleep(2 * session.Normal.Heartbeat)
-			l.node.handOvers.Lock()
-			_, tried := l.node.handOvers.failed[first]
-			l.node.handOvers.Unlock()
+			l.node.cluster.handOvers.Lock()
+			_, tried := l.node.cluster.handOvers.failed[first]
+			l.node.cluster.handOvers.Unlock()
 			if tried && l.node.replica.raft.State() == raft.Leader {
 				t.Logf("found by try %d", i+1)
 				w.until("another one leads", 10*time.Second, func() bool {
-					l.node.handOver()
+					l.node.cluster.handOver()
 					return l.node.replica.raft.State() != raft.Leader
 				})
 				break
@@ -442,7 +442,7 @@ func newWorld(t *testing.T, seed uint64, mutate mutation) *world {
 
 // whole reports whether all nodes run, in one cluster, and answer JOINs.
 func (w *world) whole() bool {
-	return !slices.ContainsFunc(w.hosts, func(h *host) bool { return h.node == nil || !h.ready() || h.node.size() != 3 }) && w.raftLeader() != nil
+	return !slices.ContainsFunc(w.hosts, func(h *host) bool { return h.node == nil || !h.ready() || h.node.cluster.size() != 3 }) && w.raftLeader() != nil
 }
 
 // raftLeader is the host of the raft leader, nil while there is none.
@@ -612,7 +612,7 @@ func (w *world) happens() {
 		a.start()
 	case is(0.008, "hand-overs", runs):
 		w.note("%s hands over", a.name)
-		a.node.handOver()
+		a.node.cluster.handOver()
 	case is(0.03, "snapshots", runs):
 		w.note("%s takes a snapshot", a.name)
 		a.node.replica.raft.Snapshot().Error()
