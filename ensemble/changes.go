@@ -228,7 +228,7 @@ func (c *cluster) removeServer(id state.NodeID) error {
 		return later("remove %s: %w", name, err)
 	}
 	// Should this one be lost, upkeep says it once more.
-	c.node.propose(state.Remove{Node: id})
+	c.replica.propose(state.Remove{Node: id})
 	c.log.Info("a node was removed", "node", name)
 	return nil
 }
@@ -466,6 +466,17 @@ const (
 // as it should be.
 const upkeepEvery = 200 * time.Millisecond
 
+// keepUp does the upkeep that is due, unless some is under way. It does not wait.
+func (c *cluster) keepUp(now session.Reading) {
+	if !c.keepsUp.CompareAndSwap(false, true) {
+		return
+	}
+	go func() {
+		defer c.keepsUp.Store(false)
+		c.upkeep(now)
+	}()
+}
+
 // upkeep makes at most one change of the configuration that is due, or raises the level.
 func (c *cluster) upkeep(now session.Reading) {
 	c.changing.Lock()
@@ -490,7 +501,7 @@ func (c *cluster) upkeep(now session.Reading) {
 		// Nobody is added meanwhile; nor by the next raft leader, unless this entry is lost or
 		// that one has applied it.
 		if to, _ := nextLevel(level, servers, nodes); to > level {
-			c.node.proposeAs(to, state.Raise{Level: to})
+			c.replica.proposeAs(to, state.Raise{Level: to})
 		}
 		return
 	}
@@ -498,7 +509,7 @@ func (c *cluster) upkeep(now session.Reading) {
 	var err error
 	switch {
 	case next.forget:
-		c.node.propose(state.Remove{Node: next.node})
+		c.replica.propose(state.Remove{Node: next.node})
 	case next.demote:
 		err = c.replica.demote(next.node)
 	default:

@@ -41,17 +41,18 @@ type cluster struct {
 
 	anew      sync.Mutex // guards begunAnew
 	begunAnew bool
+
+	born      session.Reading // when the node was started
+	recovered sync.Once       // see recovering
 }
 
 // localNode is the node whose cluster it is.
 type localNode interface {
-	serving() bool                                 // it is the raft leader, and caught up as such
-	entered() bool                                 // it has had a session
-	propose(ops ...state.Op) error                 // as the raft leader
-	proposeAs(level uint64, ops ...state.Op) error // in the formats of a level
-	retire(ctx context.Context) error              // closes all connections and ends the session
-	turned(leader state.NodeID)                    // another node may be the raft leader
-	failed(err error)                              // ends the node
+	serving() bool                    // it is the raft leader, and caught up as such
+	entered() bool                    // it has had a session
+	retire(ctx context.Context) error // closes all connections and ends the session
+	turned(leader state.NodeID)       // another node may be the raft leader
+	failed(err error)                 // ends the node
 	Failed() <-chan struct{}
 	Err() error
 }

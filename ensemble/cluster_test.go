@@ -636,7 +636,7 @@ func TestACopyOfARunningNodeIsRefused(t *testing.T) {
 	})
 	leader, others := raftLeaderOf(t, all)
 	m := others[0]
-	poll(t, "it has a session", func() bool { return m.vetted.Load() })
+	poll(t, "it has a session", func() bool { return m.opens.vetted.Load() })
 	copied := filepath.Join(t.TempDir(), "copy")
 	cp := func(from, to string) {
 		t.Helper()

@@ -1,9 +1,12 @@
 package ensemble
 
 import (
+	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
+	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/ensemble/logstore"
 	"leaderlatch/ensemble/session"
 )
@@ -56,6 +59,90 @@ func boundBy(s *logstore.Store) (counter uint64, bound time.Duration, err error)
 		bound = time.Duration(lasts)
 	}
 	return counter, bound, err
+}
+
+// opens counts the Opens of a node's sessions, and finds out whether its folder knows of all
+// that there were. It is safe for concurrent use.
+type opens struct {
+	store   *logstore.Store
+	cluster *cluster
+	failed  func(error) // ends the node
+	wake    func()      // has the node look again
+
+	last    atomic.Uint64 // the counter on disk
+	vetted  atomic.Bool   // that one is not behind what the cluster knows
+	vetting atomic.Bool   // this is being found out
+}
+
+// next writes the next counter down.
+func (o *opens) next() (uint64, error) {
+	counter, err := nextCounter(o.store)
+	if err == nil {
+		o.last.Store(counter)
+	}
+	return counter, err
+}
+
+// mayOpen reports whether a session may be opened by what the folder knows. If nobody knows
+// yet, that is being found out.
+func (o *opens) mayOpen() bool {
+	if o.vetted.Load() {
+		return true
+	}
+	if o.vetting.CompareAndSwap(false, true) {
+		go func() {
+			defer o.vetting.Store(false)
+			o.vet()
+		}()
+	}
+	return false
+}
+
+// vet has the raft leader say whether it knows a later session of this node than
+// the node itself does, or has seen a longer log of it, before the first one is opened:
+// what its own folder says is older where that was restored from a copy. It asks when its
+// log has met the raft leader's: if that began with a refusal, the raft leader knows why.
+func (o *opens) vet() {
+	switch leader := o.cluster.replica.raftLeader(); leader {
+	case "":
+		return
+	case o.cluster.self:
+	default:
+		s, ok := o.cluster.replica.server(leader)
+		if !ok {
+			return
+		}
+		if !o.cluster.replica.hasHeard() {
+			return
+		}
+		var counter uint64
+		_, err := o.cluster.ask(o.cluster.life, clusterport.Admin, o.cluster.replica.addressOf(s), leader, askCounter, nil, &counter)
+		if lost, ok := errors.AsType[lossError](err); ok {
+			o.failed(o.goneBack(lost.Error()))
+			return
+		}
+		if err != nil {
+			return // asked again at the next look
+		}
+		o.check(counter)
+	}
+	o.vetted.Store(true)
+	o.wake()
+}
+
+// check fails the node if the state has accepted an Open of it that its
+// own folder knows nothing of: the folder was restored from a copy, and with it
+// Raft's votes and log have gone back.
+func (o *opens) check(inState uint64) {
+	if known := o.last.Load(); inState > known {
+		o.failed(o.goneBack(fmt.Sprintf("the cluster has seen session %d of this node, its folder only knows %d", inState, known)))
+	}
+}
+
+// goneBack is that the folder is an older one than the node has had.
+func (o *opens) goneBack(seen string) error {
+	return permanent("%s: the folder %s was restored from a copy, and has forgotten what the node promised since; "+
+		"move it away and let the node join as a new one", seen, o.cluster.dir.path)
 }
 
 // note writes down that the session with a counter has made a promise, and lets those

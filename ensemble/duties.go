@@ -1,63 +1,88 @@
 package ensemble
 
 import (
+	"sync/atomic"
+
 	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
 
-// duties are what the raft leader proposes: to found and activate the cluster,
+// duties are what the raft leader does for the cluster beside what clients ask for.
+type duties struct {
+	node   *Node
+	onDuty atomic.Bool // some are being proposed
+
+	// Guarded by the node's mutex.
+	asked    session.Reading // when Found or Activate was proposed last
+	askedYet bool
+	warned   bool            // that elections are not active
+	kept     session.Reading // when the configuration was looked after last
+}
+
+// due gives what the raft leader has to propose: to found and activate the cluster,
 // and to expire silent nodes. The node's mutex is held.
-func (n *Node) duties(now session.Reading) []state.Op {
-	if n.Err() != nil {
+func (d *duties) due(now session.Reading) []state.Op {
+	if d.node.Err() != nil {
 		return nil
 	}
-	ops := n.roster.Expiries(now)
-	if !n.roster.Leading() || n.askedYet && now.AtLeast(n.asked) < session.AskAgain {
+	ops := d.node.roster.Expiries(now)
+	if !d.node.roster.Leading() || d.askedYet && now.AtLeast(d.asked) < session.AskAgain {
 		return ops
 	}
 	quiet := len(ops)
-	if !n.seen.founded.Load() {
-		id := n.dir.id()
+	if !d.node.seen.founded.Load() {
+		id := d.node.dir.id()
 		ops = append(ops, state.Found{Cluster: id.Cluster, TokenBase: id.TokenBase})
 	}
-	if !n.seen.active.Load() {
-		if size := n.cluster.size(); size >= n.cfg.MinimumNodes {
+	if !d.node.seen.active.Load() {
+		if size := d.node.cluster.size(); size >= d.node.cfg.MinimumNodes {
 			ops = append(ops, state.Activate{})
-		} else if !n.warned {
-			n.warned = true
-			n.log.Warn("elections are not active yet: JOINs are refused until the cluster has leader_latch.minimum_nodes", "nodes", size, "minimum", n.cfg.MinimumNodes)
+		} else if !d.warned {
+			d.warned = true
+			d.node.log.Warn("elections are not active yet: JOINs are refused until the cluster has leader_latch.minimum_nodes", "nodes", size, "minimum", d.node.cfg.MinimumNodes)
 		}
 	}
 	if len(ops) > quiet {
-		n.asked, n.askedYet = now, true
+		d.asked, d.askedYet = now, true
 	}
 	return ops
 }
 
-// tellExpired tells whose sessions are to be expired. No lock is held.
-func (n *Node) tellExpired(duties []state.Op) {
-	for _, op := range duties {
+// tell tells whose sessions are to be expired. No lock is held.
+func (d *duties) tell(ops []state.Op) {
+	for _, op := range ops {
 		e, ok := op.(state.Expire)
 		if !ok {
 			continue
 		}
 		var name string // empty: it has ended meanwhile
-		n.replica.read(func(s *state.State) {
+		d.node.replica.read(func(s *state.State) {
 			ses, _ := s.Session(e.Incarnation)
 			name = ses.Name
 		})
 		if name != "" {
-			n.log.Warn("a node has been silent for too long: expiring its session", "node", name)
+			d.node.log.Warn("a node has been silent for too long: expiring its session", "node", name)
 		}
 	}
 }
 
 // upkeepDue reports whether the raft leader should look at the configuration.
 // The node's mutex is held.
-func (n *Node) upkeepDue(now session.Reading) bool {
-	if !n.roster.Leading() || n.Err() != nil || now.AtLeast(n.kept) < upkeepEvery {
+func (d *duties) upkeepDue(now session.Reading) bool {
+	if !d.node.roster.Leading() || d.node.Err() != nil || now.AtLeast(d.kept) < upkeepEvery {
 		return false
 	}
-	n.kept = now
+	d.kept = now
 	return true
+}
+
+// carryOut proposes them, unless others are being proposed. It does not wait.
+func (d *duties) carryOut(ops []state.Op) {
+	if len(ops) == 0 || !d.onDuty.CompareAndSwap(false, true) {
+		return
+	}
+	go func() {
+		defer d.onDuty.Store(false)
+		d.node.replica.propose(ops...) // its effect is what counts
+	}()
 }

@@ -3,6 +3,7 @@ package ensemble
 import (
 	"errors"
 	"fmt"
+	"sync"
 )
 
 // ErrUnavailable is returned by [Node.Join] when no membership can come about
@@ -43,4 +44,32 @@ func (e *orderlyError) Unwrap() error { return e.error }
 func inOrder(err error) bool {
 	_, ok := errors.AsType[*orderlyError](err)
 	return ok
+}
+
+// failure is why a node cannot go on. The first one counts.
+type failure struct {
+	once sync.Once
+	err  error
+	set  chan struct{} // closed once err is set
+}
+
+func newFailure() *failure { return &failure{set: make(chan struct{})} }
+
+// fail sets the failure, and calls then.
+func (f *failure) fail(err error, then func()) {
+	f.once.Do(func() {
+		f.err = err
+		close(f.set)
+		then()
+	})
+}
+
+// get gives the failure, nil while there is none.
+func (f *failure) get() error {
+	select {
+	case <-f.set:
+		return f.err
+	default:
+		return nil
+	}
 }

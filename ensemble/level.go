@@ -38,20 +38,20 @@ func (c *Config) reads() uint64 {
 // The log store follows, and not before: an older program would take a raft.db that it
 // cannot read for a damaged one. Should the node crash in between, the next start has
 // the store written as the folder says.
-func (n *Node) raised(level uint64) {
-	if n.cfg.reads() < level {
-		n.log.Warn("leader_latch.format_level has no effect: the cluster writes a higher level already, and that never falls", "format_level", n.cfg.FormatLevel, "cluster_level", level)
+func (c *cluster) raised(level uint64) {
+	if c.cfg.reads() < level {
+		c.log.Warn("leader_latch.format_level has no effect: the cluster writes a higher level already, and that never falls", "format_level", c.cfg.FormatLevel, "cluster_level", level)
 	}
-	if n.dir.id().Format >= int(level) {
+	if c.dir.id().Format >= int(level) {
 		return
 	}
-	if n.cluster.change(func(id *identity) {
-		if id.Node == n.self { // else the folder is a new node's already
+	if c.change(func(id *identity) {
+		if id.Node == c.self { // else the folder is a new node's already
 			id.Format = max(id.Format, int(level))
 		}
-	}) != nil || n.dir.id().Node != n.self || n.dir.id().Format < int(level) {
+	}) != nil || c.dir.id().Node != c.self || c.dir.id().Format < int(level) {
 		return
 	}
-	n.log.Info("the formats of what nodes write have a new level: older versions of this program cannot go on from here", "cluster_level", level)
-	n.store.Raise(state.LogstoreVersion(level)) // should it fail, so does the node
+	c.log.Info("the formats of what nodes write have a new level: older versions of this program cannot go on from here", "cluster_level", level)
+	c.replica.store.Raise(state.LogstoreVersion(level)) // should it fail, so does the node
 }

@@ -209,8 +209,8 @@ func TestTheStoreTakesOverTheLevelOfTheFolder(t *testing.T) {
 	held := func(c *Config) { c.FormatLevel = 1 }
 	n := startNode(t, path, held)
 	levelIs(t, n, 1)
-	poll(t, "a session", func() bool { return n.counter.Load() > 0 })
-	id, counter, entries := n.dir.id(), n.counter.Load(), entriesOf(t, n)
+	poll(t, "a session", func() bool { return n.opens.last.Load() > 0 })
+	id, counter, entries := n.dir.id(), n.opens.last.Load(), entriesOf(t, n)
 	kill(n)
 	id.Format = 2
 	if err := (&Dir{path: path}).writeIdentity(id); err != nil {
@@ -220,8 +220,8 @@ func TestTheStoreTakesOverTheLevelOfTheFolder(t *testing.T) {
 	if is := storeFormat(t, n); is != 2 {
 		t.Errorf("the store writes version %d", is)
 	}
-	poll(t, "the next session", func() bool { return n.counter.Load() > counter })
-	if is := n.counter.Load(); is != counter+1 {
+	poll(t, "the next session", func() bool { return n.opens.last.Load() > counter })
+	if is := n.opens.last.Load(); is != counter+1 {
 		t.Errorf("open counter %d after %d", is, counter)
 	}
 	for i, e := range entriesOf(t, n)[:len(entries)] {

@@ -120,7 +120,7 @@ func (c *cluster) answerLift(_ context.Context, _ clusterport.Hello, with json.R
 	if err := c.liftHeld(); err != nil {
 		return nil, err
 	}
-	if err := c.node.propose(state.Lift{Tokens: above}); err != nil {
+	if err := c.replica.propose(state.Lift{Tokens: above}); err != nil {
 		return nil, later("lift tokens: %w", err)
 	}
 	c.log.Info("fencing tokens go on above those of a node that joins", "above", above)

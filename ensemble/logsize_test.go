@@ -36,7 +36,7 @@ func TestTheLogIsBoundedInBytes(t *testing.T) {
 	for range 3 { // the log is shortened again and again
 		before := first()
 		for range (most + keep) / entry {
-			if err := n.propose(large...); err != nil {
+			if err := n.replica.propose(large...); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"leaderlatch/ensemble/clusterport"
@@ -80,6 +79,9 @@ type Node struct {
 	store   *logstore.Store
 	replica *replica
 	cluster *cluster
+	opens   *opens
+	duty    *duties
+	folder  *folderWatch
 	port    *clusterport.Port
 
 	dispatch     *session.Dispatcher
@@ -90,31 +92,18 @@ type Node struct {
 	done         <-chan struct{} // of life
 	running      sync.WaitGroup
 
-	failOnce sync.Once
-	failure  error
-	failing  chan struct{} // closed once failure is set
+	failure *failure
 
-	counter atomic.Uint64 // the open counter on disk
-	vetted  atomic.Bool   // that counter is not behind what the cluster knows
-	vetting atomic.Bool   // this is being found out
-	seen    seen
-	onDuty  atomic.Bool // duties are being proposed
-
-	born      session.Reading // when it was started
-	recovered sync.Once
+	seen seen
 
 	stopOnce sync.Once
 	stopErr  error
 
-	mu       sync.Mutex      // guards what follows; taken after the fsm's lock, before the dispatcher's
-	roster   *session.Roster // its guard is the mutex
-	deadMan  *deadMan        // nil: none
-	changed  chan struct{}   // closed and replaced when the roster has changed
-	asked    session.Reading // when Found or Activate was proposed last
-	askedYet bool
-	warned   bool            // that elections are not active
-	kept     session.Reading // when the configuration was looked after last
-	heard    time.Time       // when a renewal was accepted last, for people; zero: none yet
+	mu      sync.Mutex      // guards what follows; taken after the fsm's lock, before the dispatcher's
+	roster  *session.Roster // its guard is the mutex
+	deadMan *deadMan        // nil: none
+	changed chan struct{}   // closed and replaced when the roster has changed
+	heard   time.Time       // when a renewal was accepted last, for people; zero: none yet
 }
 
 // Start starts the node in its folder, founding a cluster of its own if the
@@ -154,10 +143,9 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 		dispatch:     session.NewDispatcher(),
 		wake:         make(chan struct{}, 1),
 		wakeProposer: make(chan struct{}, 1),
-		failing:      make(chan struct{}),
+		failure:      newFailure(),
 		changed:      make(chan struct{}),
 	}
-	n.born = n.now()
 	n.seen.level.Store(state.FirstLevel)
 	n.dirLife = dir.begin()
 	n.self = dir.id().Node
@@ -176,17 +164,24 @@ func Start(dir *Dir, cfg Config) (*Node, error) {
 			return nil, err
 		}
 	}
+	n.folder = &folderWatch{
+		dir: dir, minimumFree: cfg.MinimumFree, freeSpace: cfg.freeSpace, hangLimit: cfg.hangLimit,
+		failed: n.failed, done: n.done, log: n.log,
+	}
 	n.replica = newReplica(replicaConfig{
 		self: n.self, heartbeat: cfg.Timing.Heartbeat, lease: cfg.Timing.Lease, dir: dir, observer: n,
-		room: n.roomForSnapshot, dial: func(ctx context.Context, to state.NodeID) (net.Conn, error) { return n.cluster.dialMember(ctx, to) }, done: n.done, running: &n.running, log: n.log,
+		level: n.seen.level.Load, room: n.folder.roomForSnapshot, dial: func(ctx context.Context, to state.NodeID) (net.Conn, error) { return n.cluster.dialMember(ctx, to) }, done: n.done, running: &n.running, log: n.log,
 	})
 	n.replica.fsm.alter = cfg.alter
 	n.cluster = &cluster{
 		cfg: &n.cfg, log: n.log, self: n.self, dir: dir, dirLife: n.dirLife, replica: n.replica,
 		seen: &n.seen, life: n.life, node: n,
+		born:      n.now(),
 		awaySince: make(map[state.NodeID]session.Reading),
 		handOvers: handOvers{failed: make(map[state.NodeID]time.Time)},
 	}
+	n.opens = &opens{cluster: n.cluster, failed: n.failed, wake: func() { signal(n.wake) }}
+	n.duty = &duties{node: n}
 	if err := n.startRaft(); err != nil {
 		n.end()
 		n.running.Wait()
@@ -238,7 +233,7 @@ func (n *Node) applied(s *state.State, effects []state.Effect, term uint64) {
 			go n.cluster.dropped(e.Node) // closes connections; nothing waits here
 		case state.Opened:
 			if e.Node == n.self {
-				n.checkCounter(e.Counter)
+				n.opens.check(e.Counter)
 			}
 		}
 	}
@@ -254,7 +249,7 @@ func (n *Node) applied(s *state.State, effects []state.Effect, term uint64) {
 func (n *Node) restored(s *state.State) {
 	n.noteCluster(s)
 	if me, ok := s.Node(n.self); ok {
-		n.checkCounter(me.Counter)
+		n.opens.check(me.Counter)
 	}
 	n.mu.Lock()
 	defer n.unlock()
@@ -305,7 +300,7 @@ func (n *Node) noteCluster(s *state.State) {
 		n.log.Info("elections are active")
 	}
 	if level := s.Level(); n.seen.level.Swap(level) < level {
-		n.running.Go(func() { n.raised(level) }) // to disk; nothing waits here
+		n.running.Go(func() { n.cluster.raised(level) }) // to disk; nothing waits here
 	}
 }
 
@@ -324,25 +319,14 @@ func (n *Node) allJoined() (index uint64, all []session.Delivery) {
 // reason: the loop, woken, shuts the gate and closes the connections, and
 // whoever runs the node learns of it by [Node.Failed].
 func (n *Node) failed(err error) {
-	n.failOnce.Do(func() {
-		n.failure = err
-		close(n.failing)
-		signal(n.wake)
-	})
+	n.failure.fail(err, func() { signal(n.wake) })
 }
 
 // Failed is closed when the node cannot go on; [Node.Err] says why.
-func (n *Node) Failed() <-chan struct{} { return n.failing }
+func (n *Node) Failed() <-chan struct{} { return n.failure.set }
 
 // Err is why the node failed, nil while it has not.
-func (n *Node) Err() error {
-	select {
-	case <-n.failing:
-		return n.failure
-	default:
-		return nil
-	}
-}
+func (n *Node) Err() error { return n.failure.get() }
 
 // run is the node's loop: it looks at the clocks. Go's timers stand still
 // while the machine sleeps, so it polls.
@@ -376,7 +360,7 @@ const stallsAfter = 5 * time.Second
 // step does what has to be done now, and says when to look again.
 func (n *Node) step() time.Duration {
 	now := n.now()
-	n.yield()
+	n.replica.yield(func() { n.port.ClosePurpose(clusterport.Raft) })
 	n.mu.Lock()
 	if err := n.Err(); err != nil && !inOrder(err) {
 		n.roster.Fail() // of a life that ends in order, Stop sees to the connections
@@ -385,14 +369,14 @@ func (n *Node) step() time.Duration {
 	if n.inactive() {
 		closing = append(closing, n.roster.Queued()...) // came before that was known; see Join
 	}
-	duties := n.duties(now)
-	upkeep := n.upkeepDue(now)
+	duties := n.duty.due(now)
+	upkeep := n.duty.upkeepDue(now)
 	stopping := n.roster.Stopping()
 	again := n.roster.NextLook()
 	n.tellWaiters()
 	n.mu.Unlock()
 
-	n.tellExpired(duties)
+	n.duty.tell(duties)
 	if what == session.NeedClose {
 		n.log.Warn("session lost: closing its connections", "count", len(closing))
 	}
@@ -403,27 +387,14 @@ func (n *Node) step() time.Duration {
 		n.deadMan.disarm() // all closed, in time
 	}
 	if what == session.NeedOpen && !stopping && n.Err() == nil && n.mayOpen(now) {
-		if n.vetted.Load() {
+		if n.opens.mayOpen() {
 			n.open()
-		} else if n.vetting.CompareAndSwap(false, true) {
-			go func() {
-				defer n.vetting.Store(false)
-				n.vet()
-			}()
 		}
 	}
-	if upkeep && n.cluster.keepsUp.CompareAndSwap(false, true) {
-		go func() {
-			defer n.cluster.keepsUp.Store(false)
-			n.cluster.upkeep(now)
-		}()
+	if upkeep {
+		n.cluster.keepUp(now)
 	}
-	if len(duties) > 0 && n.onDuty.CompareAndSwap(false, true) {
-		go func() {
-			defer n.onDuty.Store(false)
-			n.propose(duties...) // its effect is what counts
-		}()
-	}
+	n.duty.carryOut(duties)
 	signal(n.wakeProposer) // a Renew may be due
 	return again
 }
@@ -440,7 +411,7 @@ func (n *Node) renewed(killAt time.Duration) {
 // mayOpen reports whether the node may ask for a session: it is a member, and
 // its folder says so.
 func (n *Node) mayOpen(now session.Reading) bool {
-	if !n.dir.id().Settled || n.recovering(now) {
+	if !n.dir.id().Settled || n.cluster.recovering(now) {
 		return false
 	}
 	_, member := n.replica.server(n.self)
@@ -449,62 +420,14 @@ func (n *Node) mayOpen(now session.Reading) bool {
 
 // open writes the next counter down and asks for a session with it.
 func (n *Node) open() {
-	counter, err := nextCounter(n.store)
+	counter, err := n.opens.next()
 	if err != nil {
 		n.failed(err)
 		return
 	}
-	n.counter.Store(counter)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.roster.Begin(counter, n.now())
-}
-
-// vet has the raft leader say whether it knows a later session of this node than
-// the node itself does, or has seen a longer log of it, before the first one is opened:
-// what its own folder says is older where that was restored from a copy. It asks when its
-// log has met the raft leader's: if that began with a refusal, the raft leader knows why.
-func (n *Node) vet() {
-	switch leader := n.replica.raftLeader(); leader {
-	case "":
-		return
-	case n.self:
-	default:
-		s, ok := n.replica.server(leader)
-		if !ok {
-			return
-		}
-		if n.replica.raft.CommitIndex() == 0 {
-			return // it has heard of none since its start
-		}
-		var counter uint64
-		_, err := n.cluster.ask(n.life, clusterport.Admin, n.replica.addressOf(s), leader, askCounter, nil, &counter)
-		if lost, ok := errors.AsType[lossError](err); ok {
-			n.failed(n.goneBack(lost.Error()))
-			return
-		}
-		if err != nil {
-			return // asked again at the next look
-		}
-		n.checkCounter(counter)
-	}
-	n.vetted.Store(true)
-	signal(n.wake)
-}
-
-// checkCounter fails the node if the state has accepted an Open of it that its
-// own folder knows nothing of: the folder was restored from a copy, and with it
-// Raft's votes and log have gone back.
-func (n *Node) checkCounter(inState uint64) {
-	if known := n.counter.Load(); inState > known {
-		n.failed(n.goneBack(fmt.Sprintf("the cluster has seen session %d of this node, its folder only knows %d", inState, known)))
-	}
-}
-
-// goneBack is that the folder is an older one than the node has had.
-func (n *Node) goneBack(seen string) error {
-	return permanent("%s: the folder %s was restored from a copy, and has forgotten what the node promised since; "+
-		"move it away and let the node join as a new one", seen, n.dir.path)
 }
 
 // WaitReady returns nil as soon as a JOIN at this node would succeed, or an
@@ -521,8 +444,8 @@ func (n *Node) WaitReady(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-time.After(50 * time.Millisecond): // a lease ends and elections begin without notice
-		case <-n.failing:
-			return fmt.Errorf("%w: %w", ErrUnavailable, n.failure)
+		case <-n.failure.set:
+			return fmt.Errorf("%w: %w", ErrUnavailable, n.failure.err)
 		case <-ctx.Done():
 			return missing
 		}
@@ -617,7 +540,7 @@ func (n *Node) release() error {
 
 // wait returns when cond holds, which is called with the node's mutex held.
 func (n *Node) wait(ctx context.Context, cond func() bool) error {
-	failing := n.failing
+	failing := n.failure.set
 	for {
 		n.mu.Lock()
 		ok, changed := cond(), n.changed
@@ -629,8 +552,8 @@ func (n *Node) wait(ctx context.Context, cond func() bool) error {
 		case <-changed:
 		case <-time.After(50 * time.Millisecond): // a lease ends without notice
 		case <-failing:
-			if failing = nil; !inOrder(n.failure) {
-				return n.failure
+			if failing = nil; !inOrder(n.failure.err) {
+				return n.failure.err
 			}
 		case <-ctx.Done():
 			return fmt.Errorf("stop: %w", context.Cause(ctx))

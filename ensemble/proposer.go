@@ -47,7 +47,7 @@ func (n *Node) runProposer() {
 			}
 			outstanding++
 			last := state.SeqOf(batch[len(batch)-1])
-			n.submit(batch, func(index uint64, err error) { outcomes <- outcome{last, index, err} })
+			n.replica.submit(batch, func(index uint64, err error) { outcomes <- outcome{last, index, err} })
 		}
 		select {
 		case <-n.done:
@@ -68,19 +68,4 @@ func (n *Node) runProposer() {
 			retry = time.After(retryAfter)
 		}
 	}
-}
-
-// submit has operations put into the log as one entry, by this node's Raft or by
-// that of the raft leader. The outcome goes to done, once, from another
-// goroutine; Raft may leave it out when it shuts down.
-func (n *Node) submit(ops []state.Op, done func(index uint64, err error)) {
-	n.replica.submit(state.Encode(n.seen.level.Load(), state.Entry{At: time.Now(), Ops: ops}), done)
-}
-
-// propose has operations committed by this node's own Raft, and applied.
-func (n *Node) propose(ops ...state.Op) error { return n.proposeAs(n.seen.level.Load(), ops...) }
-
-// proposeAs does so in the formats of a level.
-func (n *Node) proposeAs(level uint64, ops ...state.Op) error {
-	return n.replica.propose(state.Encode(level, state.Entry{At: time.Now(), Ops: ops}))
 }

@@ -12,7 +12,7 @@ import (
 // startRaft starts Raft on the folder and the cluster port, and what drives
 // them.
 func (n *Node) startRaft() error {
-	if err := n.checkRecovery(); err != nil {
+	if err := n.cluster.checkRecovery(); err != nil {
 		return err
 	}
 	if !n.dir.id().Settled {
@@ -25,7 +25,7 @@ func (n *Node) startRaft() error {
 			return err
 		}
 	}
-	if err := n.checkSpace(); err != nil {
+	if err := n.folder.checkSpace(); err != nil {
 		return err
 	}
 	store, err := logstore.Open(n.dir.raftPath(), logstore.Options{
@@ -47,7 +47,8 @@ func (n *Node) startRaft() error {
 	if err != nil {
 		return permanent("data folder: %w; %s", err, cureFolder)
 	}
-	n.counter.Store(counter)
+	n.opens.store = store
+	n.opens.last.Store(counter)
 	n.roster.Bind(bound)
 	if err := n.replica.open(store); err != nil {
 		return permanent("data folder: %w", err)
@@ -96,9 +97,9 @@ func (n *Node) startRaft() error {
 		})
 	}
 	n.running.Go(n.cluster.seekRaftLeader)
-	n.running.Go(n.watchSpace)
-	n.running.Go(n.watchFiles)
-	n.running.Go(n.watchFolder)
+	n.running.Go(n.folder.watchSpace)
+	n.running.Go(n.folder.watchFiles)
+	n.running.Go(func() { n.folder.watchFolder(n.store) })
 	n.running.Go(n.run)
 	n.running.Go(n.runProposer)
 	n.running.Go(func() { n.dispatch.Run(n.done, n.allJoined) })
@@ -129,17 +130,6 @@ func (n *Node) checkState() error {
 // endRaft ends Raft and the cluster port, and returns when the store is used no more.
 func (n *Node) endRaft() error { return n.replica.end(n.port.Close) }
 
-// roomForSnapshot refuses a snapshot if, with so many bytes, it would leave less than the node
-// needs to go on: the log has all that would be in it.
-func (n *Node) roomForSnapshot(bytes int64) error {
-	free, err := n.cfg.freeSpace(n.dir.path)
-	if err != nil || free >= n.cfg.MinimumFree+uint64(bytes) {
-		return nil
-	}
-	return fmt.Errorf("only %d MiB are free in %s, which is too little for %d MiB of a snapshot beside the %d MiB of leader_latch.minimum_free_space; make room: without snapshots the log grows, until the node ends",
-		free>>20, n.dir.path, bytes>>20, n.cfg.MinimumFree>>20)
-}
-
 // follow, lead and turned implement observer: a raft leader acts on stamps only when its own
 // state machine has caught up with its log.
 func (n *Node) follow() {
@@ -158,20 +148,3 @@ func (n *Node) lead(still func() bool) {
 }
 
 func (n *Node) turned(state.NodeID) { signal(n.wakeProposer) }
-
-// yield has a raft leader whose disk hangs step aside, early enough for the others
-// to elect another one before their leases end. Raft would not: it goes on sending
-// heartbeats while it cannot store an entry. If the disk comes back, so does the
-// node, as a follower; if not, the store ends it.
-func (n *Node) yield() {
-	hangs := n.store.Busy() > n.cfg.Timing.Lease/3
-	switch {
-	case !hangs && n.replica.yields.Load():
-		n.replica.yields.Store(false)
-		n.log.Info("the disk answers again")
-	case hangs && !n.replica.yields.Load() && n.replica.leads.Load() != 0:
-		n.replica.yields.Store(true)
-		n.log.Warn("the disk hangs: no raft leader until it answers", "for", n.store.Busy())
-		n.port.ClosePurpose(clusterport.Raft)
-	}
-}

@@ -175,9 +175,9 @@ const (
 )
 
 // checkRecovery refuses to start where a recovery was interrupted.
-func (n *Node) checkRecovery() error {
-	if n.dir.id().Recovery == recoveryBegun {
-		return permanent("%s: a recovery was begun and not finished; run leader-latch recover again", n.dir.path)
+func (c *cluster) checkRecovery() error {
+	if c.dir.id().Recovery == recoveryBegun {
+		return permanent("%s: a recovery was begun and not finished; run leader-latch recover again", c.dir.path)
 	}
 	return nil
 }
@@ -185,21 +185,21 @@ func (n *Node) checkRecovery() error {
 // recovering reports whether this node still has to be silent after a recovery:
 // nodes that it has lost may speak for members of whom it knows nothing, for as
 // long as the longest lease lasts.
-func (n *Node) recovering(now session.Reading) bool {
-	if n.dir.id().Recovery == recoveryNone {
+func (c *cluster) recovering(now session.Reading) bool {
+	if c.dir.id().Recovery == recoveryNone {
 		return false
 	}
 	longest := session.Calm.Expiry
-	n.replica.read(func(s *state.State) {
+	c.replica.read(func(s *state.State) {
 		for ses := range s.Sessions() {
 			longest = max(longest, ses.Expiry)
 		}
 	})
-	if now.AtLeast(n.born) < longest {
+	if now.AtLeast(c.born) < longest {
 		return true
 	}
-	n.recovered.Do(func() {
-		go n.cluster.change(func(id *identity) { id.Recovery = recoveryNone })
+	c.recovered.Do(func() {
+		go c.change(func(id *identity) { id.Recovery = recoveryNone })
 	})
 	return false
 }

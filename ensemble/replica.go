@@ -27,6 +27,7 @@ type replicaConfig struct {
 	lease     time.Duration // L: what takes longer is given up
 	dir       *Dir          // holds the snapshots
 	observer  observer
+	level     func() uint64              // of the formats that are written
 	room      func(snapshot int64) error // why a snapshot of the node's own state may not have so many bytes
 	dial      func(ctx context.Context, to state.NodeID) (net.Conn, error)
 	done      <-chan struct{} // closed: the goroutines end
@@ -263,6 +264,9 @@ func (r *replica) leader() state.NodeID {
 	return state.NodeID(id)
 }
 
+// hasHeard reports whether this node has heard of a commit since its start.
+func (r *replica) hasHeard() bool { return r.raft.CommitIndex() > 0 }
+
 // isLeader reports whether this node is the raft leader, caught up or not.
 func (r *replica) isLeader() bool { return r.raft.State() == raft.Leader }
 
@@ -286,15 +290,20 @@ func (r *replica) role() string {
 	return "following"
 }
 
-// propose has an entry committed, and applied by this node. An error says that it is not, or
-// that nobody knows.
-func (r *replica) propose(entry []byte) error {
-	return r.await(r.raft.Apply(entry, r.lease))
+// propose has operations committed, as the raft leader, and applied by this node. An error says
+// that they are not, or that nobody knows.
+func (r *replica) propose(ops ...state.Op) error { return r.proposeAs(r.level(), ops...) }
+
+// proposeAs does so in the formats of a level.
+func (r *replica) proposeAs(level uint64, ops ...state.Op) error {
+	return r.await(r.raft.Apply(entryOf(level, ops), r.lease))
 }
 
-// submit has an entry put into the log, by this node's Raft or by that of the raft leader. The
-// outcome goes to done, once, from another goroutine; Raft may leave it out when it shuts down.
-func (r *replica) submit(entry []byte, done func(index uint64, err error)) {
+// submit has operations put into the log as one entry, by this node's Raft or by that of the
+// raft leader. The outcome goes to done, once, from another goroutine; Raft may leave it out
+// when it shuts down.
+func (r *replica) submit(ops []state.Op, done func(index uint64, err error)) {
+	entry := entryOf(r.level(), ops)
 	if leader := r.raftLeader(); leader != "" && leader != r.self {
 		r.forward.send(leader, entry, done)
 		return
@@ -304,6 +313,10 @@ func (r *replica) submit(entry []byte, done func(index uint64, err error)) {
 		err := awaitCommit(future)
 		done(future.Index(), err)
 	}()
+}
+
+func entryOf(level uint64, ops []state.Op) []byte {
+	return state.Encode(level, state.Entry{At: time.Now(), Ops: ops})
 }
 
 // awaitCommit waits until an entry is committed, and applied by this node. An error says that
@@ -535,4 +548,21 @@ func withoutPanic[T any](f func() (T, error)) (v T, err error) {
 		}
 	}()
 	return f()
+}
+
+// yield has a raft leader whose disk hangs step aside, early enough for the others
+// to elect another one before their leases end. Raft would not: it goes on sending
+// heartbeats while it cannot store an entry. If the disk comes back, so does the
+// node, as a follower; if not, the store ends it. leaveRaft closes its connections of Raft.
+func (r *replica) yield(leaveRaft func()) {
+	hangs := r.store.Busy() > r.lease/3
+	switch {
+	case !hangs && r.yields.Load():
+		r.yields.Store(false)
+		r.log.Info("the disk answers again")
+	case hangs && !r.yields.Load() && r.leads.Load() != 0:
+		r.yields.Store(true)
+		r.log.Warn("the disk hangs: no raft leader until it answers", "for", r.store.Busy())
+		leaveRaft()
+	}
 }

@@ -746,7 +746,7 @@ func (w *world) proposeLate() {
 			if h.node != nil && h.node.serving() {
 				w.note("%s proposes late: %v", h.name, l.ops)
 				for _, op := range l.ops {
-					h.node.submit([]state.Op{op}, func(uint64, error) {})
+					h.node.replica.submit([]state.Op{op}, func(uint64, error) {})
 				}
 				return true
 			}
