@@ -1,7 +1,6 @@
 package ensemble
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,7 +8,6 @@ import (
 	"github.com/hashicorp/raft"
 
 	"leaderlatch/ensemble/logstore"
-	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
 
@@ -173,35 +171,3 @@ const (
 	recoveryBegun recoveryState = "begun" // Raft's state may be either cluster's
 	recoveryWaits recoveryState = "waits" // for the leases of the old cluster to end
 )
-
-// checkRecovery refuses to start where a recovery was interrupted.
-func (c *cluster) checkRecovery() error {
-	if c.dir.id().Recovery == recoveryBegun {
-		return permanent("%s: a recovery was begun and not finished; run leader-latch recover again", c.dir.path)
-	}
-	return nil
-}
-
-// recovering reports whether this node still has to be silent after a recovery:
-// nodes that it has lost may speak for members of whom it knows nothing, for as
-// long as the longest lease lasts.
-func (c *cluster) recovering(now session.Reading) bool {
-	if c.dir.id().Recovery == recoveryNone {
-		return false
-	}
-	longest := session.Calm.Expiry
-	c.replica.read(func(s *state.State) {
-		for ses := range s.Sessions() {
-			longest = max(longest, ses.Expiry)
-		}
-	})
-	if now.AtLeast(c.born) < longest {
-		return true
-	}
-	c.recovered.Do(func() {
-		go c.change(func(id *identity) { id.Recovery = recoveryNone })
-	})
-	return false
-}
-
-var errRecovering = errors.New("it was recovered just now, and waits until the leases of the lost nodes have ended")
