@@ -47,7 +47,7 @@ until_so() { # SECONDS COMMAND...
 for deb in "$tmp"/*.deb; do dpkg -x "$deb" "$tmp/root"; done
 libs=("$tmp"/root/usr/lib/*-linux-gnu*)
 curl() { exec env LD_LIBRARY_PATH="${libs[0]}" "$tmp/root/usr/bin/curl" "$@"; }
-(curl --version) | head -1
+(curl --version) | sed -n 1p
 
 # A server that answers a line 0.3 s later, and closes 1 s after that.
 exec 3< <(exec python3 -c '

@@ -43,7 +43,7 @@ until_so() { # SECONDS COMMAND...
 (cd "$tmp" && apt-get download -qq etcd-server=3.4.23-4+b4 etcd-client=3.4.23-4+b4 2>apt) || { cat "$tmp/apt" >&2; exit 1; }
 for deb in "$tmp"/*.deb; do dpkg -x "$deb" "$tmp/root"; done
 export ETCDCTL_API=3 PATH="$tmp/root/usr/bin:$PATH"
-etcd --version | head -1
+etcd --version | sed -n 1p
 
 read -r client peer < <(python3 -c '
 import socket

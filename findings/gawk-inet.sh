@@ -37,7 +37,7 @@ want() { # WHAT SEEN BEFORE
 for deb in "$tmp"/*.deb; do dpkg -x "$deb" "$tmp/root"; done
 libs=("$tmp"/root/usr/lib/*-linux-gnu*)
 gawk() { timeout 20 env LC_ALL=C LD_LIBRARY_PATH="${libs[0]}" "$tmp/root/usr/bin/gawk" "$@"; }
-gawk --version | head -1
+gawk --version | sed -n 1p
 
 # A server that says half a line, and the other half and one more line 3 s later.
 exec 3< <(exec python3 -c '

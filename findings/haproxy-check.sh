@@ -32,7 +32,7 @@ trap end EXIT
 for deb in "$tmp"/*.deb; do dpkg -x "$deb" "$tmp/root"; done
 libs=("$tmp"/root/usr/lib/*-linux-gnu*)
 haproxy() { exec env LD_LIBRARY_PATH="${libs[0]}" "$tmp/root/usr/sbin/haproxy" "$@"; }
-(haproxy -v) | head -1
+(haproxy -v) | sed -n 1p
 
 cat >"$tmp/servers.py" <<'EOF'
 import socket, sys, time
