@@ -210,10 +210,18 @@ func (a *attacker) comesBack(n *node, before any, what string) {
 }
 
 // recover makes the node, which must not run, the only one of its cluster. It is killed
-// amid that some times before.
+// amid that some times before, on a slow disk: so between any two flushes.
 func (n *node) recover(r *rand.Rand) (interrupted int) {
-	const begun = "begun"
+	const begun, most = "begun", 200 * time.Millisecond
+	if heal, err := n.slowDisk(20 * time.Millisecond); err == nil {
+		defer heal()
+	}
 	for range 1 + r.IntN(4) {
+		newest := newestSnapshot(n)
+		reached := func() bool { return n.identity().Recovery == begun }
+		if r.IntN(2) == 0 { // when Raft's state is of the new cluster, and the folder does not say so yet
+			reached = func() bool { return newestSnapshot(n) > newest }
+		}
 		cmd := n.program("recover", "--yes")
 		if err := cmd.Start(); err != nil {
 			n.host.t.Error(err)
@@ -224,14 +232,14 @@ func (n *node) recover(r *rand.Rand) (interrupted int) {
 			defer close(ended)
 			cmd.Wait()
 		}()
-		for open := true; open && n.identity().Recovery != begun; {
+		for runs := true; runs && !reached(); {
 			select {
 			case <-ended:
-				open = false
+				runs = false
 			case <-time.After(time.Millisecond):
 			}
 		}
-		time.Sleep(time.Duration(r.Int64N(int64(60 * time.Millisecond))))
+		time.Sleep(time.Duration(r.Int64N(int64(most))))
 		cmd.Process.Kill()
 		<-ended
 		if n.identity().Recovery != begun {
@@ -242,8 +250,9 @@ func (n *node) recover(r *rand.Rand) (interrupted int) {
 			n.host.t.Errorf("node %d, after an interrupted recovery, ended with %d, and said\n%s", n.n, code, said)
 		}
 	}
+	before := n.identity().Recovery
 	code, said := n.once("recover", "--yes")
-	whole := code == exitPermanent && strings.Contains(said, "there is nothing to recover") // it was killed when all was done
+	whole := before != begun && code == exitPermanent && strings.Contains(said, "there is nothing to recover") // it was killed when all was done
 	if code != exitOK && !whole {
 		n.host.t.Errorf("recover of node %d ended with %d, and said\n%s", n.n, code, said)
 	}

@@ -179,11 +179,14 @@ func (n *node) guest(group, client string) net.Conn {
 	return nc
 }
 
-// newestSnapshot is of which entry the newest snapshot of some nodes is.
+// newestSnapshot is of which entry the newest snapshot of some nodes is that is finished.
 func newestSnapshot(nodes ...*node) (index int) {
 	for _, n := range nodes {
 		names, _ := filepath.Glob(filepath.Join(n.state(), "snapshots", "*-*-*"))
 		for _, name := range names { // term-index-time
+			if strings.HasSuffix(name, ".tmp") {
+				continue
+			}
 			i, _ := strconv.Atoi(strings.Split(filepath.Base(name), "-")[1])
 			index = max(index, i)
 		}
