@@ -110,51 +110,86 @@ func (d distance) pass(from, to net.Conn) {
 	}
 }
 
-// electQuietly is the time of n elections, each some time after the client before has left:
+// apartFigures are what clients saw of nodes at a distance, for some time.
+type apartFigures struct {
+	atLeader, atFollower, handOver latencies
+	refused, lost                  int // JOINs; sessions
+}
+
+// watch has clients come at the raft leader and at a follower, and leaders at the one
+// follower make way for the next at the other. Each comes when what was before is over:
 // where nodes are far apart, an entry waits for the one before it on the way.
-func electQuietly(t *testing.T, node *member, pause time.Duration, n int) (l latencies) {
-	t.Helper()
-	for range n {
-		time.Sleep(pause)
-		l = append(l, electOnce(t, node, false))
+func (d distance) watch(t *testing.T, all []*member, how time.Duration) (f apartFigures) {
+	leader, follower, other := places(t, all)
+	lost := func() (n int) {
+		for _, m := range all {
+			n += strings.Count(m.logText(), "session lost")
+		}
+		return n
 	}
-	return l
+	before := lost()
+	try := func(times *latencies, of func() (time.Duration, error)) {
+		time.Sleep(2*d.roundTrip + justMade)
+		if took, err := of(); err == nil {
+			*times = append(*times, took)
+		} else {
+			f.refused++
+		}
+	}
+	elect := func(node placed) func() (time.Duration, error) {
+		return func() (time.Duration, error) {
+			c, err := call(node.addr, "a")
+			if err != nil {
+				return 0, err
+			}
+			defer c.Close()
+			began := time.Now()
+			err = c.lead(unique("apart"))
+			return time.Since(began), err
+		}
+	}
+	for began := time.Now(); time.Since(began) < how; {
+		try(&f.atLeader, elect(leader))
+		try(&f.atFollower, elect(follower))
+		group := unique("apart")
+		a, err := call(follower.addr, "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := call(other.addr, "b")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err = a.lead(group); err == nil {
+			_, err = b.join(group)
+		}
+		try(&f.handOver, func() (time.Duration, error) {
+			if err != nil {
+				return 0, err
+			}
+			return handOver(a, b)
+		})
+		a.Close()
+		b.Close()
+	}
+	f.lost = lost() - before
+	return f
 }
 
 // measureDistance is how JOIN and hand-over depend on the way between the nodes.
 func measureDistance(t *testing.T) {
-	for _, roundTrip := range []time.Duration{0, 50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond} {
-		t.Run(roundTrip.String(), func(t *testing.T) {
-			all := apart(t, distance{roundTrip: roundTrip}, "normal")
-			leader, follower, other := places(t, all)
-			for _, p := range []placed{leader, follower} {
-				row(fmt.Sprintf("nodes %v apart: JOIN on an open connection to elected, %s", roundTrip, p.name), "%v", electQuietly(t, p.member, 2*roundTrip, fewer(50)))
-			}
-			row(fmt.Sprintf("nodes %v apart: leader closes, next told, follower to other follower", roundTrip), "%v", handOvers(t, follower.addr, other.addr, 2*roundTrip+justMade, fewer(50)))
-		})
-		t.Run(roundTrip.String()+" with stalls", func(t *testing.T) {
-			all := apart(t, distance{roundTrip, 0.02}, "normal")
-			var l latencies
-			refused, lost := 0, 0
-			for began := time.Now(); time.Since(began) < time.Duration(fewer(60))*time.Second; {
-				for _, m := range all {
-					joined := time.Now()
-					c, err := call(m.addr, "a")
-					if err != nil {
-						t.Fatal(err)
-					}
-					if err := c.lead(unique("distance")); err == nil {
-						l = append(l, time.Since(joined))
-					} else {
-						refused++
-					}
-					c.Close()
-				}
-			}
-			for _, m := range all {
-				lost += strings.Count(m.logText(), "session lost")
-			}
-			row(fmt.Sprintf("nodes %v apart, 2 %% stall: JOIN at each in turn; refused; sessions lost", roundTrip), "%v; %d; %d", l, refused, lost)
-		})
+	row("nodes apart, timing, held up | JOIN at the raft leader | JOIN at a follower | next told, follower to other follower | refused", "sessions lost")
+	for _, v := range []struct {
+		roundTrip time.Duration
+		timing    string
+	}{{0, "normal"}, {50 * time.Millisecond, "normal"}, {100 * time.Millisecond, "normal"}, {200 * time.Millisecond, "normal"}, {200 * time.Millisecond, "calm"}} {
+		for _, stalls := range []float64{0, 0.02} {
+			what := fmt.Sprintf("%v, %s, %.0f %%", v.roundTrip, v.timing, 100*stalls)
+			t.Run(what, func(t *testing.T) {
+				d := distance{v.roundTrip, stalls}
+				f := d.watch(t, apart(t, d, v.timing), time.Duration(fewer(30))*time.Second)
+				row(fmt.Sprintf("%s | %v | %v | %v | %d", what, f.atLeader, f.atFollower, f.handOver, f.refused), "%d", f.lost)
+			})
+		}
 	}
 }

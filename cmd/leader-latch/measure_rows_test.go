@@ -27,32 +27,26 @@ func places(t *testing.T, all []*member) (leader, follower, other placed) {
 	return placed{"raft leader", l}, placed{"follower", others[0]}, placed{"other follower", others[1]}
 }
 
-// electOnce is the time of an election: a client alone in its group, from before it connects
-// until it is told, or from its JOIN on.
-func electOnce(t *testing.T, node *member, connecting bool) time.Duration {
-	t.Helper()
-	began := time.Now()
-	c, err := call(node.addr, "a")
-	if err == nil {
-		defer c.Close()
-		if !connecting {
-			began = time.Now()
-		}
-		err = c.lead(unique("elect"))
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return time.Since(began)
-}
-
-// electAt is the time of n elections, one after the other.
+// electAt is the time of n elections, one after the other: a client alone in its group,
+// from before it connects until it is told, or from its JOIN on.
 func electAt(t *testing.T, node *member, n int, connecting bool) (l latencies) {
 	t.Helper()
 	for i := range n + 20 { // the first ones warm up
-		if took := electOnce(t, node, connecting); i >= 20 {
-			l = append(l, took)
+		began := time.Now()
+		c, err := call(node.addr, "a")
+		if err == nil {
+			if !connecting {
+				began = time.Now()
+			}
+			err = c.lead(unique("elect"))
 		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i >= 20 {
+			l = append(l, time.Since(began))
+		}
+		c.Close()
 	}
 	return l
 }
