@@ -179,7 +179,7 @@ func (c *cluster) seekRaftLeader() {
 			c.inquire(ctx, p)
 			cancel()
 		}
-		if alone == 2 {
+		if alone == 2 && c.node.Err() == nil { // a node that ends looks for none
 			c.log.Warn("no raft leader: without a majority of the nodes nobody is elected", "others_answering", answering, "others", len(c.replica.others()))
 		}
 	}

@@ -461,8 +461,11 @@ func (c *cluster) beganAnew() bool {
 
 // checkRecovery refuses to start where a recovery was interrupted.
 func (c *cluster) checkRecovery() error {
-	if c.dir.id().Recovery == recoveryBegun {
+	switch c.dir.id().Recovery {
+	case recoveryBegun:
 		return permanent("%s: a recovery was begun and not finished; run leader-latch recover again", c.dir.path)
+	case recoveryWaits:
+		c.log.Info("the cluster was recovered: JOINs are refused until the leases of the lost nodes have ended", "at_least", session.Calm.Expiry)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -447,6 +448,9 @@ func (n *Node) WaitReady(ctx context.Context) error {
 		case <-n.failure.set:
 			return fmt.Errorf("%w: %w", ErrUnavailable, n.failure.err)
 		case <-ctx.Done():
+			if why := n.cluster.waitsFor(); why != "" {
+				missing = fmt.Errorf("%w; %s", missing, strings.ReplaceAll(why, "\n", "; "))
+			}
 			return missing
 		}
 	}

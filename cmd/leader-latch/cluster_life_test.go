@@ -113,6 +113,7 @@ func TestAnOperatorMakesAClusterAndChangesIt(t *testing.T) {
 	stranger := newMember(t, "distributed_cookie = another", "leader_latch.join = "+a.name).run()
 	stranger.logs("another distributed_cookie; set the same one on all nodes")
 	a.logs("another distributed_cookie; set the same one on all nodes")
+	wantContains(t, stranger.order(exitFailed, "wait", "--timeout", "2s"), "this node is in no cluster yet; "+a.name+": cluster port "+a.ip+":5324: another distributed_cookie; set the same one on all nodes")
 	wantContains(t, stranger.order(exitFailed, "cluster", "join", a.name), "another distributed_cookie; set the same one on all nodes")
 	if is := stranger.cluster(); is.ID != "" || is.Joining != "" {
 		t.Errorf("after refusals %+v", is)
@@ -173,6 +174,9 @@ func TestAnOperatorMakesAClusterAndChangesIt(t *testing.T) {
 	leader.until("it is gone", func() bool { return len(leader.cluster().Members) == 2 })
 	dead.run().wantExit(exitPermanent)
 	wantContains(t, dead.logText(), "removed from the cluster")
+	if _, last, _ := strings.Cut(dead.logText(), "[error] cannot serve"); strings.Contains(last, "no raft leader") {
+		t.Errorf("a node that ends looks for a raft leader:\n%s", last)
+	}
 
 	// A live one is not taken for dead. Removed all the same, here the raft leader, it stops
 	// at once; its members go when its session has expired.
@@ -374,6 +378,7 @@ func TestAStrangerAfterARecoverySaysWhatToDo(t *testing.T) {
 	}
 	all[0].order(exitOK, "recover", "--yes")
 	all[0].run()
+	all[0].logs("[info] the cluster was recovered: JOINs are refused until the leases of the lost nodes have ended at_least=7s")
 	stranger := all[1].run()
 	stranger.logs("this node's cluster has been given up")
 	wantContains(t, stranger.logText(), "let it join (leader-latch cluster join "+all[0].name+")")
