@@ -19,6 +19,7 @@ type ClusterMember struct {
 	ID         string `json:"id"`
 	Address    string `json:"address"`      // of its cluster port
 	Up         bool   `json:"up"`           // it answers
+	Silent     string `json:"silent"`       // why it does not answer
 	Session    bool   `json:"session"`      // it may have members: it opened a session that has not ended
 	Voter      bool   `json:"voter"`        // its vote counts towards the majority
 	RaftLeader bool   `json:"raft_leader"`  // a majority follows it
@@ -196,7 +197,8 @@ func (c *cluster) Status(ctx context.Context) *status.Report {
 func (c *cluster) Cluster(ctx context.Context) Cluster {
 	ctx, cancel := context.WithTimeout(ctx, viewTime)
 	defer cancel()
-	servers, views := c.replica.servers(), c.views(ctx)
+	servers := c.replica.servers()
+	views, silent := c.look(ctx)
 	leader, _ := quorum(servers, views)
 	id := c.dir.id()
 	out := Cluster{ID: id.Cluster, Joining: placeOf(id.Join).Name, Waits: c.waitsFor(), Active: c.seen.active.Load(), Majority: leader != "", Members: []ClusterMember{}}
@@ -215,8 +217,12 @@ func (c *cluster) Cluster(ctx context.Context) Cluster {
 	slices.Sort(out.Holding)
 	for _, s := range servers {
 		v, up := views[s.id]
+		why := ""
+		if err := silent[s.id]; err != nil {
+			why = err.Error()
+		}
 		out.Members = append(out.Members, ClusterMember{
-			Name: s.name, ID: string(s.id), Address: s.address, Up: up, Session: sessions[s.id],
+			Name: s.name, ID: string(s.id), Address: s.address, Up: up, Silent: why, Session: sessions[s.id],
 			Voter: s.voter, RaftLeader: s.id == leader, Timing: v.Timing, Reads: max(v.Reads, allows[s.id]), Allows: allows[s.id], Version: v.Version,
 		})
 	}

@@ -46,21 +46,30 @@ func (c *cluster) answerView(context.Context, clusterport.Hello, json.RawMessage
 // views asks all members for their views, and gives those that answer before
 // ctx is done, with this node's own.
 func (c *cluster) views(ctx context.Context) map[state.NodeID]view {
+	views, _ := c.look(ctx)
+	return views
+}
+
+// look is views, with why the others did not answer.
+func (c *cluster) look(ctx context.Context) (views map[state.NodeID]view, silent map[state.NodeID]error) {
 	var mu sync.Mutex
 	var all sync.WaitGroup
-	views := map[state.NodeID]view{c.self: c.view()}
+	views, silent = map[state.NodeID]view{c.self: c.view()}, map[state.NodeID]error{}
 	for _, s := range c.replica.others() {
 		all.Go(func() {
 			var v view
-			if _, err := c.ask(ctx, clusterport.Admin, c.replica.addressOf(s), s.id, askView, nil, &v); err == nil {
-				mu.Lock()
-				defer mu.Unlock()
-				views[s.id] = v
+			_, err := c.ask(ctx, clusterport.Admin, c.replica.addressOf(s), s.id, askView, nil, &v)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				silent[s.id] = err
+				return
 			}
+			views[s.id] = v
 		})
 	}
 	all.Wait()
-	return views
+	return views, silent
 }
 
 // quorum gives the raft leader that a majority of the voters follows, and which

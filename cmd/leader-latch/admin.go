@@ -88,7 +88,7 @@ func (a *adminServer) handler() http.Handler {
 		}
 		ctx, cancel := patienceOf(r)
 		defer cancel()
-		writeError(w, a.waitReady(ctx))
+		writeError(w, a.withReasons(r, a.waitReady(ctx)))
 	})
 	mux.HandleFunc("GET /cluster", func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, a.node.now().Cluster(r.Context()))
@@ -142,6 +142,24 @@ func (a *adminServer) waitReady(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// withReasons adds to why the node is not ready why those of its cluster do not answer
+// without whom there is no majority. Who asks waits for a tenth longer than the node, and
+// that is the time for it.
+func (a *adminServer) withReasons(r *http.Request, err error) error {
+	patience, e := time.ParseDuration(r.URL.Query().Get("timeout"))
+	if err == nil || e != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), patience/12)
+	defer cancel()
+	if c := a.node.now().Cluster(ctx); !c.Majority {
+		for _, why := range whyDown(c) {
+			err = fmt.Errorf("%w; %s", err, why)
+		}
+	}
+	return err
 }
 
 // join has the node join a cluster, and waits until the next one is a member.

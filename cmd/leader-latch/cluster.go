@@ -248,6 +248,7 @@ func clusterHints(c ensemble.Cluster, self string) (hints []string) {
 	if len(c.Members) > 0 && !c.Majority {
 		hints = append(hints, "no majority of the voters follows one raft leader: nobody is elected")
 	}
+	hints = append(hints, whyDown(c)...)
 	for _, m := range c.Members {
 		if m.Timing != "" && m.Timing != c.Members[0].Timing && c.Members[0].Timing != "" {
 			hints = append(hints, fmt.Sprintf("leader_latch.timing differs: %s on %s, %s on %s; make it the same", c.Members[0].Timing, c.Members[0].Name, m.Timing, m.Name))
@@ -255,6 +256,16 @@ func clusterHints(c ensemble.Cluster, self string) (hints []string) {
 		}
 	}
 	return hints
+}
+
+// whyDown is of each member that is down why it does not answer.
+func whyDown(c ensemble.Cluster) (all []string) {
+	for _, m := range c.Members {
+		if m.Silent != "" {
+			all = append(all, m.Name+" does not answer: "+oneLine(m.Silent))
+		}
+	}
+	return all
 }
 
 func printCluster(w io.Writer, c ensemble.Cluster) error {

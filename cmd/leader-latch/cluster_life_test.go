@@ -449,3 +449,25 @@ func TestStatusOfANodeThatWasJustLetIn(t *testing.T) {
 		t.Errorf("with a session: %q", hints)
 	}
 }
+
+// A member that others refuse, or that finds nobody, gives the operator the reason that it
+// knows: status and wait say it, not only the log.
+func TestAMemberSaysWhyItIsAlone(t *testing.T) {
+	t.Parallel()
+	all := cluster(t, 3)
+	odd, dead, other := all[0], all[1], all[2]
+	odd.kill()
+	odd.lines = append(odd.lines, "distributed_cookie = another")
+	odd.run()
+	dead.kill()
+	cookie := other.name + " does not answer: cluster port " + other.ip + ":5324: another distributed_cookie; set the same one on all nodes"
+	refused := dead.name + " does not answer: cluster port " + dead.ip + ":5324: dial tcp " + dead.ip + ":5324: connect: connection refused"
+	odd.until("status says so", func() bool { // not before the keys of both cookies are derived
+		status := odd.order(exitOK, "cluster", "status")
+		return strings.Contains(status, cookie+"\n") && strings.Contains(status, refused+"\n")
+	})
+	wait := odd.order(exitFailed, "wait", "--timeout", "10s")
+	wantContains(t, wait, "its renewals are not committed")
+	wantContains(t, wait, "; "+cookie)
+	wantContains(t, wait, "; "+refused)
+}

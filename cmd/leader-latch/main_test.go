@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -296,16 +297,21 @@ func launchAs(t testing.TB, exe, dir string, lines ...string) *proc {
 func writeConf(t testing.TB, dir string, lines ...string) string {
 	t.Helper()
 	conf := filepath.Join(dir, "etc", "riak.conf")
-	text := `nodename = riak@127.0.0.1
-distributed_cookie = only-for-this-test
-strong_consistency = on
-listener.leader_latch.internal = 127.0.0.1:0
-leader_latch.cluster_listener = 127.0.0.1:0
-platform_data_dir = ./data
-platform_log_dir = ./log
-log.console = console
-leader_latch.timing = calm
-` + strings.Join(lines, "\n") + "\n"
+	text := ""
+	for _, line := range slices.Concat([]string{
+		"nodename = riak@127.0.0.1",
+		"distributed_cookie = only-for-this-test",
+		"strong_consistency = on",
+		"listener.leader_latch.internal = 127.0.0.1:0",
+		"leader_latch.cluster_listener = 127.0.0.1:0",
+		"platform_data_dir = ./data",
+		"platform_log_dir = ./log",
+		"log.console = console",
+		"leader_latch.timing = calm",
+	}, lines) {
+		key, _, _ := strings.Cut(line, " =")
+		text = regexp.MustCompile(`(?m)^`+regexp.QuoteMeta(key)+` = .*\n`).ReplaceAllString(text, "") + line + "\n" // the later line counts
+	}
 	if err := os.MkdirAll(filepath.Dir(conf), 0o755); err != nil {
 		t.Fatal(err)
 	}
