@@ -54,7 +54,8 @@ done
 mkdir "$stage/doc/text" "$stage/doc/examples"
 # All documents in one folder, so that links between them lead there too.
 for document in README.md cmd/leader-latch/*.md ensemble/*.md latch/*.md packaging/*.md riakconf/*.md; do
-  sed 's|](\([a-z./-]*/\)\([A-Z]*\.md\)|](\2|g; s|\[\([A-Z]*\)\](\1)|\1|g' "$document" >"$stage/doc/text/${document##*/}"
+  case $document in */CHANGELOG.md | */RELEASING.md) continue ;; esac
+  sed 's@\[\([^]]*\)\]([a-z/]*\(CHANGELOG\|RELEASING\)\.md)@\1@g; s|](\([a-z./-]*/\)\([A-Z]*\.md\)|](\2|g; s|\[\([A-Z]*\)\](\1)|\1|g' "$document" >"$stage/doc/text/${document##*/}"
 done
 cp packaging/sysctl.conf "$stage/doc/examples/60-leader-latch.sysctl.conf"
 cp packaging/limits.conf "$stage/doc/examples/leader-latch.limits.conf"
