@@ -70,6 +70,7 @@ package() { # CONFIG FORMAT
 }
 for ARCH in ${ARCHS:-amd64 arm64}; do
   export ARCH
+  case $2 in deb) sed -i.rpm '/^license:/d' "$stage/$1" ;; rpm) mv "$stage/$1.rpm" "$stage/$1" ;; esac # no field of Debian's
   GOARCH=$ARCH make --no-print-directory build BIN="$stage/$ARCH/leader-latch"
   package nfpm.yaml deb
   package nfpm.yaml rpm
