@@ -37,10 +37,13 @@ changelog() {
 
 stage=dist/stage
 rm -rf "$stage" dist/*.deb dist/*.rpm
-mkdir -p "$stage/doc" "$stage/scripts"
+mkdir -p "$stage/doc"
 
-for script in preinst postinst prerm postrm; do
-  { printf '#!/bin/sh\nset -e\n'; cat packaging/scripts/lib.sh "packaging/scripts/$script"; } >"$stage/scripts/$script"
+for kind in deb rpm; do
+  mkdir -p "$stage/scripts/$kind"
+  for script in preinst postinst prerm postrm; do
+    { printf '#!/bin/sh\nset -e\n'; (cd packaging/scripts && cat lib.sh service-$kind.sh $script); } >"$stage/scripts/$kind/$script"
+  done
 done
 changelog >"$stage/changelog.yaml"
 
@@ -52,7 +55,8 @@ for section in 5 8; do
   mv "$stage"/doc/*."$section".gz "$stage/doc/man$section"
 done
 mkdir "$stage/doc/text" "$stage/doc/examples"
-# All documents in one folder, so that links between them lead there too.
+# All documents in one folder, so that links between them lead there too. Two are left out:
+# the changelog has a form and place of its own, and nobody makes a release of a package.
 for document in README.md cmd/leader-latch/*.md ensemble/*.md latch/*.md packaging/*.md riakconf/*.md; do
   case $document in */CHANGELOG.md | */RELEASING.md) continue ;; esac
   sed 's@\[\([^]]*\)\]([a-z/]*\(CHANGELOG\|RELEASING\)\.md)@\1@g; s|](\([a-z./-]*/\)\([A-Z]*\.md\)|](\2|g; s|\[\([A-Z]*\)\](\1)|\1|g' "$document" >"$stage/doc/text/${document##*/}"
@@ -66,11 +70,11 @@ for document in "$stage"/doc/text/*; do
 done >>"$stage/nfpm.yaml"
 
 package() { # CONFIG FORMAT
+  case $2 in deb) sed -i.rpm '/^license:/d' "$stage/$1" ;; rpm) mv "$stage/$1.rpm" "$stage/$1" ;; esac # no field of Debian's
   go tool -modfile=packaging/tools.mod nfpm package --config "$stage/$1" --packager "$2" --target dist/
 }
 for ARCH in ${ARCHS:-amd64 arm64}; do
   export ARCH
-  case $2 in deb) sed -i.rpm '/^license:/d' "$stage/$1" ;; rpm) mv "$stage/$1.rpm" "$stage/$1" ;; esac # no field of Debian's
   GOARCH=$ARCH make --no-print-directory build BIN="$stage/$ARCH/leader-latch"
   package nfpm.yaml deb
   package nfpm.yaml rpm

@@ -116,8 +116,9 @@ put "$previous"
 said "/etc/riak/riak.conf is new"
 installed
 account
-for dir in /etc/riak /var/lib/riak /var/log/riak; do mode $dir "755 riak:riak"; done
-mode /etc/riak/riak.conf "644 riak:riak"
+mode /etc/riak "755 root:root"
+for dir in /var/lib/riak /var/log/riak; do mode $dir "755 riak:riak"; done
+mode /etc/riak/riak.conf "640 root:riak"
 cmp "$root/etc/riak/riak.conf" packaging/riak.conf
 within leader-latch chkconfig >"$tmp/out" 2>&1
 listener_on
@@ -152,15 +153,14 @@ put "$current"
 test "$before" = "$(unchanged)" || fail "/etc/riak is not what it was"
 purge leader-latch
 if [ "$kind" = deb ]; then
-  said "removed the state folder /var/lib/riak/leader_latch;"
-  test ! -e "$root/var/lib/riak/leader_latch"
-  test ! -e "$root/etc/default/leader-latch"
+  said "removed the state folder /var/lib/riak/leader_latch"
+  said "left /etc/riak/riak.conf"
+  for gone in /var/lib/riak /var/log/riak /var/lib/leader-latch /etc/default/leader-latch; do test ! -e "$root$gone"; done
 else
   test -e "$root/var/lib/riak/leader_latch/node.json" # rpm has no purge
+  test -e "$root/var/log/riak/console.log"
 fi
 test "$before" = "$(unchanged)" || fail "/etc/riak is not what it was"
-mode /var/lib/riak "755 riak:riak"
-test -e "$root/var/log/riak/console.log"
 account
 
 echo "-- over the configuration and the data of a Riak that was here, in folders of the operator's own"
@@ -170,12 +170,15 @@ within useradd --system --gid riak --home-dir /var/lib/riak --no-create-home --s
 within install -d -m 0755 -o riak -g riak /etc/riak /var/lib/riak /var/log/riak
 within install -d -m 0700 -o riak -g riak /data/riak /data/riak/ring
 {
-  sed 's|^platform_data_dir = .*|platform_data_dir = /data/riak|; s|^strong_consistency = .*|strong_consistency = on|' testdata/riakconf/real/kv211-generated-deb.conf
-  echo "strong_consistency = on"
-  echo "platform_data_dir = /data/riak  # ours"
-  echo "listener.leader_latch.internal = 127.0.0.1:5323"
+  cat testdata/riakconf/real/kv211-generated-deb.conf
+  echo "our.folder = /data"
+  printf 'platform_data_dir = $(our.folder)/riak' # and no line end
 } >"$root/etc/riak/riak.conf"
-within chown riak:riak /etc/riak/riak.conf
+{
+  echo "strong_consistency = on"
+  printf 'listener.leader_latch.internal = 127.0.0.1:5323'
+} >"$root/etc/riak/leader-latch.conf"
+within chown riak:riak /etc/riak/riak.conf /etc/riak/leader-latch.conf
 within chmod 0640 /etc/riak/riak.conf
 before=$(unchanged)
 get "$current" # by apt or dnf, as an operator does
@@ -195,13 +198,54 @@ installed
 sed -i 's/"format": 3/"format": 2/' "$root/data/riak/leader_latch/node.json"
 downgrade "$previous"
 upgrade "$current"
+echo "-- removed, and such data come; an older version is refused without a program to ask"
+remove leader-latch
+sed -i 's/"format": [0-9]*/"format": 3/' "$root/data/riak/leader_latch/node.json"
+if put "$previous"; then fail "a version that cannot read the data was installed"; fi
+said "/data/riak/leader_latch/node.json has data format 3"
+test ! -e "$root/usr/sbin/leader-latch"
+sed -i 's/"format": 3/"format": 2/' "$root/data/riak/leader_latch/node.json"
+put "$current"
 purge leader-latch
 if [ "$kind" = deb ]; then
-  said "removed the state folder /data/riak/leader_latch;"
+  said "removed the state folder /data/riak/leader_latch"
+  said "left /var/log/riak"
   test ! -e "$root/data/riak/leader_latch"
 fi
+test -e "$root/var/log/riak/console.log"
 test -d "$root/data/riak/ring"
 test "$before" = "$(unchanged)" || fail "/etc/riak is not what it was"
+
+echo "-- riak.conf as versions before 0.9.0 have put it, unchanged and changed"
+new_root
+put "$previous"
+before_notes() {
+  rm -r "$root/var/lib/leader-latch"
+  within chown riak:riak /etc/riak /etc/riak/riak.conf
+  within chmod 0644 /etc/riak/riak.conf
+}
+before_notes
+upgrade "$current"
+mode /etc/riak/riak.conf "640 root:riak"
+cmp "$root/etc/riak/riak.conf" packaging/riak.conf
+before_notes
+sed -i 's/^distributed_cookie = .*/distributed_cookie = 0123456789abcdef/' "$root/etc/riak/riak.conf"
+before=$(unchanged)
+upgrade "$current"
+said "everybody on this machine can read the cookie in /etc/riak/riak.conf; better: chown root:riak /etc/riak/riak.conf && chmod 0640 /etc/riak/riak.conf"
+test "$before" = "$(unchanged)" || fail "/etc/riak is not what it was"
+sed -n 's/.*; better: //p' "$tmp/out" >"$root/cure"
+within sh -e /cure
+mode /etc/riak/riak.conf "640 root:riak"
+upgrade "$current"
+if grep -q cookie "$tmp/out"; then fail "it is said again"; fi
+
+echo "-- the unit reads another file"
+mkdir -p "$root/srv/etc"
+echo "platform_data_dir = ./data" >"$root/srv/etc/riak.conf"
+environment=$(echo "$root"/etc/default/leader-latch "$root"/etc/sysconfig/leader-latch | xargs -n 1 ls 2>/dev/null || true)
+echo 'LEADER_LATCH_OPTIONS="--timing=calm --config=/srv/etc/riak.conf"' >>"$environment"
+test "$(within leader-latch installed state-folder)" = /srv/data/leader_latch
 
 echo "-- beside a package riak that owns riak.conf; then without it"
 new_root
@@ -232,19 +276,65 @@ remove leader-latch-riak-admin
 test ! -e "$root/usr/sbin/riak"
 purge leader-latch
 
+if [ "$kind" = deb ]; then
+  echo "-- a purge leaves nothing of it where nobody has changed anything"
+  new_root
+  all_files() { (cd "$root" && find etc usr var ! -path 'etc/*-' ! -path 'var/lib/dpkg/*' ! -path 'var/cache/*' | sort); }
+  before=$(all_files)
+  put "$current"
+  listener_on
+  serve
+  join 1 1
+  stop
+  hung_up
+  cp "$root/usr/sbin/leader-latch" "$root/tmp/"
+  remove leader-latch
+  mv "$root/tmp/leader-latch" "$root/usr/sbin/"
+  serve
+  if purge leader-latch; then fail "the state of a process that serves is removed"; fi
+  said "process $(cat "$root/var/lib/riak/leader_latch/lock") still serves on /var/lib/riak/leader_latch"
+  stop
+  rm "$root/usr/sbin/leader-latch"
+  cp packaging/riak.conf "$root/etc/riak/riak.conf"
+  purge leader-latch
+  diff <(echo "$before") <(all_files) || fail "the purge has left something"
+  account
+fi
+
 echo "-- where systemd runs, it is told"
 new_root
 mkdir -p "$root/run/systemd/system"
-printf '#!/bin/sh\necho "$*" >>/systemctl.log\n' >"$root/usr/bin/systemctl"
+# It keeps the calls that change something. systemd is asked for more by Debian's tools.
+printf '#!/bin/sh\ncase $* in *is-*) exit 3 ;; esac\necho "$*" >>/systemctl.log\n' >"$root/usr/bin/systemctl"
 chmod 755 "$root/usr/bin/systemctl"
 put "$previous"
 upgrade "$current"
 remove leader-latch
-diff - "$root/systemctl.log" <<END || fail "systemctl was called otherwise"
-daemon-reload
+if [ "$kind" = deb ]; then
+  told="--system daemon-reload
+try-restart leader-latch.service
+--system daemon-reload
+try-restart leader-latch.service
+stop leader-latch.service
+--system daemon-reload"
+else
+  told="daemon-reload
 try-restart leader-latch.service
 daemon-reload
 try-restart leader-latch.service
 --no-reload disable --now leader-latch.service
-daemon-reload
-END
+daemon-reload"
+fi
+diff <(echo "$told") "$root/systemctl.log" || fail "systemctl was called otherwise"
+
+if [ "$kind" = deb ]; then
+  echo "-- an image builder's policy-rc.d is obeyed"
+  rm "$root/systemctl.log"
+  printf '#!/bin/sh\necho "$*" >>/policy.log\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
+  chmod 755 "$root/usr/sbin/policy-rc.d"
+  put "$current"
+  upgrade "$current"
+  purge leader-latch
+  diff <(printf 'leader-latch.service %s\n' try-restart try-restart stop) "$root/policy.log" || fail "policy-rc.d was asked otherwise"
+  if grep -v '^--system daemon-reload$' "$root/systemctl.log"; then fail "systemctl was called in spite of policy-rc.d"; fi
+fi

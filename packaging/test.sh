@@ -141,14 +141,14 @@ step "rpm -qp"
 for file in dist/*.rpm; do
   case $file in
     *noarch.rpm) needs="leader-latch" scripts=0 ;;
-    *) needs="/bin/sh /usr/sbin/groupadd /usr/sbin/useradd" scripts=4 ;;
+    *) needs="/bin/sh /usr/bin/cmp /usr/bin/find /usr/sbin/groupadd /usr/sbin/useradd" scripts=4 ;;
   esac
   diff <(echo "$needs") <(rpm -qp --requires "$file" 2>/dev/null | grep -v '^rpmlib' | sort | xargs)
   test "$(rpm -qp --scripts "$file" 2>/dev/null | grep -c 'scriptlet (using /bin/sh)')" = "$scripts"
   rpm -qp --filecaps "$file" | none grep -v '	$' # a name, a tab, and no capability
   rpm -qp --changelog "$file" | grep -q '^- First version'
 done
-for script in dist/stage/scripts/*; do sh -n "$script"; done
+for script in dist/stage/scripts/*/*; do sh -n "$script"; done
 
 step "the unit"
 wait $debootstrap || { debootstrap=; cat "$tmp/debootstrap.log"; exit 1; }

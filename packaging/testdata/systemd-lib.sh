@@ -5,6 +5,7 @@ conf=/etc/riak/riak.conf
 
 trap 'echo "$0: line $LINENO failed"; systemctl status leader-latch || true; journalctl --no-pager -u leader-latch -n 50' ERR
 fail() { echo "$0: line ${BASH_LINENO[0]}: $*"; false; }
+said() { grep -qF -- "$1" /said || { cat /said; fail "nothing said of: $1"; }; }
 property() { systemctl show -p "$1" --value leader-latch; }
 is() { test "$(property "$1")" = "$2" || fail "$1 is $(property "$1"), not $2"; }
 eventually() { # PROPERTY VALUE

@@ -46,6 +46,6 @@ hung_up
 is LoadState not-found
 if systemctl is-enabled leader-latch 2>/dev/null; then fail "it is enabled"; fi
 cmp $conf /before.conf
-test "$(stat -c %U $conf /var/lib/riak/leader_latch/node.json)" = "riak
+test "$(stat -c %U $conf /var/lib/riak/leader_latch/node.json)" = "root
 riak"
 getent passwd riak >/passwd

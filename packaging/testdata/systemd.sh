@@ -104,7 +104,7 @@ upgrade() { # DEB: led has its leader at the node, and kept1 a member
   rm /joining
   wait
   if grep -v ' LEADER me$' /joins2 /joins3; then fail "a JOIN at another node was refused"; fi
-  echo "$(cat /joins2 /joins3 | wc -l) JOINs at other nodes meanwhile, the longest of $(($(sort -nr /joins2 /joins3 | head -n 1 | cut -d ' ' -f 1) / 1000)) ms"
+  echo "$(cat /joins2 /joins3 | wc -l) JOINs at other nodes meanwhile, the longest of $(($(sort -n /joins2 /joins3 | tail -n 1 | cut -d ' ' -f 1) / 1000)) ms"
   gone visitor
   gone led-lead
   for name in led-next led-last; do
@@ -219,10 +219,31 @@ join a
 is ActiveState active
 exec 5>&-
 
-echo "-- purge stops it and removes its state"
+echo "-- removed and installed again, it is enabled as before, and not started"
 systemctl enable --now leader-latch
 join a
-dpkg -P leader-latch-riak-admin leader-latch
+dpkg -r leader-latch-riak-admin leader-latch
+hung_up
+dpkg -i /leader-latch.deb /leader-latch-riak-admin.deb
+systemctl is-enabled --quiet leader-latch
+is ActiveState inactive
+systemctl start leader-latch
+join a
+
+echo "-- where policy-rc.d forbids it, it is neither restarted nor removed"
+printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+chmod 755 /usr/sbin/policy-rc.d
+before=$(property MainPID)
+dpkg -i /leader-latch.deb >/said 2>&1
+said "process $before goes on with the version before"
+if dpkg -P leader-latch-riak-admin leader-latch >/said 2>&1; then fail "it is purged"; fi
+said "leader-latch.service runs, and may not be stopped (policy-rc.d); stop it first"
+test "$before" = "$(property MainPID)"
+test "$(dpkg-query -W -f '${Status}' leader-latch)" = "purge ok installed"
+rm /usr/sbin/policy-rc.d
+
+echo "-- purge stops it and removes its state"
+dpkg -P leader-latch
 hung_up
 test ! -e /data/riak/leader_latch
 cmp $conf /good.conf
@@ -267,7 +288,7 @@ read -r -t 30 answer <&5
 test "$answer" = "LEADER a"
 
 echo "-- the environment files"
-cp -r /etc/riak /srv/riak
+cp -a /etc/riak /srv/riak
 sed -i 's/:523$/:5323/' /srv/riak/leader-latch.conf
 echo 'LEADER_LATCH_CONFIG=/srv/riak/riak.conf' >>/etc/default/leader-latch
 mkdir -p /etc/sysconfig
