@@ -299,6 +299,14 @@ if [ "$kind" = deb ]; then
   purge leader-latch
   diff <(echo "$before") <(all_files) || fail "the purge has left something"
   account
+
+  echo "-- the package with Riak's names takes no older program"
+  new_root
+  put "$previous" "${previous/leader-latch_*/$(cd dist/previous && echo leader-latch-riak-admin_*.deb)}"
+  if put "$names"; then fail "leader-latch-riak-admin is newer than leader-latch"; fi
+  said "leader-latch-riak-admin depends on leader-latch (>= $(dpkg-deb -f "$names" Version))"
+  put "$current" "$names"
+  put "$previous" "${previous/leader-latch_*/$(cd dist/previous && echo leader-latch-riak-admin_*.deb)}"
 fi
 
 echo "-- where systemd runs, it is told"

@@ -140,7 +140,7 @@ for file in dist/leader-latch_*.deb; do test -z "$(dpkg-deb -f "$file" Conflicts
 step "rpm -qp"
 for file in dist/*.rpm; do
   case $file in
-    *noarch.rpm) needs="leader-latch" scripts=0 ;;
+    *noarch.rpm) needs="leader-latch >= $(packaging/version.sh package)-1" scripts=0 ;;
     *) needs="/bin/sh /usr/bin/cmp /usr/bin/find /usr/sbin/groupadd /usr/sbin/useradd" scripts=4 ;;
   esac
   diff <(echo "$needs") <(rpm -qp --requires "$file" 2>/dev/null | grep -v '^rpmlib' | sort | xargs)
