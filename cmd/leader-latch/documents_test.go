@@ -69,6 +69,16 @@ func TestDocumentsKnowEveryCommandAndFlag(t *testing.T) {
 			t.Errorf("leader-latch.8 does not say where %s is", document)
 		}
 	}
+	for _, section := range []string{"SIGNALS", "ENVIRONMENT", "FILES", "LOG LINES"} {
+		if !strings.Contains(docs["leader-latch.8"], "\n.SH "+section+"\n") {
+			t.Errorf("leader-latch.8 has no section %s", section)
+		}
+	}
+	for _, l := range logLines {
+		if want := ".B " + roff(strings.ReplaceAll(l.lines, "`", "")) + "\n"; strings.Contains(docs["leader-latch.8"], want) != (l.do != "") {
+			t.Errorf("leader-latch.8: %q asks for an action: %v; it is there or not otherwise", want, l.do != "")
+		}
+	}
 	if !strings.Contains(docs["leader-latch.8"], "2023-11-14") {
 		t.Error("leader-latch.8 does not have the date of SOURCE_DATE_EPOCH")
 	}

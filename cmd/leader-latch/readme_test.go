@@ -23,10 +23,11 @@ var update = flag.Bool("update", false, "write the tables that tests make into t
 
 // Documents that tests read.
 const (
-	repository       = "../.."
-	readme           = repository + "/README.md"
-	clientsDocument  = repository + "/latch/CLIENTS.md"
-	settingsDocument = repository + "/riakconf/SETTINGS.md"
+	repository        = "../.."
+	readme            = repository + "/README.md"
+	clientsDocument   = repository + "/latch/CLIENTS.md"
+	settingsDocument  = repository + "/riakconf/SETTINGS.md"
+	operatingDocument = repository + "/packaging/OPERATING.md"
 )
 
 func readDocument(t *testing.T, document string) string {
