@@ -241,6 +241,24 @@ func TestDocumentsNameTestsThatThereAre(t *testing.T) {
 	}
 }
 
+// Where a document says in which file beside it something stands, "raft.go, `startRaft`", it
+// stands there.
+func TestDocumentsNameWhatFilesHave(t *testing.T) {
+	place := regexp.MustCompile("([a-z_/]+\\.go), `([A-Za-z]+)`")
+	named := 0
+	for _, document := range allDocuments(t) {
+		for _, m := range place.FindAllStringSubmatch(readDocument(t, filepath.Join(repository, document)), -1) {
+			named++
+			if file := filepath.Join(repository, filepath.Dir(document), m[1]); !strings.Contains(readDocument(t, file), m[2]) {
+				t.Errorf("%s says that %s has %s, and it has not", document, m[1], m[2])
+			}
+		}
+	}
+	if named == 0 {
+		t.Error("no document says what a file has; this test looks for the wrong thing")
+	}
+}
+
 // The commands of README.md's cluster of three, as they are, but for folder, network and
 // timing. When a node is killed a client of another one leads; an interrupt ends the
 // others in order.
