@@ -129,7 +129,7 @@ func (d distance) watch(t *testing.T, all []*member, how time.Duration) (f apart
 	}
 	before := lost()
 	try := func(times *latencies, of func() (time.Duration, error)) {
-		time.Sleep(2*d.roundTrip + justMade)
+		time.Sleep(4*d.roundTrip + justMade)
 		if took, err := of(); err == nil {
 			*times = append(*times, took)
 		} else {
