@@ -505,7 +505,7 @@ func (c *cluster) upkeep(now session.Reading) {
 		}
 		return
 	}
-	c.log.Info("changing the configuration", "node", cmp.Or(next.name, c.replica.nameOf(next.node)), "change", next.text)
+	c.log.Info("the cluster changes", "node", cmp.Or(next.name, c.replica.nameOf(next.node)), "change", next.text)
 	var err error
 	switch {
 	case next.forget:
@@ -625,7 +625,7 @@ func nextChange(servers []server, nodes map[state.NodeID]known, away map[state.N
 	for _, id := range slices.Sorted(maps.Keys(nodes)) {
 		k := nodes[id]
 		if !slices.ContainsFunc(servers, func(s server) bool { return s.id == id }) {
-			return change{text: "it is no member any more", node: id, name: k.name, forget: true}
+			return change{text: "is no member any more", node: id, name: k.name, forget: true}
 		}
 	}
 	for _, s := range servers {
@@ -633,15 +633,15 @@ func nextChange(servers []server, nodes map[state.NodeID]known, away map[state.N
 		if !ok || k.name == "" || k.name == s.name && k.address == s.address || k.name != s.name && names[k.name] > 0 {
 			continue
 		}
-		return change{text: "it is now " + k.name + " at " + k.address, node: s.id, name: s.name, becomes: server{s.id, k.name, k.address, s.voter}}
+		return change{text: "is now " + k.name + " at " + k.address, node: s.id, name: s.name, becomes: server{s.id, k.name, k.address, s.voter}}
 	}
 	switch {
 	case follower != nil && voting < voters:
 		s := *follower
-		return change{text: "it votes", node: s.id, name: s.name, becomes: server{s.id, s.name, s.address, true}}
+		return change{text: "gets a vote", node: s.id, name: s.name, becomes: server{s.id, s.name, s.address, true}}
 	case follower != nil && absent != nil:
 		s := *absent
-		return change{text: "it does not vote any more, as it stays away", node: s.id, name: s.name, demote: true}
+		return change{text: "loses its vote, as it stays away", node: s.id, name: s.name, demote: true}
 	}
 	return change{}
 }

@@ -13,6 +13,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -168,7 +169,11 @@ func CheckOwner(path string) error {
 		return &PermanentError{err}
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 {
-		return permanent("%s belongs to user %d and this process runs as root; start it as that user (sudo -u '#%d' leader-latch serve), or chown the folder to root", path, st.Uid, st.Uid)
+		name := fmt.Sprintf("'#%d'", st.Uid)
+		if u, err := user.LookupId(fmt.Sprint(st.Uid)); err == nil {
+			name = u.Username
+		}
+		return permanent("%s belongs to user %d and this process runs as root; start it as that user (sudo -u %s leader-latch serve), or chown the folder to root", path, st.Uid, name)
 	}
 	return nil
 }

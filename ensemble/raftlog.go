@@ -57,9 +57,11 @@ func (s *raftSink) Accept(_ string, level hclog.Level, msg string, args ...any) 
 	if !s.log.Enabled(context.Background(), l) {
 		return
 	}
-	named := slices.Clone(args)
-	for i := 1; i < len(named); i += 2 {
-		named[i] = s.named(named[i])
+	named := make([]any, 0, len(args))
+	for i := 1; i < len(args); i += 2 {
+		if value := s.named(args[i]); value != "" { // as of the raft leader, where there is none
+			named = append(named, args[i-1], value)
+		}
 	}
 	s.log.Log(context.Background(), l, "raft: "+msg, named...)
 }

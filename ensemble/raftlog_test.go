@@ -66,7 +66,8 @@ func TestTheLogHasNamesOfNodes(t *testing.T) {
 	}
 }
 
-// What Raft logs of nodes has their names too, and its formats are filled in.
+// What Raft logs of nodes has their names too; its formats are filled in, and what is empty
+// is left out.
 func TestWhatRaftLogsHasNamesOfNodes(t *testing.T) {
 	var log nightLog
 	h := slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})
@@ -74,6 +75,7 @@ func TestWhatRaftLogsHasNamesOfNodes(t *testing.T) {
 	one := raft.Server{ID: "4711", Address: raftAddress("riak@one", "192.0.2.1:5324")}
 	l.Error("failed to install snapshot", "peer", one.ID, "id", "7-9-11")
 	l.Debug("entering follower state", "leader-address", one.Address, "leader-id", one.ID)
+	l.Debug("heartbeat timeout reached", "last-leader-addr", raft.ServerAddress(""), "last-leader-id", raft.ServerID(""), "term", 2)
 	l.Error("failed to heartbeat to", "peer", one)
 	l.Info("initial configuration", "index", 1, "servers", hclog.Fmt("%+v", []raft.Server{one}))
 	l.Info("snapshot restore progress", "percent-complete", hclog.Fmt("%0.2f%%", 12.5))
@@ -81,6 +83,7 @@ func TestWhatRaftLogsHasNamesOfNodes(t *testing.T) {
 	want := []string{
 		`msg="raft: failed to install snapshot" peer=riak@one id=7-9-11`,
 		`msg="raft: entering follower state" leader-address=riak@one leader-id=riak@one`,
+		`msg="raft: heartbeat timeout reached" term=2`,
 		`msg="raft: failed to heartbeat to" peer=riak@one`,
 		`msg="raft: initial configuration" index=1 servers=[riak@one]`,
 		`msg="raft: snapshot restore progress" percent-complete=12.50%`,

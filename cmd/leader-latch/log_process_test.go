@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/user"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -233,7 +234,11 @@ func TestRootDoesNotLogInTheFolderOfAnother(t *testing.T) {
 	cmd := (&proc{conf: conf}).program("serve")
 	cmd.Stderr = &stderr
 	cmd.Run()
-	want := "log.error.file: " + theirs + " belongs to user 65534 and this process runs as root; "
+	nobody := "'#65534'"
+	if u, err := user.LookupId("65534"); err == nil {
+		nobody = u.Username
+	}
+	want := "log.error.file: " + theirs + " belongs to user 65534 and this process runs as root; start it as that user (sudo -u " + nobody + " leader-latch serve), "
 	if code := cmd.ProcessState.ExitCode(); code != exitPermanent || !strings.Contains(stderr.String(), want) {
 		t.Errorf("exit code %d, and it said\n%swant %s", code, &stderr, want)
 	}
