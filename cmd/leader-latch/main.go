@@ -88,7 +88,7 @@ func run(ctx context.Context, e *env, args []string) int {
 	}
 	word, args := fs.Arg(0), fs.Args()[1:]
 	if word == "help" {
-		if len(args) == 0 {
+		if len(args) == 0 || args[0] == "help" {
 			usage(e.stdout)
 			return exitOK
 		}
