@@ -49,8 +49,8 @@ mkdir "$group"
 code=0
 (
   echo $BASHPID >"$group/cgroup.procs"
-  # 300 s are far more than it takes.
-  exec timeout -s KILL 300 unshare --mount --net --pid --uts --ipc --cgroup --fork --kill-child "$0" boot "$root" </dev/null
+  # 600 s are far more than it takes.
+  exec timeout -s KILL 600 unshare --mount --net --pid --uts --ipc --cgroup --fork --kill-child "$0" boot "$root" </dev/null
 ) || code=$?
 for _ in $(seq 100); do # the control groups are gone a little later than their processes
   find "$group" -depth -type d -exec rmdir {} + 2>/dev/null && break

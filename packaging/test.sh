@@ -54,7 +54,7 @@ if [ -z "$mirror" ]; then # apt knows it when it has been there
   apt-get update -qq
   mirror=$(mirror)
 fi
-debootstrap --variant=minbase --include=systemd,rpm "$codename" "$tmp/root" "$mirror" >"$tmp/debootstrap.log" 2>&1 &
+debootstrap --variant=minbase --include=systemd,rpm,iproute2 "$codename" "$tmp/root" "$mirror" >"$tmp/debootstrap.log" 2>&1 &
 debootstrap=$!
 
 step "packages of the version before"

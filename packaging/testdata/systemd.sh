@@ -2,6 +2,7 @@
 . /systemd-lib.sh
 document=/INSTALLING.md
 . /blocks.sh
+echo 'APT::Get::Assume-Yes "true"; quiet "2"; Dpkg::Use-Pty "0";' >/etc/apt/apt.conf.d/yes
 
 echo "-- the package starts nothing; systemctl does, and returns when it serves"
 dpkg -i /previous.deb
@@ -23,22 +24,32 @@ test "$(stat -c %U "/proc/$(property MainPID)")" = riak
 systemctl stop leader-latch
 hung_up
 
-echo "-- with two other nodes it is a cluster of three"
-# calm, so that a stall of a busy machine is no fault.
-printf '%s\n' 'leader_latch.minimum_nodes = 3' 'leader_latch.timing = calm' >>$conf
+echo "-- with two other nodes, on a host of their own behind a cable, it is a cluster of three"
+echo 'leader_latch.timing = calm' >>$conf # so that a stall of a busy machine is no fault
+cp -p $conf /alone.conf
+mv /var/lib/riak/leader_latch /var/lib/riak/alone
+ip netns add others
+ip link add cable type veth peer name cable netns others
+ip address add 192.0.2.1/24 dev cable
+ip link set cable up
+ip -n others address add 192.0.2.2/24 dev cable
+ip -n others address add 192.0.2.3/24 dev cable
+ip -n others link set cable up
+ip -n others link set lo up
+sed -i 's/127\.0\.0\.1/192.0.2.1/' $conf
 systemctl start leader-latch
 cp /usr/sbin/leader-latch /usr/local/sbin/other-node # which no package upgrades
 for n in 2 3; do
   install -d -o riak -g riak /srv/node$n /srv/node$n/etc
-  sed "s/127\.0\.0\.1/127.0.0.$n/; s|/var/l[io][bg]/riak|/srv/node$n|" $conf >/srv/node$n/etc/riak.conf
-  systemd-run --quiet --unit=node$n --property=Type=notify --uid=riak --gid=riak other-node serve --config /srv/node$n/etc/riak.conf
-  other-node cluster join riak@127.0.0.1 --config /srv/node$n/etc/riak.conf
+  sed "s/192\.0\.2\.1/192.0.2.$n/; s|/var/l[io][bg]/riak|/srv/node$n|" $conf >/srv/node$n/etc/riak.conf
+  systemd-run --quiet --unit=node$n --property=Type=notify --property=NetworkNamespacePath=/run/netns/others --uid=riak --gid=riak other-node serve --config /srv/node$n/etc/riak.conf
+  other-node cluster join riak@192.0.2.1 --config /srv/node$n/etc/riak.conf
 done
 # whole waits until all three are up and vote.
 whole() {
   for _ in $(seq 600); do
     leader-latch cluster status >/cluster
-    if [ "$(grep -cE '^riak@127\.0\.0\.[123] +up +yes ' /cluster)" = 3 ] && leader-latch wait; then return; fi
+    if [ "$(grep -cE '^riak@192\.0\.2\.[123] +up +yes ' /cluster)" = 3 ] && leader-latch wait; then return; fi
     sleep 0.1
   done
   cat /cluster
@@ -49,7 +60,7 @@ whole() {
 declare -A member
 join_at() { # NODE GROUP NAME LEADER
   local answer fd
-  exec {fd}<>"/dev/tcp/127.0.0.$1/5323"
+  exec {fd}<>"/dev/tcp/192.0.2.$1/5323"
   member[$3]=$fd
   echo "JOIN $2 $3" >&"$fd"
   told "$3" "LEADER $4"
@@ -76,7 +87,7 @@ joins_at() { # NODE
   local n begun answer fd
   for ((n = 0; ; n++)); do
     begun=${EPOCHREALTIME/./}
-    exec {fd}<>"/dev/tcp/127.0.0.$1/5323"
+    exec {fd}<>"/dev/tcp/192.0.2.$1/5323"
     echo "JOIN asked$1-$n me" >&"$fd"
     read -r -t 30 answer <&"$fd" || answer=closed
     echo "$((${EPOCHREALTIME/./} - begun)) $answer"
@@ -85,7 +96,7 @@ joins_at() { # NODE
     sleep 0.02
   done
 }
-upgrade() { # DEB: led has its leader at the node, and kept1 a member
+upgrade() { # FOLDER NUMBER, of the block in INSTALLING.md: led has its leader at the node, and kept1 a member
   local before
   before=$(property MainPID)
   join_at 1 kept1 visitor kept1-lead
@@ -96,14 +107,18 @@ upgrade() { # DEB: led has its leader at the node, and kept1 a member
   touch /joining
   joins_at 2 >/joins2 &
   joins_at 3 >/joins3 &
-  dpkg -i "$1"
+  block Upgrading "$2" | sed "s|_amd64|_$(dpkg --print-architecture)|" >/commands
+  (cd "$1" && DEBIAN_FRONTEND=noninteractive bash -ex /commands </dev/null)
   is ActiveState active
   is NRestarts 0
   test "$before" != "$(property MainPID)"
   whole
   rm /joining
   wait
-  if grep -v ' LEADER me$' /joins2 /joins3; then fail "a JOIN at another node was refused"; fi
+  if grep -v ' LEADER me$' /joins2 /joins3; then
+    tail -n 30 /var/log/riak/console.log /srv/node[23]/console.log
+    fail "a JOIN at another node was refused"
+  fi
   echo "$(cat /joins2 /joins3 | wc -l) JOINs at other nodes meanwhile, the longest of $(($(sort -n /joins2 /joins3 | tail -n 1 | cut -d ' ' -f 1) / 1000)) ms"
   gone visitor
   gone led-lead
@@ -119,10 +134,18 @@ upgrade() { # DEB: led has its leader at the node, and kept1 a member
   for name in led-next led-last; do nothing_more led $name; done
   for name in led-last led-next led-lead; do exec {member[$name]}>&-; done
 }
-echo "-- an upgrade restarts it in order: members of other nodes notice nothing"
-upgrade /leader-latch.deb
-echo "-- and once more, where another node is the raft leader"
-upgrade /leader-latch.deb
+echo "-- an upgrade, as INSTALLING.md says, restarts it in order: members of other nodes notice nothing"
+mkdir /new /old
+cp /packages/leader-latch_*.deb /new
+ln /previous.deb "/old/leader-latch_previous_$(dpkg --print-architecture).deb"
+installed() { dpkg-query -W -f '${Version}' leader-latch; }
+was=$(installed)
+upgrade /new 1
+test "$(installed)" = "$(dpkg-deb -f /leader-latch.deb Version)"
+echo "-- and back, where another node is the raft leader"
+upgrade /old 2
+test "$(installed)" = "$was"
+upgrade /new 1
 
 echo "-- the other nodes leave"
 for n in 2 3; do
@@ -131,7 +154,11 @@ for n in 2 3; do
 done
 gone kept1-lead
 test "$(leader-latch cluster status | grep -c '^riak@')" = 1
-sed -i '/^leader_latch\.minimum_nodes/d' $conf
+systemctl stop leader-latch
+cp -p /alone.conf $conf
+rm -r /var/lib/riak/leader_latch
+mv /var/lib/riak/alone /var/lib/riak/leader_latch
+systemctl start leader-latch
 join a
 
 echo "-- killed, it starts again"
@@ -207,7 +234,7 @@ is NRestarts 0
 cp -p /good.environment /etc/default/leader-latch
 
 echo "-- what may pass is tried again until it has passed"
-echo "listener.leader_latch.other = 192.0.2.1:5323" >>$conf # no address of this machine
+echo "listener.leader_latch.other = 198.51.100.1:5323" >>$conf # no address of this machine
 if systemctl restart leader-latch; then fail "it starts without its address"; fi
 for _ in $(seq 600); do
   if [ "$(property NRestarts)" -ge 2 ]; then break; fi
@@ -250,7 +277,6 @@ cmp $conf /good.conf
 if systemctl is-enabled leader-latch 2>/dev/null; then fail "it is enabled"; fi
 
 read_as_written() { (cd /packages && DEBIAN_FRONTEND=noninteractive bash -ex /commands </dev/null); }
-echo 'APT::Get::Assume-Yes "true"; quiet "2"; Dpkg::Use-Pty "0";' >/etc/apt/apt.conf.d/yes
 
 echo "-- as INSTALLING.md says: beside Riak, then after it"
 rm -rf /etc/riak /var/log/riak
