@@ -16,7 +16,6 @@ import (
 	"leaderlatch/ensemble/logstore"
 	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
-	"leaderlatch/ensemble/status"
 )
 
 // Config is what a node needs to know beside its data folder.
@@ -590,12 +589,6 @@ func (n *Node) serving() bool {
 
 // Here is the node as others may be told of it.
 func (n *Node) Here() Place { return Place{n.cfg.Name, n.cfg.Address} }
-
-// Status is Riak's report on the cluster, of what the nodes that answer within a
-// second say. The ensemble of the service is root, its voters are the peers,
-// Raft's term is the epoch. Without a majority it has no leader. Enabled is
-// true; whether elections are switched on is not the node's to know.
-func (n *Node) Status(ctx context.Context) *status.Report { return n.cluster.Status(ctx) }
 
 // Cluster gives the members, with what those say that answer within a second.
 func (n *Node) Cluster(ctx context.Context) Cluster { return n.cluster.Cluster(ctx) }

@@ -1,12 +1,10 @@
 package ensemble
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -446,31 +444,21 @@ func TestBelowItsMinimumAClusterDoesNotElect(t *testing.T) {
 	if err := n.WaitReady(ctx); err == nil || !strings.Contains(err.Error(), "leader_latch.minimum_nodes") {
 		t.Errorf("WaitReady: %v", err)
 	}
-	if r := n.Status(t.Context()); r.Active || len(r.Ensembles) != 0 || len(r.ReadyMembers) != 1 {
-		t.Errorf("status %+v", r)
+	if c := n.Cluster(t.Context()); c.Active || len(c.Members) != 1 {
+		t.Errorf("cluster %+v", c)
 	}
 }
 
-func TestStatusOfOneNode(t *testing.T) {
+func TestTheClusterOfOneNode(t *testing.T) {
 	n := startNode(t, t.TempDir(), nil)
 	poll(t, "the raft leader is ready", func() bool { return n.serving() })
-	var b bytes.Buffer
-	if err := n.Status(t.Context()).Summary(&b); err != nil {
-		t.Fatal(err)
+	c := n.Cluster(t.Context())
+	if !c.Active || !c.Majority || len(c.Members) != 1 {
+		t.Fatalf("cluster %+v", c)
 	}
-	want, err := os.ReadFile("../testdata/ensemble-status/active-one-node.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := strings.ReplaceAll(b.String(), "riak@127.0.0.1", "dev1@127.0.0.1"); got != string(want) {
-		t.Errorf("\n got %s\nwant %s", got, want)
-	}
-	b.Reset()
-	if err := n.Status(t.Context()).Detail(&b, "root"); err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(b.String(), fmt.Sprintf("  1     leading     yes             %d            riak@127.0.0.1\n", n.replica.raft.CurrentTerm())) {
-		t.Errorf("detail:\n%s", b.String())
+	m := c.Members[0]
+	if !m.Up || !m.Voter || !m.RaftLeader || m.Role != "leading" || m.Term != n.replica.term() || !m.Follows || !m.Serving || !m.Agrees {
+		t.Errorf("member %+v", m)
 	}
 }
 

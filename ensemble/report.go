@@ -5,12 +5,10 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"leaderlatch/ensemble/state"
-	"leaderlatch/ensemble/status"
 )
 
 // ClusterMember is a node of the cluster.
@@ -27,6 +25,13 @@ type ClusterMember struct {
 	Reads      uint64 `json:"reads_level"`  // the newest level of formats that it reads; 0: not known
 	Allows     uint64 `json:"allows_level"` // up to which it lets the cluster rise, as it announced with its last session; 0: it had none
 	Version    string `json:"version"`      // of its program; empty: not known, as of one that is down, or of the first version
+
+	// Of one that is up.
+	Role    string `json:"-"` // what it is in Raft, in Riak's words for a peer: leading, following, election, probe
+	Term    uint64 `json:"-"` // Raft's
+	Follows bool   `json:"-"` // it is a voter of the majority that follows one raft leader, or is that one
+	Serving bool   `json:"-"` // it is the raft leader, and caught up as such
+	Agrees  bool   `json:"-"` // it knows the same members as this node
 }
 
 // Cluster is the cluster as a node sees it.
@@ -149,57 +154,13 @@ func groupWith(g state.GroupRecord, names map[state.NodeID]string) *Group {
 	return out
 }
 
-// Status is Riak's report on the cluster, of what the nodes that answer within a
-// second say. The ensemble of the service is root, its voters are the peers,
-// Raft's term is the epoch. Without a majority it has no leader. Enabled is
-// true; whether elections are switched on is not the node's to know.
-func (c *cluster) Status(ctx context.Context) *status.Report {
-	ctx, cancel := context.WithTimeout(ctx, viewTime)
-	defer cancel()
-	servers, views := c.replica.servers(), c.views(ctx)
-	leader, with := quorum(servers, views)
-
-	r := &status.Report{Enabled: true, Active: c.seen.active.Load(), RingReady: true, TreeValidation: true}
-	root := status.Ensemble{ID: "root", Ping: status.Ping{Timeout: leader == ""}}
-	var peers []status.Peer
-	for _, s := range servers {
-		v, up := views[s.id]
-		r.ReadyMembers = append(r.ReadyMembers, s.name)
-		if up {
-			r.OnlineNodes = append(r.OnlineNodes, s.name)
-			r.RingReady = r.RingReady && slices.Equal(v.Members, views[c.self].Members)
-		}
-		if !s.voter {
-			continue
-		}
-		peer := status.Peer{ID: "root", Node: s.name}
-		peers = append(peers, peer)
-		info := status.Info{Down: true}
-		if up {
-			info = status.Info{State: v.State, Trusted: true, Epoch: strconv.FormatUint(v.Term, 10)}
-		}
-		root.PeerInfo = append(root.PeerInfo, status.PeerInfo{Peer: peer, Info: info})
-		if s.id == leader {
-			root.Ping.Leader, root.Ping.Ready = &peer, v.Serving
-		}
-		if slices.Contains(with, s.id) {
-			root.Ping.Replied = append(root.Ping.Replied, peer)
-		}
-	}
-	root.Views = [][]status.Peer{peers}
-	if r.Active {
-		r.Ensembles = []status.Ensemble{root}
-	}
-	return r
-}
-
 // Cluster gives the members, with what those say that answer within a second.
 func (c *cluster) Cluster(ctx context.Context) Cluster {
 	ctx, cancel := context.WithTimeout(ctx, viewTime)
 	defer cancel()
 	servers := c.replica.servers()
 	views, silent := c.look(ctx)
-	leader, _ := quorum(servers, views)
+	leader, with := quorum(servers, views)
 	id := c.dir.id()
 	out := Cluster{ID: id.Cluster, Joining: placeOf(id.Join).Name, Waits: c.waitsFor(), Active: c.seen.active.Load(), Majority: leader != "", Members: []ClusterMember{}}
 	sessions, allows := map[state.NodeID]bool{}, map[state.NodeID]uint64{}
@@ -224,6 +185,7 @@ func (c *cluster) Cluster(ctx context.Context) Cluster {
 		out.Members = append(out.Members, ClusterMember{
 			Name: s.name, ID: string(s.id), Address: s.address, Up: up, Silent: why, Session: sessions[s.id],
 			Voter: s.voter, RaftLeader: s.id == leader, Timing: v.Timing, Reads: max(v.Reads, allows[s.id]), Allows: allows[s.id], Version: v.Version,
+			Role: v.State, Term: v.Term, Follows: slices.Contains(with, s.id), Serving: v.Serving, Agrees: slices.Equal(v.Members, views[c.self].Members),
 		})
 	}
 	slices.SortFunc(out.Members, func(a, b ClusterMember) int { return cmp.Compare(a.Name, b.Name) })

@@ -21,9 +21,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"leaderlatch/cmd/leader-latch/status"
 	"leaderlatch/ensemble"
 	"leaderlatch/ensemble/diskthread"
-	"leaderlatch/ensemble/status"
 	"leaderlatch/riakconf"
 )
 
@@ -209,7 +209,7 @@ func writeError(w http.ResponseWriter, err error) {
 
 func (a *adminServer) status(ctx context.Context) ensembleStatus {
 	node := a.node.now()
-	r := node.Status(ctx)
+	r := riakReport(node.Cluster(ctx))
 	s := ensembleStatus{Report: r}
 	if r.Enabled = a.conf.StrongConsistency; !r.Enabled {
 		r.Active = false

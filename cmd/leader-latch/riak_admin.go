@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"leaderlatch/ensemble/status"
+	"leaderlatch/cmd/leader-latch/status"
 )
 
 func riakAdmin() riakProgram {

@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"leaderlatch/cmd/leader-latch/status"
 	"leaderlatch/ensemble"
-	"leaderlatch/ensemble/status"
 	"leaderlatch/packaging"
 	"leaderlatch/riakconf"
 )

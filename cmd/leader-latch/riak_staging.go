@@ -11,8 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"leaderlatch/cmd/leader-latch/status"
 	"leaderlatch/ensemble"
-	"leaderlatch/ensemble/status"
 	"leaderlatch/riakconf"
 )
 

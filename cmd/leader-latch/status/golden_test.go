@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-const dir = "../../testdata/ensemble-status"
+const dir = "../../../testdata/ensemble-status"
 
 // cases is how many outputs of Riak there are. None may get lost.
 const cases = 56
