@@ -19,6 +19,7 @@ type bookkeeper struct {
 	roster   *Roster
 	dispatch *Dispatcher
 	state    *state.State
+	effects  []state.Effect // scratch
 	index    uint64
 	clock    Reading
 }
@@ -43,7 +44,8 @@ func (n *bookkeeper) commit(ops []state.Op) {
 	if err != nil {
 		panic(err)
 	}
-	n.roster.Applied(n.state, n.state.Apply(n.index, entry, nil))
+	n.effects = n.state.Apply(n.index, entry, n.effects[:0])
+	n.roster.Applied(n.state, n.effects)
 }
 
 // run proposes and delivers all that there is.
