@@ -36,9 +36,10 @@
 // cluster, changes.go how that changes, lift.go how tokens rise with it; ask.go is how nodes
 // talk about that, views.go and report.go what they tell operators.
 //
-// node.go is the door, and drives all of it; proposer.go has committed what the session wants;
-// raft.go starts the replica and the cluster port.
-// datadir.go is what lies on disk beside Raft's own; errors.go the kinds of failure.
+// node.go is the door, and drives all of it; start.go has it begin, proposer.go has committed
+// what the session wants, duties.go what the raft leader owes the cluster. datadir.go is what
+// lies on disk beside Raft's own, counter.go what it says of sessions, disk.go and deadman.go
+// what ends a node in time; errors.go the kinds of failure.
 //
 // # Goroutines
 //
