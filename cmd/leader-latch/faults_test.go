@@ -184,7 +184,7 @@ const snapshotEntries = 128
 // costly is what takes the cluster long to come back from, or needs it to be whole. One
 // round of four begins with one of these.
 var costly = []string{"rolling restart", "replace", "leave and join", "force-remove", "full disk", "stalled disk", "freeze the host",
-	"damaged file", "vanished folder", "interrupted recover", "stalled transfer", "full disk in a snapshot"}
+	"starved raft leader", "slow disk at the raft leader", "damaged file", "vanished folder", "interrupted recover", "stalled transfer", "full disk in a snapshot"}
 
 // choose takes one of two, the one that has been rarer.
 func (a *attacker) choose(r *rand.Rand, faults []fault) fault {
