@@ -124,7 +124,8 @@ for program in dist/stage/*/leader-latch; do
 done
 
 step lintian
-lintian --allow-root --fail-on error,warning dist/*.deb
+lintian --allow-root --fail-on error,warning dist/*.deb >"$tmp/lintian" 2>&1 || { cat "$tmp/lintian"; exit 1; }
+none grep . "$tmp/lintian" # nor what is no warning
 
 step rpmlint
 # It ends with an error where it has filtered one.
