@@ -136,6 +136,10 @@ type boundedClient struct {
 	window time.Duration
 	rnd    *rand.Rand    // used by live alone
 	stops  chan struct{} // it is to stop leading; room for one
+
+	// Guarded by g.mu.
+	conn *witness // nil: none
+	at   *host    // of its node
 }
 
 // addBounded adds groups of three clients that go by their clocks, with the window of the
@@ -158,7 +162,7 @@ func (c *crowd) addBounded(groups int, window time.Duration, rnd *rand.Rand) {
 }
 
 // live joins, and asks again and again, until it is told to stop. Where its connection ends
-// before, it leads on for as long as it was promised, or stops at once.
+// before, it leads on for as long as it was promised.
 func (b *boundedClient) live() {
 	node := b.node(b.home, b.rnd)
 	ctx, cancel := context.WithTimeout(context.Background(), 1500*time.Millisecond)
@@ -173,19 +177,34 @@ func (b *boundedClient) live() {
 	b.g.mu.Lock()
 	b.g.views = append(b.g.views, &w.View)
 	b.g.ends[&w.View] = arrow{b.home, node}
+	b.conn, b.at = w, node
 	b.g.mu.Unlock()
 	defer w.leave()
 	w.join()
-	go w.renew()
+	b.running.Go(func() { b.renew(w) })
 	select {
 	case <-b.stopping:
 	case <-b.stops:
 		w.stop()
 	case <-w.ended:
-		if b.rnd.IntN(2) == 0 {
-			w.stop()
-		} else {
-			time.Sleep(w.promised() - w.now())
+		time.Sleep(w.promised() - w.now())
+	}
+	b.g.mu.Lock()
+	b.conn = nil
+	b.g.mu.Unlock()
+}
+
+// renew asks again and again while it leads, soon after it was told that it does: so its
+// promise is young whenever something befalls it.
+func (b *boundedClient) renew(w *witness) {
+	for {
+		select {
+		case <-w.ended:
+			return
+		case <-time.After(10*time.Millisecond + rand.N(20*time.Millisecond)):
+			if w.knows(b.name) {
+				w.ask()
+			}
 		}
 	}
 }

@@ -75,6 +75,7 @@ type node struct {
 	begins   int         // where in the log the present process begins
 	stops    *os.Process // that was told to end in order
 	sentKill bool
+	atOnce   bool // it is started again without the wait of the unit
 	removed  bool // it may end for good
 	final    bool // it has
 }
@@ -122,9 +123,13 @@ func (n *node) supervise() {
 		n.mu.Lock()
 		n.running = nil
 		n.note(cmd.ProcessState.Sys().(syscall.WaitStatus))
+		atOnce := n.atOnce
+		n.atOnce = false
 		n.change.Broadcast()
 		n.mu.Unlock()
-		time.Sleep(300 * time.Millisecond) // as the unit waits
+		if !atOnce {
+			time.Sleep(300 * time.Millisecond) // as the unit waits
+		}
 	}
 }
 
@@ -190,6 +195,14 @@ func (n *node) signal(s syscall.Signal) {
 		n.sentKill = n.sentKill || s == syscall.SIGKILL
 		n.running.Signal(s)
 	}
+}
+
+// killToRestart kills the process that runs, if one does; the next one starts at once.
+func (n *node) killToRestart() {
+	n.mu.Lock()
+	n.atOnce = n.running != nil
+	n.mu.Unlock()
+	n.signal(syscall.SIGKILL)
 }
 
 // terminate has the process end in order. If it takes almost as long as the node's own

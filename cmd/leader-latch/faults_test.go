@@ -30,6 +30,7 @@ var (
 	faultsTime   = flag.Duration("faults", 2*time.Minute, "how long the random faults last, against 3 and 5 nodes side by side")
 	faultsSeed   = flag.Uint64("faults-seed", 0, "the order of faults to play again; 0: a new one")
 	faultsGroups = flag.Int("faults-groups", 100, "how many groups there are")
+	faultsTiming = flag.String("faults-timing", session.Normal.Name, "the timing of the nodes")
 	faultsKinds  = flag.String("faults-kinds", "", "only these kinds of faults, with commas between; empty: all")
 )
 
@@ -55,7 +56,11 @@ func TestFaultsInRandomOrder(t *testing.T) {
 	for _, nodes := range []int{3, 5} {
 		t.Run(fmt.Sprint(nodes, " nodes"), func(t *testing.T) {
 			t.Parallel()
-			a := newAttacker(t, nodes, *faultsGroups)
+			tm, err := session.TimingNamed(*faultsTiming)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a := newAttacker(t, nodes, *faultsGroups, tm)
 			t.Cleanup(func() {
 				mu.Lock()
 				defer mu.Unlock()
@@ -79,7 +84,7 @@ func TestFaultsInRandomOrder(t *testing.T) {
 				t.Error(what)
 			}
 			a.nothingLeft("after")
-			if bound, ok := bounds[*faultsKinds]; ok {
+			if bound, ok := bounds[*faultsKinds]; ok && tm == session.Normal {
 				took(t, *faultsKinds+": the longest time without a leader", a.leaderless()[*faultsKinds], bound)
 			}
 		})
@@ -89,7 +94,7 @@ func TestFaultsInRandomOrder(t *testing.T) {
 // The attack itself is tried on nodes that lack a guard: without the dead-man's switch
 // the connections of a paused node stay open, and it has to find two leaders.
 func TestFaultsAreFound(t *testing.T) {
-	a := newAttacker(t, 3, 20, "leader_latch.dead_man_switch = off")
+	a := newAttacker(t, 3, 20, session.Normal, "leader_latch.dead_man_switch = off")
 	for _, n := range a.nodes {
 		n.signal(syscall.SIGSTOP)
 		time.Sleep(session.Normal.Expiry + time.Second)
@@ -106,6 +111,7 @@ func TestFaultsAreFound(t *testing.T) {
 type attacker struct {
 	*network
 	rnd     *rand.Rand // of the order of faults
+	timing  session.Timing
 	nodes   []*node
 	hosts   []*host // of the nodes
 	crowd   *crowd
@@ -144,7 +150,7 @@ var bounds = map[string]time.Duration{
 }
 
 // newAttacker starts nodes and clients, and waits until all groups have leaders.
-func newAttacker(t *testing.T, nodes, groups int, lines ...string) *attacker {
+func newAttacker(t *testing.T, nodes, groups int, tm session.Timing, lines ...string) *attacker {
 	seed := *faultsSeed
 	if seed == 0 {
 		seed = rand.Uint64() >> 1
@@ -153,11 +159,11 @@ func newAttacker(t *testing.T, nodes, groups int, lines ...string) *attacker {
 	rnd := rand.New(rand.NewPCG(seed, uint64(nodes)))
 
 	nw := newNetwork(t, nodes+2) // the last two have clients only
-	a := &attacker{network: nw, rnd: rnd, hosts: nw.hosts[:nodes], victims: rand.New(rand.NewPCG(seed, 1)), count: map[string]int{}}
+	a := &attacker{network: nw, rnd: rnd, timing: tm, hosts: nw.hosts[:nodes], victims: rand.New(rand.NewPCG(seed, 1)), count: map[string]int{}}
 	for _, h := range a.hosts {
 		h.mountSlowableDisk()
 	}
-	for i, m := range onHosts(a.hosts, "normal", append(lines, "leader_latch.fencing.internal = on")...) {
+	for i, m := range onHosts(a.hosts, tm.Name, append(lines, "leader_latch.fencing.internal = on")...) {
 		if i%2 == 0 { // it goes on until a write fails
 			m.lines = append(m.lines, "leader_latch.minimum_free_space = 0")
 		}
@@ -172,7 +178,7 @@ func newAttacker(t *testing.T, nodes, groups int, lines ...string) *attacker {
 	}
 	a.crowd = newCrowd(nw, a.hosts, groups, rnd)
 	a.crowd.addProcesses(5, rnd)
-	a.crowd.addBounded(5, windows[session.Normal.Name], rnd)
+	a.crowd.addBounded(10, windows[tm.Name], rnd)
 	t.Cleanup(a.crowd.stop) // before the nodes, whose ends are not of interest
 	a.settle("before the first fault")
 	return a
@@ -182,7 +188,7 @@ func newAttacker(t *testing.T, nodes, groups int, lines ...string) *attacker {
 const snapshotEntries = 128
 
 // costly is what takes the cluster long to come back from, or needs it to be whole. One
-// round of four begins with one of these.
+// round of four begins with one of these, and one with a fault by the clock.
 var costly = []string{"rolling restart", "replace", "leave and join", "force-remove", "full disk", "stalled disk", "freeze the host",
 	"starved raft leader", "slow disk at the raft leader", "damaged file", "vanished folder", "interrupted recover", "stalled transfer", "full disk in a snapshot"}
 
@@ -210,11 +216,14 @@ func (a *attacker) play(r *rand.Rand, faults []fault, until time.Time, tell bool
 	if *faultsKinds != "" {
 		faults = slices.DeleteFunc(faults, func(f fault) bool { return !slices.Contains(strings.Split(*faultsKinds, ","), f.name) })
 	}
-	var cheap, dear []fault
+	var cheap, dear, clock []fault
 	for _, f := range faults {
-		if slices.Contains(costly, f.name) {
+		switch {
+		case slices.Contains(costly, f.name):
 			dear = append(dear, f)
-		} else {
+		case strings.HasPrefix(f.name, byTheClock):
+			clock = append(clock, f)
+		default:
 			cheap = append(cheap, f)
 		}
 	}
@@ -225,12 +234,16 @@ func (a *attacker) play(r *rand.Rand, faults []fault, until time.Time, tell bool
 			times = 1 // its bound is for one
 		}
 		for i := range times {
-			of := cheap
-			if i == 0 && (r.IntN(4) == 0 || len(cheap) == 0) && len(dear) > 0 {
-				of = dear
-				for end := time.Now().Add(10 * time.Second); !a.one() && time.Now().Before(end); {
-					time.Sleep(100 * time.Millisecond)
-				}
+			of, wait := cheap, len(faults) == 1
+			switch first := r.IntN(4); {
+			case i > 0:
+			case len(dear) > 0 && (first == 0 || len(cheap)+len(clock) == 0):
+				of, wait = dear, true
+			case len(clock) > 0 && (first == 1 || len(cheap) == 0):
+				of, wait = clock, true
+			}
+			if wait {
+				a.awaitOne(10 * time.Second)
 			}
 			if len(of) == 0 {
 				break
@@ -327,7 +340,7 @@ func each(nodes []*node, f func(*node) func()) func() {
 }
 
 func (a *attacker) nodeFaults() []fault {
-	return slices.Concat(a.processFaults(), a.raftLeaderFaults(), a.folderFaults(), a.snapshotFaults())
+	return slices.Concat(a.processFaults(), a.raftLeaderFaults(), a.folderFaults(), a.snapshotFaults(), a.clockFaults())
 }
 
 // processFaults are those of processes, networks, disks and machines as a whole.
@@ -575,6 +588,13 @@ func (a *attacker) one() bool {
 		}
 	}
 	return true
+}
+
+// awaitOne waits until all are one cluster, and at most so long.
+func (a *attacker) awaitOne(limit time.Duration) {
+	for end := time.Now().Add(limit); !a.one() && time.Now().Before(end); {
+		time.Sleep(100 * time.Millisecond)
+	}
 }
 
 // all drops what is there twice.
