@@ -109,8 +109,8 @@ func (h *host) slowDisk(each time.Duration) (heal func(), err error) {
 	if h.image == nil {
 		return nil, errNoSlowDisk
 	}
-	h.image.each.Add(int64(each))
-	return sync.OnceFunc(func() { h.image.each.Add(-int64(each)) }), nil
+	h.image.slower(each)
+	return sync.OnceFunc(func() { h.image.slower(-each) }), nil
 }
 
 var errNoSlowDisk = errors.New("this disk cannot be slow: it is not mounted by mountSlowableDisk, or there is no /dev/fuse")

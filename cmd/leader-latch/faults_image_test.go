@@ -3,9 +3,16 @@
 package main
 
 import (
+	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -13,10 +20,88 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// slowImage is what lies under a host's disk: a file system of this process (fuse(4)) that
-// has one file, the disk's image, at its root, and by which each flush can be made to take
-// longer. All else is passed on.
+// slowImage is what lies under a host's disk: a file system (fuse(4)) that has one file, the
+// disk's image, at its root, and by which each flush can be made to take longer. All else is
+// passed on. A process of its own serves it, as this one has thousands of clients to attend to,
+// and the nodes would wait for it.
 type slowImage struct {
+	server *exec.Cmd
+	orders io.WriteCloser // to the server: a line for each change, by how many nanoseconds a flush takes longer
+	mu     sync.Mutex
+	each   time.Duration
+}
+
+// asImage makes the test binary be the server of a slowImage: its value is the image's path.
+const asImage = "LEADER_LATCH_TEST_AS_IMAGE"
+
+func init() {
+	if path := os.Getenv(asImage); path != "" {
+		beImage(path)
+		os.Exit(0)
+	}
+}
+
+// mountImage has what is read and written at this path go through a slowImage, until it is
+// unmounted.
+func mountImage(path string) (s *slowImage, err error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	s = &slowImage{server: exec.Command(exe)}
+	s.server.Env = append(os.Environ(), asImage+"="+path)
+	s.server.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // an interrupt of the test leaves it, as the disk lies on it
+	if s.orders, err = s.server.StdinPipe(); err != nil {
+		return nil, err
+	}
+	said, err := s.server.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.server.Start(); err != nil {
+		return nil, err
+	}
+	answer, _ := bufio.NewReader(said).ReadString('\n')
+	if answer != imageMounted {
+		s.server.Wait()
+		return nil, errors.New(strings.TrimSpace(answer))
+	}
+	go s.server.Wait()
+	return s, nil
+}
+
+const imageMounted = "mounted\n"
+
+// slower has each flush take so much longer than now; by less than nothing it is shorter again.
+func (s *slowImage) slower(by time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.each += by
+	fmt.Fprintln(s.orders, s.each.Nanoseconds())
+}
+
+// beImage serves a slowImage: it says imageMounted or what is wrong, takes orders, and ends when
+// the file system is unmounted.
+func beImage(path string) {
+	unix.Setpriority(unix.PRIO_PROCESS, 0, -10) // a disk is not slow because others want the processor
+	s, err := newImageServer(path)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Print(imageMounted)
+	go func() {
+		for orders := bufio.NewScanner(os.Stdin); orders.Scan(); {
+			if each, err := strconv.ParseInt(orders.Text(), 10, 64); err == nil {
+				s.each.Store(each)
+			}
+		}
+	}()
+	s.serve()
+}
+
+// imageServer is the server's side of a slowImage.
+type imageServer struct {
 	image, device *os.File
 	each          atomic.Int64 // by how many nanoseconds a flush takes longer
 }
@@ -40,10 +125,8 @@ const (
 	fuseForever = 1 << 32 // seconds for which what is known of the file is true
 )
 
-// mountImage has what is read and written at this path go through a slowImage, until it is
-// unmounted.
-func mountImage(path string) (s *slowImage, err error) {
-	s = new(slowImage)
+func newImageServer(path string) (s *imageServer, err error) {
+	s = new(imageServer)
 	if s.image, err = os.OpenFile(path, os.O_RDWR, 0); err != nil {
 		return nil, err
 	}
@@ -58,13 +141,12 @@ func mountImage(path string) (s *slowImage, err error) {
 		s.image.Close()
 		return nil, err
 	}
-	go s.serve()
 	return s, nil
 }
 
 // serve answers the kernel until the file system is unmounted. A flush is answered beside
 // what comes in after it.
-func (s *slowImage) serve() {
+func (s *imageServer) serve() {
 	defer s.image.Close()
 	defer s.device.Close()
 	for b := make([]byte, fuseHeader+fuseMost+4096); ; {
@@ -88,7 +170,7 @@ func (s *slowImage) serve() {
 	}
 }
 
-func (s *slowImage) answer(id, answer []byte, err error) {
+func (s *imageServer) answer(id, answer []byte, err error) {
 	code := 0
 	if err != nil {
 		errno, ok := err.(syscall.Errno)
@@ -104,7 +186,7 @@ func (s *slowImage) answer(id, answer []byte, err error) {
 }
 
 // do does what is asked for, and gives the answer as linux/fuse.h has it.
-func (s *slowImage) do(request []byte) (answer []byte, err error) {
+func (s *imageServer) do(request []byte) (answer []byte, err error) {
 	u32, u64 := binary.NativeEndian.AppendUint32, binary.NativeEndian.AppendUint64
 	args := request[fuseHeader:]
 	place := func() (offset int64, size uint32) { // of fuse_read_in and fuse_write_in
