@@ -41,15 +41,17 @@ func TestTheLogHasNamesOfNodes(t *testing.T) {
 		return log.has("a new node takes the place", "node="+old.name) && log.has("a node was added", "node="+old.name)
 	})
 	poll(t, "it follows", func() bool { return log.has("follows the raft leader", "leader="+leader.name) })
-	poll(t, "all vote", func() bool {
-		voters := 0
-		for _, s := range leader.replica.servers() {
-			if s.voter {
-				voters++
+	for _, m := range []*machine{leader, old, others[1]} { // a raft leader counts what may go with it
+		poll(t, "all vote, as "+m.name+" knows", func() bool {
+			voters := 0
+			for _, s := range m.replica.servers() {
+				if s.voter {
+					voters++
+				}
 			}
-		}
-		return voters == 3
-	})
+			return voters == 3
+		})
+	}
 	kill(leader.Node)
 	next, _ := raftLeaderOf(t, []*machine{old, others[1]})
 	poll(t, "the session of the raft leader has expired", func() bool { return log.has("expiring its session", "node="+leader.name) })
