@@ -191,7 +191,13 @@ func playInBubble(t *testing.T, seed uint64, mutate mutation) *world {
 		}
 		h.start()
 	}
-	w.until("every group has its leader", 30*time.Second, w.settled)
+	w.until("every group has its leader", 30*time.Second, func() bool {
+		for _, h := range w.hosts { // one may learn only now that it has to begin anew
+			h.bury()
+			h.start()
+		}
+		return w.settled()
+	})
 	if low && w.hosts[0].node.seen.level.Load() > state.FirstLevel {
 		w.happened["level raised"]++
 	}
