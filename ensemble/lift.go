@@ -26,8 +26,10 @@ const tokensMeanwhile = 1 << 20 << state.PositionBits
 // are the same. A base of wall time gets there in two hundred years.
 const maxToken = 1<<53 - 1
 
-// liftAhead is how far tokens may be lifted beyond the wall clock. Recoveries lead them ahead of
-// it by weeks, a clock that was wrong once by more; that would be for good.
+// liftAhead is how far tokens may be lifted beyond the wall clock, or beyond where the cluster's
+// own are. A recovery leads them ahead of the clock by seven weeks, a clock that was wrong once by
+// more; that would be for good. A cluster that is a year ahead already, by what way ever, still
+// takes back a node that was of it.
 const liftAhead = 366 * 24 * time.Hour
 
 // tokensGiven is a token that is not below any that was given by the cluster of this node or
@@ -114,8 +116,8 @@ func (c *cluster) answerLift(_ context.Context, _ clusterport.Hello, with json.R
 	if now >= above {
 		return nil, nil
 	}
-	if limit := uint64(time.Now().Add(liftAhead).UnixMicro()); above > max(limit, now) {
-		return nil, fmt.Errorf("%s by more than a year, as its cluster was founded by a clock that was wrong; have it leave that one and give its folder up (move it away), or set the clocks right", higherTokens("the node"))
+	if limit := max(uint64(time.Now().UnixMicro()), now) + uint64(liftAhead.Microseconds()); above > limit {
+		return nil, fmt.Errorf("%s by more than a year, as its cluster was founded by a clock that was wrong, or recovered eight times; have it leave that one and give its folder up (move it away), or set the clocks right", higherTokens("the node"))
 	}
 	if err := c.liftHeld(); err != nil {
 		return nil, err

@@ -285,6 +285,13 @@ func TestTokensAreNotLiftedFarAhead(t *testing.T) {
 	if err := b.cluster.lift(ctx, a.place(), in, far-uint64(liftAhead.Microseconds()+time.Hour.Microseconds())); err != nil {
 		t.Errorf("less than a year ahead: %v", err)
 	}
+	// From there on a node that was of this cluster, and has led on alone, is still a little ahead.
+	if err := b.cluster.lift(ctx, a.place(), in, far-uint64(2*time.Hour.Microseconds())); err != nil {
+		t.Errorf("nearly two years ahead, and one of the cluster's own: %v", err)
+	}
+	if err := b.cluster.lift(ctx, a.place(), in, far+2*uint64(liftAhead.Microseconds())); err == nil {
+		t.Error("two years ahead of the cluster's own: lifted")
+	}
 }
 
 // Where the raft leader is of a version that knows nothing of tokens which are lifted, the node
