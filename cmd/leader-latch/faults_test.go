@@ -732,6 +732,9 @@ func (a *attacker) judge() latchtest.Verdict {
 	for !a.one() && time.Since(healed) < settleTime {
 		time.Sleep(50 * time.Millisecond)
 	}
+	if !a.one() {
+		a.t.Errorf("%v after the last fault the nodes are not one cluster", settleTime)
+	}
 	a.settle("after the last fault")
 	a.t.Logf("all nodes are one cluster, and all groups have a leader, %v after the last fault", time.Since(healed).Round(time.Millisecond))
 	views := a.crowd.views()
