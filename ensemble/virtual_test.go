@@ -21,6 +21,7 @@ import (
 	"github.com/anishathalye/porcupine"
 	"github.com/hashicorp/raft"
 
+	"leaderlatch/ensemble/mutation"
 	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
@@ -51,7 +52,7 @@ func TestRealStackInVirtualTime(t *testing.T) {
 			seed = *virtualSeed
 		}
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
-			w := playVirtual(t, seed, mutateNothing)
+			w := playVirtual(t, seed, mutation.Nothing)
 			if w.bad != "" {
 				t.Errorf("seed %d: %s\n%s", seed, w.bad, strings.Join(w.history, "\n"))
 			}
@@ -67,28 +68,28 @@ func TestRealStackInVirtualTime(t *testing.T) {
 
 // aims is, for each rule that can be taken away from the real stack, what alone fails
 // then, to find that soon.
-var aims = map[mutation]string{
-	mutateAnyCounter:        "late copies",
-	mutateNoDedup:           "late copies",
-	mutateReceiveTime:       "links that come and go",
-	mutateNoAcknowledgement: "cut off",
-	mutateNoCompare:         "late copies",
-	mutateNoGrace:           "hand-overs",
-	mutateNoSwitchNoGate:    "pauses",
-	mutateLeaveBeforeClose:  "ended by the node",
-	mutateOpenBeforeClose:   "links that come and go",
-	mutateNoCloseTime:       "links that come and go",
-	mutateNoJump:            "frozen machines",
-	mutateNoSwitch:          "pauses",
-	mutateEndBeforeClose:    "stops",
-	mutateApplyUnflushed:    "entries lost",
-	mutateCommitUnflushed:   "entries lost",
-	mutateFollowUnflushed:   "entries lost",
-	mutateLeaveWait:         "ended by the node",
-	mutateEndWait:           "stops",
-	mutateOpenWait:          "links that come and go",
-	mutateStartWait:         "crashes",
-	mutateNoNote:            "crashes",
+var aims = map[mutation.Mutation]string{
+	mutation.AnyCounter:        "late copies",
+	mutation.NoDedup:           "late copies",
+	mutation.ReceiveTime:       "links that come and go",
+	mutation.NoAcknowledgement: "cut off",
+	mutation.NoCompare:         "late copies",
+	mutation.NoGrace:           "hand-overs",
+	mutation.NoSwitchNoGate:    "pauses",
+	mutation.LeaveBeforeClose:  "ended by the node",
+	mutation.OpenBeforeClose:   "links that come and go",
+	mutation.NoCloseTime:       "links that come and go",
+	mutation.NoJump:            "frozen machines",
+	mutation.NoSwitch:          "pauses",
+	mutation.EndBeforeClose:    "stops",
+	mutation.ApplyUnflushed:    "entries lost",
+	mutation.CommitUnflushed:   "entries lost",
+	mutation.FollowUnflushed:   "entries lost",
+	mutation.LeaveWait:         "ended by the node",
+	mutation.EndWait:           "stops",
+	mutation.OpenWait:          "links that come and go",
+	mutation.StartWait:         "crashes",
+	mutation.NoNote:            "crashes",
 }
 
 // Each rule that is taken away from the real stack is found.
@@ -115,7 +116,7 @@ func TestRealStackFindsEveryMissingRule(t *testing.T) {
 type world struct {
 	t        *testing.T
 	seed     uint64
-	mutate   mutation
+	mutate   mutation.Mutation
 	noSwitch bool // an operator has turned it off: who is paused is believed for longer, and writes nothing stale
 	rng      *rand.Rand
 	began    time.Time
@@ -158,12 +159,12 @@ type host struct {
 }
 
 // playVirtual plays one run, in which the rule mutate is taken away.
-func playVirtual(t *testing.T, seed uint64, mutate mutation) (w *world) {
+func playVirtual(t *testing.T, seed uint64, mutate mutation.Mutation) (w *world) {
 	synctest.Test(t, func(t *testing.T) { w = playInBubble(t, seed, mutate) })
 	return w
 }
 
-func playInBubble(t *testing.T, seed uint64, mutate mutation) *world {
+func playInBubble(t *testing.T, seed uint64, mutate mutation.Mutation) *world {
 	w := newWorld(t, seed, mutate)
 	rng := w.rng
 
@@ -208,7 +209,7 @@ func playInBubble(t *testing.T, seed uint64, mutate mutation) *world {
 // A node that comes back has what it missed at once, however long it was away.
 func TestANodeThatWasAwayForLongIsSoonBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1, mutateNothing)
+		w := newWorld(t, 1, mutation.Nothing)
 		for _, away := range []time.Duration{10 * time.Second, 3 * time.Minute} {
 			h := w.follower()
 			h.crash()
@@ -230,7 +231,7 @@ func TestANodeThatWasAwayForLongIsSoonBack(t *testing.T) {
 // 2.2 timeouts on average.
 func TestALostRaftLeaderIsReplacedInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1, mutateNothing)
+		w := newWorld(t, 1, mutation.Nothing)
 		const deaths = 15
 		var took []time.Duration
 		for range deaths {
@@ -259,7 +260,7 @@ func TestALostRaftLeaderIsReplacedInTime(t *testing.T) {
 // clients are told when it has, and not when Raft happens to send it something.
 func TestASlowFollowerIsToldWhenItHasStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1, mutateNothing)
+		w := newWorld(t, 1, mutation.Nothing)
 		const flush = 50 * time.Millisecond
 		slow := w.follower()
 		slow.flush.Store(int64(flush))
@@ -293,7 +294,7 @@ func TestASlowFollowerIsToldWhenItHasStored(t *testing.T) {
 // again, and serves then.
 func TestARaftLeaderThatWasLostWhileItHandedOverServesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1, mutateNothing)
+		w := newWorld(t, 1, mutation.Nothing)
 		for i := range 5 {
 			l := w.raftLeader()
 			others := w.but(l)
@@ -332,7 +333,7 @@ func TestARaftLeaderThatWasLostWhileItHandedOverServesAgain(t *testing.T) {
 // tried.
 func TestHandingOverWhereOneIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1, mutateNothing)
+		w := newWorld(t, 1, mutation.Nothing)
 		const most = 1000
 		for i := range most {
 			time.Sleep(handOverPause)
@@ -373,7 +374,7 @@ func TestHandingOverWhereOneIsGone(t *testing.T) {
 // follows; and elects another one when who sent it is lost.
 func TestASnapshotForANodeThatStandsForElection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1, mutateNothing)
+		w := newWorld(t, 1, mutation.Nothing)
 		l := w.raftLeader()
 		b, c := w.but(l)[0], w.but(l)[1]
 		for _, h := range w.hosts {
@@ -411,7 +412,7 @@ func TestASnapshotForANodeThatStandsForElection(t *testing.T) {
 }
 
 // newWorld has a cluster in the bubble of a test.
-func newWorld(t *testing.T, seed uint64, mutate mutation) *world {
+func newWorld(t *testing.T, seed uint64, mutate mutation.Mutation) *world {
 	base := t.TempDir()
 	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
 		if dir, err := os.MkdirTemp("/dev/shm", "leader-latch-test"); err == nil { // time is virtual, the disk is not
@@ -424,11 +425,11 @@ func newWorld(t *testing.T, seed uint64, mutate mutation) *world {
 		t: t, seed: seed, mutate: mutate, rng: rng, luck: rand.New(rand.NewPCG(seed, 3)), leaders: make(map[string]string), happened: make(map[string]int),
 		began: time.Now(), net: newVirtualNetwork(rand.New(rand.NewPCG(seed, 2))),
 	}
-	w.noSwitch = mutate == mutateNothing && seed%4 == 0 || mutate == mutateNoSwitchNoGate
+	w.noSwitch = mutate == mutation.Nothing && seed%4 == 0 || mutate == mutation.NoSwitchNoGate
 	for i := range 3 {
 		name := fmt.Sprintf("riak@n%d", i+1)
 		h := &host{w: w, name: name, address: fmt.Sprintf("n%d:5324", i+1), path: filepath.Join(base, name)}
-		h.clocks.began, h.clocks.rate, h.clocks.blind = w.began, 1+(rng.Float64()*2-1)*session.Rho*0.9, mutate == mutateNoJump
+		h.clocks.began, h.clocks.rate, h.clocks.blind = w.began, 1+(rng.Float64()*2-1)*session.Rho*0.9, mutate == mutation.NoJump
 		h.holds = seed%3 == 0 // so that the level rises among the faults, when each has been started again
 		w.hosts = append(w.hosts, h)
 	}
@@ -886,11 +887,11 @@ func (h *host) start() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch h.w.mutate {
-	case mutateApplyUnflushed:
+	case mutation.ApplyUnflushed:
 		n.replica.fsm.awaitFlushed = func(uint64) error { return nil }
-	case mutateCommitUnflushed:
+	case mutation.CommitUnflushed:
 		n.replica.transport.node = hasty{n.replica}
-	case mutateFollowUnflushed:
+	case mutation.FollowUnflushed:
 		n.replica.entries.leads = func() bool { return true }
 	}
 }
@@ -926,7 +927,7 @@ func (h *host) pause(length time.Duration) {
 	w, n := h.w, h.node
 	n.mu.Lock()
 	left := length // until the switch, which is off when all connections are closed
-	if at := n.roster.KillAt(); at > 0 && !w.noSwitch && w.mutate != mutateNoSwitch {
+	if at := n.roster.KillAt(); at > 0 && !w.noSwitch && w.mutate != mutation.NoSwitch {
 		left = at - n.now().Boot
 	}
 	n.mu.Unlock()
@@ -1224,7 +1225,7 @@ func (c *virtualClient) again() {
 	if !asks {
 		return
 	}
-	if now, later := c.membership.Promise(); later || !now && c.w.mutate != mutateNoSwitchNoGate {
+	if now, later := c.membership.Promise(); later || !now && c.w.mutate != mutation.NoSwitchNoGate {
 		return // it asks again, or its connection is ended by the next line
 	}
 	c.w.mu.Lock()
@@ -1264,7 +1265,7 @@ func (c *virtualClient) mayWrite() bool {
 	switch {
 	case c.closed || c.closing:
 		return false
-	case c.membership.Live() || c.w.mutate == mutateNoSwitchNoGate:
+	case c.membership.Live() || c.w.mutate == mutation.NoSwitchNoGate:
 		return true
 	}
 	go c.Close()
@@ -1352,11 +1353,11 @@ func (c *virtualClient) Close() {
 // closed first of all. The world's mutex is held.
 func (c *virtualClient) closedBefore() bool {
 	switch c.w.mutate {
-	case mutateLeaveBeforeClose:
+	case mutation.LeaveBeforeClose:
 		return c.membership.Live() && !c.host.stopping
-	case mutateOpenBeforeClose:
+	case mutation.OpenBeforeClose:
 		return !c.membership.Live()
-	case mutateEndBeforeClose:
+	case mutation.EndBeforeClose:
 		return c.host.stopping
 	}
 	return false

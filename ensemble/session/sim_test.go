@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"leaderlatch/ensemble/mutation"
 	"leaderlatch/ensemble/state"
 	"leaderlatch/ensemble/state/statetest"
 )
@@ -27,51 +28,9 @@ var (
 	simSeed      = flag.Uint64("sim.seed", 0, "play this schedule alone")
 )
 
-// mutation takes a rule of the protocol away, to show that the loop would
-// find its absence.
-type mutation int
-
-const (
-	mutateNothing          mutation = iota
-	mutateNoCompare                 // an Expire takes whatever renewal is the last
-	mutateReceiveTime               // the lease counts from the acceptance of a renewal
-	mutateLeaveBeforeClose          // the Leave is proposed while the connection is open
-	mutateOpenBeforeClose           // the Open is proposed while connections are open
-	mutateNoDedup                   // operations are accepted whatever their number
-	mutateNoCloseTime               // C = 0: S is as long as L
-	mutateNoSwitch                  // a process that was paused goes on when its lease is over
-	mutateNoSwitchNoGate            // both: only what is written counts then
-	mutateNoSwitchGate              // the switch alone: nothing stale may be written
-	mutateLeaveWait                 // the Leave does not wait for a promise
-	mutateEndWait                   // nor does the End of a node that stops
-	mutateOpenWait                  // nor the Open after a session that was lost
-	mutateStartWait                 // nor the first Open of a process
-	mutateNoNote                    // the first promise of a session is not on disk when it is made
-)
-
-func (m mutation) String() string {
-	return map[mutation]string{
-		mutateNothing:          "nothing",
-		mutateNoCompare:        "no compare",
-		mutateReceiveTime:      "time of receipt",
-		mutateLeaveBeforeClose: "Leave before close",
-		mutateOpenBeforeClose:  "Open before close",
-		mutateNoDedup:          "no dedup",
-		mutateNoCloseTime:      "C = 0",
-		mutateNoSwitch:         "no switch",
-		mutateNoSwitchNoGate:   "no gate",
-		mutateNoSwitchGate:     "the switch alone",
-		mutateLeaveWait:        "Leave within a promise",
-		mutateEndWait:          "End within a promise",
-		mutateOpenWait:         "Open within a promise",
-		mutateStartWait:        "start within a promise",
-		mutateNoNote:           "a promise that is not on disk",
-	}[m]
-}
-
 func TestSimulation(t *testing.T) {
 	if *simSeed != 0 {
-		if err := newSim(*simSeed, mutateNothing).play(); err != nil {
+		if err := newSim(*simSeed, mutation.Nothing).play(); err != nil {
 			t.Fatal(err)
 		}
 		return
@@ -81,7 +40,7 @@ func TestSimulation(t *testing.T) {
 	}
 	var total simCounts
 	for seed := uint64(1); seed <= uint64(*simSchedules); seed++ {
-		s := newSim(seed, mutateNothing)
+		s := newSim(seed, mutation.Nothing)
 		if err := s.play(); err != nil {
 			t.Fatal(err)
 		}
@@ -102,10 +61,10 @@ func TestSimulationFindsEveryMissingRule(t *testing.T) {
 	if raceEnabled {
 		t.Skip("one goroutine, for a long time: there is no race to detect")
 	}
-	for _, mutate := range []mutation{
-		mutateNoSwitchNoGate, mutateNoCompare, mutateReceiveTime, mutateLeaveBeforeClose,
-		mutateOpenBeforeClose, mutateNoDedup, mutateNoCloseTime, mutateNoSwitch,
-		mutateLeaveWait, mutateEndWait, mutateOpenWait, mutateStartWait, mutateNoNote,
+	for _, mutate := range []mutation.Mutation{
+		mutation.NoSwitchNoGate, mutation.NoCompare, mutation.ReceiveTime, mutation.LeaveBeforeClose,
+		mutation.OpenBeforeClose, mutation.NoDedup, mutation.NoCloseTime, mutation.NoSwitch,
+		mutation.LeaveWait, mutation.EndWait, mutation.OpenWait, mutation.StartWait, mutation.NoNote,
 	} {
 		t.Run(mutate.String(), func(t *testing.T) {
 			for seed := uint64(1); seed <= 4000; seed++ {
@@ -123,7 +82,7 @@ func TestSimulationFindsEveryMissingRule(t *testing.T) {
 // connections. The gate still keeps it from writing anything stale.
 func TestSimulationWithoutTheSwitchWritesNothingStale(t *testing.T) {
 	for seed := uint64(1); seed <= uint64(*simSchedules)/4; seed++ {
-		if err := newSim(seed, mutateNoSwitchGate).play(); err != nil {
+		if err := newSim(seed, mutation.NoSwitchGate).play(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -150,7 +109,7 @@ func (c *simCounts) add(d simCounts) {
 type sim struct {
 	seed   uint64
 	rng    *rand.Rand
-	mutate mutation
+	mutate mutation.Mutation
 	timing Timing
 	now    time.Duration // real time
 	calm   bool          // no more faults: everything happens soon
@@ -211,7 +170,7 @@ type simConn struct {
 	until         time.Duration // its client takes itself for the leader by its clock, whatever becomes of the connection
 }
 
-func newSim(seed uint64, mutate mutation) *sim {
+func newSim(seed uint64, mutate mutation.Mutation) *sim {
 	s := &sim{seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), mutate: mutate, timing: Normal}
 	for i := range 3 {
 		n := &simNode{sim: s, id: state.NodeID(fmt.Sprintf("n%d", i+1)), state: state.New()}
@@ -226,7 +185,7 @@ func newSim(seed uint64, mutate mutation) *sim {
 }
 
 func (s *sim) noSwitch() bool {
-	return s.mutate == mutateNoSwitch || s.mutate == mutateNoSwitchGate || s.mutate == mutateNoSwitchNoGate
+	return s.mutate == mutation.NoSwitch || s.mutate == mutation.NoSwitchGate || s.mutate == mutation.NoSwitchNoGate
 }
 
 func (s *sim) chance(p float64) bool { return s.rng.Float64() < p }
@@ -420,7 +379,7 @@ func (s *sim) faults() {
 
 // check is the promise of DESIGN.md, word for word.
 func (s *sim) check() {
-	if s.mutate == mutateNoSwitchNoGate || s.mutate == mutateNoSwitchGate {
+	if s.mutate == mutation.NoSwitchNoGate || s.mutate == mutation.NoSwitchGate {
 		return // see checkStale
 	}
 	leads := map[string]*simConn{}
@@ -476,20 +435,20 @@ func (s *sim) checkCalm() {
 }
 
 // omits gives the rules that are left out by the node itself.
-func omits(mutate mutation) Omissions {
+func omits(mutate mutation.Mutation) Omissions {
 	return Omissions{
-		Leave: mutate == mutateLeaveWait, End: mutate == mutateEndWait, Open: mutate == mutateOpenWait,
-		Start: mutate == mutateStartWait, Note: mutate == mutateNoNote,
-		Sending: mutate == mutateReceiveTime, CloseTime: mutate == mutateNoCloseTime,
+		Leave: mutate == mutation.LeaveWait, End: mutate == mutation.EndWait, Open: mutate == mutation.OpenWait,
+		Start: mutate == mutation.StartWait, Note: mutate == mutation.NoNote,
+		Sending: mutate == mutation.ReceiveTime, CloseTime: mutate == mutation.NoCloseTime,
 	}
 }
 
 // mutated is an entry as a state machine without some rule would take it.
-func mutated(mutate mutation, of *state.State, e state.Entry) state.Entry {
+func mutated(mutate mutation.Mutation, of *state.State, e state.Entry) state.Entry {
 	switch mutate {
-	case mutateNoCompare:
+	case mutation.NoCompare:
 		return statetest.NoCompare(of, e)
-	case mutateNoDedup:
+	case mutation.NoDedup:
 		return statetest.NoDedup(of, e)
 	}
 	return e
@@ -634,7 +593,7 @@ func (n *simNode) step() {
 	}
 	for _, m := range closing {
 		c := m.(*simConn)
-		if s.mutate == mutateOpenBeforeClose {
+		if s.mutate == mutation.OpenBeforeClose {
 			n.roster.session.unheard = 0
 		}
 		if what == NeedClose {
@@ -709,14 +668,14 @@ func (c *simConn) Leader(name string, _ uint64) {
 	if !c.open {
 		return
 	}
-	if !c.m.Live() && c.node.sim.mutate != mutateNoSwitchNoGate {
+	if !c.m.Live() && c.node.sim.mutate != mutation.NoSwitchNoGate {
 		c.Close()
 		return
 	}
 	c.node.sim.counts.told++
 	c.node.sim.tracef("%s: tells %s %s: LEADER %s", c.node.id, c.group, c.client, name)
 	c.told = name
-	if name == c.client && c.node.sim.noSwitch() && c.node.sim.mutate != mutateNoSwitch {
+	if name == c.client && c.node.sim.noSwitch() && c.node.sim.mutate != mutation.NoSwitch {
 		c.node.sim.checkStale(c)
 	}
 }
@@ -770,7 +729,7 @@ func (c *simConn) Close() {
 			}
 		}
 	}
-	if s.mutate == mutateLeaveBeforeClose {
+	if s.mutate == mutation.LeaveBeforeClose {
 		gave(true)()
 		c.ending = true
 		s.after(s.upTo(100*time.Millisecond), func() {
