@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -36,14 +35,19 @@ func (h *host) mountOnDisk() (outer *host) {
 // hangs reports whether a thread of the data folder waits in the kernel for its disk,
 // where no signal ends it, and has not run for a while.
 func (m *member) hangs() bool {
+	return hang(m.cmd.Process.Pid, func(file string) bool { return strings.HasSuffix(file, "/leader_latch/lock") })
+}
+
+// hang reports whether a thread of the process waits like that that has such a file open.
+func hang(pid int, has func(file string) bool) bool {
 	waiting := func() (all []string) {
-		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", m.cmd.Process.Pid))
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
 		for _, task := range tasks {
 			status, _ := os.ReadFile(task + "/status")
 			files, _ := filepath.Glob(task + "/fd/*")
 			if strings.Contains(string(status), "\nState:\tD") && slices.ContainsFunc(files, func(fd string) bool {
 				to, _ := os.Readlink(fd)
-				return strings.HasSuffix(to, "/leader_latch/lock")
+				return has(to)
 			}) {
 				_, switches, _ := strings.Cut(string(status), "\nvoluntary_ctxt_switches:")
 				all = append(all, task+switches)
@@ -56,29 +60,44 @@ func (m *member) hangs() bool {
 	return slices.ContainsFunc(waiting(), func(w string) bool { return slices.Contains(before, w) })
 }
 
-// wantRefused expects that another process does not start on the node's folder. Its
-// log hangs as well, so it ends only when the disk answers: ended waits for that.
-func (m *member) wantRefused() (ended func()) {
+// wantRefused expects that another process does not start on the node's folder: it says
+// who has it, or waits for the disk as well, where what it looks at is not in memory
+// any more. It can end only when the disk answers: ended waits for that.
+func (s *site) wantRefused(m *member) (ended func()) {
 	m.t.Helper()
-	cmd := m.program("serve")
-	stderr, err := cmd.StderrPipe()
+	name := filepath.Join(m.dir, "another-process")
+	out, err := os.Create(name)
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	defer out.Close()
+	cmd := m.program("serve")
+	cmd.Stderr = out
+	s.host(m).do(func() { err = cmd.Start() })
+	if err != nil {
 		m.t.Fatal(err)
 	}
-	var said strings.Builder
-	for lines := bufio.NewScanner(stderr); !strings.Contains(said.String(), "cannot serve") && lines.Scan(); {
-		fmt.Fprintln(&said, lines.Text())
+	said := func() string {
+		b, _ := os.ReadFile(name)
+		return string(b)
 	}
-	if !strings.Contains(said.String(), ensemble.ErrLocked.Error()) {
-		m.t.Errorf("another process said\n%s", said.String())
+	refused := func() bool { return strings.Contains(said(), "cannot serve") }
+	code := exitFailed
+	began := time.Now() // it waits for the lock for 5 s, and its log may hang meanwhile
+	m.until("another process is refused, or hangs", func() bool {
+		return refused() || time.Since(began) > 10*time.Second && hang(cmd.Process.Pid, func(string) bool { return true })
+	})
+	if !refused() {
+		m.t.Logf("another process hangs after it said %q", said())
+		cmd.Process.Kill()
+		code = -1
+	} else if !strings.Contains(said(), ensemble.ErrLocked.Error()) {
+		m.t.Errorf("another process said\n%s", said())
 	}
 	return func() {
 		m.t.Helper()
-		if cmd.Wait(); cmd.ProcessState.ExitCode() != exitFailed {
-			m.t.Errorf("another process ended: %v", cmd.ProcessState)
+		if cmd.Wait(); cmd.ProcessState.ExitCode() != code || strings.Contains(said(), "started") {
+			m.t.Errorf("another process ended: %v\n%s", cmd.ProcessState, said())
 		}
 	}
 }
@@ -140,7 +159,7 @@ func TestFaultANodeIsKilledWhileItsDiskHangs(t *testing.T) {
 					if !sc.victim.hangs() {
 						t.Errorf("%s: no thread hangs", what)
 					}
-					refused := sc.victim.wantRefused()
+					refused := s.wantRefused(sc.victim)
 					heal()
 					<-sc.victim.gone
 					refused()
