@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/permanent"
 	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
@@ -407,7 +408,7 @@ func (c *cluster) removed(by string) {
 	case leaving:
 		c.beginAnew("")
 	default:
-		c.node.failed(permanent("removed from the cluster, says %s; to use this machine again, move %s away and start it as a new node", by, c.dir.path))
+		c.node.failed(permanent.Errorf("removed from the cluster, says %s; to use this machine again, move %s away and start it as a new node", by, c.dir.path))
 	}
 }
 

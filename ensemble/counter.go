@@ -8,6 +8,7 @@ import (
 
 	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/ensemble/logstore"
+	"leaderlatch/ensemble/permanent"
 	"leaderlatch/ensemble/session"
 )
 
@@ -141,7 +142,7 @@ func (o *opens) check(inState uint64) {
 
 // goneBack is that the folder is an older one than the node has had.
 func (o *opens) goneBack(seen string) error {
-	return permanent("%s: the folder %s was restored from a copy, and has forgotten what the node promised since; "+
+	return permanent.Errorf("%s: the folder %s was restored from a copy, and has forgotten what the node promised since; "+
 		"move it away and let the node join as a new one", seen, o.cluster.dir.path)
 }
 

@@ -25,6 +25,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"leaderlatch/ensemble/diskthread"
+	"leaderlatch/ensemble/durable"
+	"leaderlatch/ensemble/permanent"
 	"leaderlatch/ensemble/state"
 )
 
@@ -115,10 +117,10 @@ func OpenDir(ctx context.Context, path string) (*Dir, error) {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}
 	if err := os.MkdirAll(path, 0o750); err != nil {
-		return nil, permanent("data folder: %w; make it writable for the user that the service runs as, or set platform_data_dir", err)
+		return nil, permanent.Errorf("data folder: %w; make it writable for the user that the service runs as, or set platform_data_dir", err)
 	}
 	if err := ensureMode(path, 0o750); err != nil {
-		return nil, permanent("data folder: %w; give it to the user that the service runs as", err)
+		return nil, permanent.Errorf("data folder: %w; give it to the user that the service runs as", err)
 	}
 	kind, err := fileSystemOf(path)
 	if err == nil {
@@ -134,7 +136,7 @@ func OpenDir(ctx context.Context, path string) (*Dir, error) {
 	held, err := lock.Stat()
 	if err != nil {
 		lock.Close()
-		return nil, permanent("data folder: %w", err)
+		return nil, permanent.Errorf("data folder: %w", err)
 	}
 	d := &Dir{path: path, held: held, lock: lock, log: diskthread.Start(int(lock.Fd())), files: diskthread.Start(int(lock.Fd()))}
 	if err := d.files.Do(d.readIdentity); err != nil {
@@ -166,14 +168,14 @@ func CheckOwner(path string) error {
 		return CheckOwner(filepath.Dir(path))
 	}
 	if err != nil {
-		return &PermanentError{err}
+		return &PermanentError{Err: err}
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 {
 		name := fmt.Sprintf("'#%d'", st.Uid)
 		if u, err := user.LookupId(fmt.Sprint(st.Uid)); err == nil {
 			name = u.Username
 		}
-		return permanent("%s belongs to user %d and this process runs as root; start it as that user (sudo -u %s leader-latch serve), or chown the folder to root", path, st.Uid, name)
+		return permanent.Errorf("%s belongs to user %d and this process runs as root; start it as that user (sudo -u %s leader-latch serve), or chown the folder to root", path, st.Uid, name)
 	}
 	return nil
 }
@@ -189,7 +191,7 @@ func lockDir(ctx context.Context, path string) (*os.File, error) {
 		f, err = os.OpenFile(name, os.O_RDONLY|os.O_CREATE, 0o600)
 	}
 	if err != nil {
-		return nil, permanent("data folder: %w; give it to the user that the service runs as", err)
+		return nil, permanent.Errorf("data folder: %w; give it to the user that the service runs as", err)
 	}
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
@@ -198,7 +200,7 @@ func lockDir(ctx context.Context, path string) (*os.File, error) {
 		}
 		if err != unix.EWOULDBLOCK && err != unix.EINTR {
 			f.Close()
-			return nil, permanent("data folder: lock %s: %w; it must be on a local file system", name, err)
+			return nil, permanent.Errorf("data folder: lock %s: %w; it must be on a local file system", name, err)
 		}
 		select {
 		case <-ctx.Done():
@@ -221,32 +223,32 @@ func (d *Dir) readIdentity() error {
 		return d.newIdentity()
 	}
 	if err != nil {
-		return permanent("data folder: %w; give it to the user that the service runs as", err)
+		return permanent.Errorf("data folder: %w; give it to the user that the service runs as", err)
 	}
 	// The version first: what else is in there depends on it.
 	var version struct{ Format int }
 	if err := json.Unmarshal(b, &version); err != nil {
-		return permanent("%s: %w; %s", name, err, cureFolder)
+		return permanent.Errorf("%s: %w; %s", name, err, permanent.CureFolder)
 	}
 	if version.Format > state.NewestLevel {
-		return permanent("%s: data format %d, this program reads up to %d: %w; install that version again", name, version.Format, state.NewestLevel, state.ErrFormat)
+		return permanent.Errorf("%s: data format %d, this program reads up to %d: %w; install that version again", name, version.Format, state.NewestLevel, state.ErrFormat)
 	}
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
 	id := new(identity)
 	if err := dec.Decode(id); err != nil || id.Format < state.FirstLevel || id.Node == "" || id.Settled && id.Cluster == "" {
-		return permanent("%s: not what this program writes (%v); %s", name, err, cureFolder)
+		return permanent.Errorf("%s: not what this program writes (%v); %s", name, err, permanent.CureFolder)
 	}
 	if id.Sum != "" && id.Sum != id.sum() {
-		return permanent("%s: not what was written: %w; %s", name, state.ErrCorrupt, cureFolder)
+		return permanent.Errorf("%s: not what was written: %w; %s", name, state.ErrCorrupt, permanent.CureFolder)
 	}
 	id.Sum = ""
 	hasRaft, err := d.hasRaft()
 	if err != nil {
-		return permanent("data folder: %w", err)
+		return permanent.Errorf("data folder: %w", err)
 	}
 	if id.Settled && !hasRaft {
-		return permanent("%s is missing though %s says that this node has state; %s", d.raftPath(), name, cureFolder)
+		return permanent.Errorf("%s is missing though %s says that this node has state; %s", d.raftPath(), name, permanent.CureFolder)
 	}
 	d.identity.Store(id)
 	return d.readTokens()
@@ -264,7 +266,7 @@ func (d *Dir) readTokens() error {
 		e = fmt.Errorf("%d is above every token: %w", tokens, state.ErrCorrupt)
 	}
 	if err := cmp.Or(err, e); err != nil {
-		return permanent("%s: %w; %s", d.Path("tokens"), err, cureFolder)
+		return permanent.Errorf("%s: %w; %s", d.Path("tokens"), err, permanent.CureFolder)
 	}
 	d.tokens.Store(tokens)
 	return nil
@@ -275,7 +277,7 @@ func (d *Dir) keepTokens(tokens uint64) error {
 	if tokens <= d.tokens.Load() {
 		return nil
 	}
-	if err := d.Do(func() error { return writeFile(d.Path("tokens"), fmt.Appendln(nil, tokens)) }); err != nil {
+	if err := d.Do(func() error { return durable.WriteFile(d.Path("tokens"), fmt.Appendln(nil, tokens)) }); err != nil {
 		return fmt.Errorf("data folder: %w", err)
 	}
 	d.tokens.Store(tokens)
@@ -293,9 +295,9 @@ func (d *Dir) forgetTokens() {
 func (d *Dir) newIdentity() error {
 	switch hasRaft, err := d.hasRaft(); {
 	case err != nil:
-		return permanent("data folder: %w", err)
+		return permanent.Errorf("data folder: %w", err)
 	case hasRaft:
-		return permanent("%s is there without node.json; %s", d.raftPath(), cureFolder)
+		return permanent.Errorf("%s is there without node.json; %s", d.raftPath(), permanent.CureFolder)
 	}
 	id := identity{Format: state.FirstLevel, Node: state.NodeID(randomID())}
 	if err := d.writeIdentity(id); err != nil {
@@ -384,7 +386,7 @@ func (d *Dir) writeIdentity(id identity) error {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(d.path, "node.json"), append(b, '\n')); err != nil {
+	if err := durable.WriteFile(filepath.Join(d.path, "node.json"), append(b, '\n')); err != nil {
 		return fmt.Errorf("data folder: %w", err)
 	}
 	return nil
@@ -408,7 +410,7 @@ func (d *Dir) clearRaft() error {
 		}
 		if !d.id().Aside {
 			if err := os.RemoveAll(d.Path(n)); err != nil {
-				return permanent("data folder: %w", err)
+				return permanent.Errorf("data folder: %w", err)
 			}
 			continue
 		}
@@ -420,7 +422,7 @@ func (d *Dir) clearRaft() error {
 			err = os.Rename(d.Path(n), filepath.Join(aside, n))
 		}
 		if err != nil {
-			return permanent("data folder: %w", err)
+			return permanent.Errorf("data folder: %w", err)
 		}
 	}
 	return nil
@@ -464,7 +466,7 @@ func (d *Dir) there() error {
 	case err != nil, os.SameFile(info, d.held):
 		return nil // what cannot be looked at may still be there
 	}
-	return permanent("the data folder %s was removed, moved away or replaced while this node ran (%s is not the file that it has locked); "+
+	return permanent.Errorf("the data folder %s was removed, moved away or replaced while this node ran (%s is not the file that it has locked); "+
 		"put that folder back in its place, or mount its file system again, and start the node; if it is lost, "+
 		"move away what is in its place: the node then starts as a new one, which joins by leader-latch cluster join", d.path, name)
 }
@@ -494,40 +496,6 @@ func randomID() string {
 	b := make([]byte, 16)
 	rand.Read(b) // never fails
 	return hex.EncodeToString(b)
-}
-
-// writeFile replaces a file by way of a temporary one beside it, and syncs
-// file and folder.
-func writeFile(name string, content []byte) error {
-	tmp := name + ".new"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(tmp, name)
-	}
-	if err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(name))
-}
-
-// syncDir has what is in a folder be there after a loss of power.
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
 }
 
 // bootID names the machine's present boot.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"leaderlatch/ensemble/permanent"
 	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
@@ -139,23 +140,23 @@ func TestFoldersThatAreRefused(t *testing.T) {
 		want   string
 		is     error
 	}{
-		{"a damaged snapshot", inSnapshot(func(b []byte) []byte { b[len(b)-1]++; return b }), cureFolder, nil},
-		{"lost snapshots", func(t *testing.T, path string) { os.RemoveAll(filepath.Join(path, "snapshots")) }, cureFolder, nil},
+		{"a damaged snapshot", inSnapshot(func(b []byte) []byte { b[len(b)-1]++; return b }), permanent.CureFolder, nil},
+		{"lost snapshots", func(t *testing.T, path string) { os.RemoveAll(filepath.Join(path, "snapshots")) }, permanent.CureFolder, nil},
 		{"a newer data format", write("node.json", fmt.Sprintf(`{"format": %d, "what": "ever"}`, state.NewestLevel+1)), "install that version again", state.ErrFormat},
-		{"an identity that is no JSON", write("node.json", "node"), cureFolder, nil},
-		{"an identity without a node", write("node.json", `{"format": 1}`), cureFolder, nil},
-		{"an identity with more in it", write("node.json", strings.Replace(string(identity), "{", `{"x": 1,`, 1)), cureFolder, nil},
-		{"a lost raft.db", remove("raft.db"), cureFolder, nil},
-		{"a lost log", func(t *testing.T, path string) { os.RemoveAll(filepath.Join(path, "log")) }, cureFolder, nil},
+		{"an identity that is no JSON", write("node.json", "node"), permanent.CureFolder, nil},
+		{"an identity without a node", write("node.json", `{"format": 1}`), permanent.CureFolder, nil},
+		{"an identity with more in it", write("node.json", strings.Replace(string(identity), "{", `{"x": 1,`, 1)), permanent.CureFolder, nil},
+		{"a lost raft.db", remove("raft.db"), permanent.CureFolder, nil},
+		{"a lost log", func(t *testing.T, path string) { os.RemoveAll(filepath.Join(path, "log")) }, permanent.CureFolder, nil},
 		{"a log emptied", func(t *testing.T, path string) {
 			os.RemoveAll(filepath.Join(path, "log"))
 			os.Mkdir(filepath.Join(path, "log"), 0o700)
-		}, cureFolder, nil},
-		{"an empty raft.db", write("raft.db", ""), cureFolder, nil},
-		{"a raft.db of something else", write("raft.db", strings.Repeat("x", 1<<16)), cureFolder, nil},
-		{"a lost identity", remove("node.json"), cureFolder, nil},
-		{"another cluster's identity", write("node.json", strings.Replace(string(identity), `"cluster_id": "`, `"cluster_id": "x`, 1)), cureFolder, nil},
-		{"another token base", write("node.json", strings.Replace(string(identity), `"token_base": 1`, `"token_base": 2`, 1)), cureFolder, nil},
+		}, permanent.CureFolder, nil},
+		{"an empty raft.db", write("raft.db", ""), permanent.CureFolder, nil},
+		{"a raft.db of something else", write("raft.db", strings.Repeat("x", 1<<16)), permanent.CureFolder, nil},
+		{"a lost identity", remove("node.json"), permanent.CureFolder, nil},
+		{"another cluster's identity", write("node.json", strings.Replace(string(identity), `"cluster_id": "`, `"cluster_id": "x`, 1)), permanent.CureFolder, nil},
+		{"another token base", write("node.json", strings.Replace(string(identity), `"token_base": 1`, `"token_base": 2`, 1)), permanent.CureFolder, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path, from := filepath.Join(t.TempDir(), "copy"), made

@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"leaderlatch/ensemble/permanent"
 )
 
 // deadMan is the dead-man's switch (DESIGN.md, rule 8): a timer of the
@@ -28,7 +30,7 @@ type deadMan struct {
 // then.
 func newDeadMan() (*deadMan, error) {
 	if os.Getpid() == 1 {
-		return nil, permanent("dead-man's switch: the kernel does not let process 1 of a container be killed by a timer of its own; " +
+		return nil, permanent.Errorf("dead-man's switch: the kernel does not let process 1 of a container be killed by a timer of its own; " +
 			"have an init be process 1 (docker run --init), or leader_latch.dead_man_switch = off does without")
 	}
 	event := sigevent{signo: int32(unix.SIGKILL)}

@@ -10,6 +10,7 @@ import (
 
 	"leaderlatch/ensemble/diskthread"
 	"leaderlatch/ensemble/logstore"
+	"leaderlatch/ensemble/permanent"
 )
 
 // networkFileSystems are those on which neither the lock on the folder nor a
@@ -29,7 +30,7 @@ var networkFileSystems = map[int64]string{
 // checkFileSystem refuses a folder on a file system of that type.
 func checkFileSystem(path string, kind int64) error {
 	if name := networkFileSystems[kind]; name != "" {
-		return permanent("data folder %s is on a network file system (%s), where neither its lock nor a flush can be relied on; set platform_data_dir to a folder on a local disk", path, name)
+		return permanent.Errorf("data folder %s is on a network file system (%s), where neither its lock nor a flush can be relied on; set platform_data_dir to a folder on a local disk", path, name)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/permanent"
 	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
@@ -463,7 +464,7 @@ func (c *cluster) beganAnew() bool {
 func (c *cluster) checkRecovery() error {
 	switch c.dir.id().Recovery {
 	case recoveryBegun:
-		return permanent("%s: a recovery was begun and not finished; run leader-latch recover again", c.dir.path)
+		return permanent.Errorf("%s: a recovery was begun and not finished; run leader-latch recover again", c.dir.path)
 	case recoveryWaits:
 		c.log.Info("the cluster was recovered: JOINs are refused until the leases of the lost nodes have ended", "at_least", session.Calm.Expiry)
 	}

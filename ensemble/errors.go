@@ -2,8 +2,9 @@ package ensemble
 
 import (
 	"errors"
-	"fmt"
 	"sync"
+
+	"leaderlatch/ensemble/permanent"
 )
 
 // ErrUnavailable is returned by [Node.Join] when no membership can come about
@@ -23,17 +24,7 @@ var errStopped = errors.New("the node stops")
 
 // PermanentError is a failure that no restart cures: a person has to change
 // something. Its text says what.
-type PermanentError struct{ Err error }
-
-func (e *PermanentError) Error() string { return e.Err.Error() }
-func (e *PermanentError) Unwrap() error { return e.Err }
-
-func permanent(format string, args ...any) error {
-	return &PermanentError{fmt.Errorf(format, args...)}
-}
-
-// cureFolder is what helps where a folder's content does not fit together.
-const cureFolder = "restore the whole data folder from one copy, or move it away to start as a new node"
+type PermanentError = permanent.Error
 
 // orderlyError is a failure after which the node can still end in order: it goes
 // on until it is stopped.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"leaderlatch/ensemble/permanent"
 	"leaderlatch/ensemble/state"
 )
 
@@ -112,11 +113,11 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 
 func (f *fsm) halt(format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
-	cure := cureFolder
+	cure := permanent.CureFolder
 	if errors.Is(err, state.ErrFormat) {
 		cure = "install that version again"
 	}
-	err = permanent("%w; %s", err, cure)
+	err = permanent.Errorf("%w; %s", err, cure)
 	f.broken = err
 	f.observer.failed(err)
 	return err

@@ -14,6 +14,7 @@ import (
 
 	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/ensemble/logstore"
+	"leaderlatch/ensemble/permanent"
 	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
@@ -197,8 +198,8 @@ func (n *Node) inactive() bool {
 func (n *Node) noteCluster(s *state.State) {
 	id := n.dir.id()
 	if s.Cluster() != "" && !n.seen.founded.Swap(true) && (s.Cluster() != id.Cluster || s.TokenBase() < id.TokenBase) {
-		n.failed(permanent("the state in %s is of cluster %s with tokens from %d, node.json says %s and %d; %s",
-			n.dir.path, s.Cluster(), s.TokenBase(), id.Cluster, id.TokenBase, cureFolder))
+		n.failed(permanent.Errorf("the state in %s is of cluster %s with tokens from %d, node.json says %s and %d; %s",
+			n.dir.path, s.Cluster(), s.TokenBase(), id.Cluster, id.TokenBase, permanent.CureFolder))
 	}
 	if s.Active() && !n.seen.active.Swap(true) {
 		n.log.Info("elections are active")

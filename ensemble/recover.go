@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"leaderlatch/ensemble/logstore"
+	"leaderlatch/ensemble/permanent"
 	"leaderlatch/ensemble/state"
 )
 
@@ -37,7 +38,7 @@ const recoverTokens = 1 << 32
 // has to be finished, though the node may be the only member already.
 func PlanRecovery(dir *Dir, cfg Config) (*Recovery, error) {
 	id := dir.id()
-	none := permanent("%s: this node is in no cluster yet, so there is none to recover; move the folder away to start as a new node", dir.path)
+	none := permanent.Errorf("%s: this node is in no cluster yet, so there is none to recover; move the folder away to start as a new node", dir.path)
 	if !id.Settled {
 		return nil, none
 	}
@@ -48,7 +49,7 @@ func PlanRecovery(dir *Dir, cfg Config) (*Recovery, error) {
 			return raft.GetConfiguration(c, newFSM(nobody{}), entries, entries, entries.snapshots, t)
 		})
 		if err != nil {
-			return permanent("data folder: %w; %s", err, cureFolder)
+			return permanent.Errorf("data folder: %w; %s", err, permanent.CureFolder)
 		}
 		for _, s := range configuration.Servers {
 			name, address := splitRaftAddress(s.Address)
@@ -65,7 +66,7 @@ func PlanRecovery(dir *Dir, cfg Config) (*Recovery, error) {
 		err = none
 	}
 	if err == nil && len(r.lost) == 0 && id.Recovery != recoveryBegun {
-		err = permanent("this node is the only member of its cluster already; there is nothing to recover")
+		err = permanent.Errorf("this node is the only member of its cluster already; there is nothing to recover")
 	}
 	return r, err
 }
@@ -102,7 +103,7 @@ func (r *Recovery) Do() error {
 		// The next start goes by the newest snapshot, and must not find another cluster's.
 		newest, err := entries.snapshots.List()
 		if err == nil && (len(newest) == 0 || len(newest[0].Configuration.Servers) != 1) {
-			err = permanent("%s: the snapshot of the new cluster is not the newest there; keep a copy of the folder, and run leader-latch recover again", r.dir.path)
+			err = permanent.Errorf("%s: the snapshot of the new cluster is not the newest there; keep a copy of the folder, and run leader-latch recover again", r.dir.path)
 		}
 		return err
 	})
@@ -118,17 +119,17 @@ func (r *Recovery) Do() error {
 func (r *Recovery) withState(f func(*raft.Config, *raftStore, raft.Transport) error) error {
 	store, err := logstore.Open(r.dir.raftPath(), logstore.Options{Format: state.LogstoreVersion(uint64(r.dir.id().Format)), Thread: r.dir.log})
 	if err != nil {
-		return permanent("data folder: %w; %s", err, cureFolder)
+		return permanent.Errorf("data folder: %w; %s", err, permanent.CureFolder)
 	}
 	defer store.Close()
 	logger := raftLogger(r.cfg.Logger, func(state.NodeID) string { return "" })
 	snapshots, err := newSnapshots(r.dir, store, logger)
 	if err != nil {
-		return permanent("data folder: %w", err)
+		return permanent.Errorf("data folder: %w", err)
 	}
 	entries, err := newRaftStore(store, snapshots)
 	if err != nil {
-		return permanent("data folder: %w; %s", err, cureFolder)
+		return permanent.Errorf("data folder: %w; %s", err, permanent.CureFolder)
 	}
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(r.dir.id().Node)

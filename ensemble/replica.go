@@ -17,6 +17,7 @@ import (
 	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/ensemble/diskthread"
 	"leaderlatch/ensemble/logstore"
+	"leaderlatch/ensemble/permanent"
 	"leaderlatch/ensemble/state"
 )
 
@@ -135,7 +136,7 @@ func (r *replica) start(layer *clusterport.RaftLayer) (err error) {
 	r.entries, err = newRaftStore(r.store, r.snapshots)
 	if err != nil {
 		r.transport.Close()
-		return permanent("data folder: %w; %s", err, cureFolder)
+		return permanent.Errorf("data folder: %w; %s", err, permanent.CureFolder)
 	}
 	r.entries.append = r.store.Append
 	r.entries.leads = func() bool { return r.raft.State() == raft.Leader } // which changes between what Raft stores
@@ -146,7 +147,7 @@ func (r *replica) start(layer *clusterport.RaftLayer) (err error) {
 	})
 	if err != nil {
 		r.transport.Close()
-		return permanent("data folder: raft does not start on it: %w; %s", err, cureFolder)
+		return permanent.Errorf("data folder: raft does not start on it: %w; %s", err, permanent.CureFolder)
 	}
 	close(r.started)
 	return nil

@@ -22,6 +22,8 @@ import (
 	"github.com/hashicorp/raft"
 
 	"leaderlatch/ensemble/diskthread"
+	"leaderlatch/ensemble/durable"
+	"leaderlatch/ensemble/permanent"
 )
 
 // snapshots are Raft's, in the folder, on the folder's thread: call by call, so that
@@ -160,9 +162,9 @@ func (s *snapshots) choose(ids []snapshotID) error {
 	}
 	switch {
 	case unread != nil && (first > from || !s.logHas(ids[0])):
-		return fmt.Errorf("the newest snapshot, of entry %d, cannot be read, and the log does not have all that is in it: %w; %s", ids[0].index, unread, cureFolder)
+		return fmt.Errorf("the newest snapshot, of entry %d, cannot be read, and the log does not have all that is in it: %w; %s", ids[0].index, unread, permanent.CureFolder)
 	case first > from:
-		return fmt.Errorf("the log begins at entry %d and there is no snapshot of what was before; %s", first, cureFolder)
+		return fmt.Errorf("the log begins at entry %d and there is no snapshot of what was before; %s", first, permanent.CureFolder)
 	case unread != nil:
 		s.log.Warn("the newest snapshot cannot be read; the node goes on from what was before, and its log", "entry", from, "error", unread)
 	}
@@ -469,13 +471,13 @@ func (s *snapshotSink) complete() error {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(s.unfinished(), "meta.json"), slices.Concat(b, []byte("\n"), metaSum(b))); err != nil {
+	if err := durable.WriteFile(filepath.Join(s.unfinished(), "meta.json"), slices.Concat(b, []byte("\n"), metaSum(b))); err != nil {
 		return err
 	}
 	if err := os.Rename(s.unfinished(), s.finished()); err != nil {
 		return err
 	}
-	if err := syncDir(s.of.path); err != nil {
+	if err := durable.SyncDir(s.of.path); err != nil {
 		return errors.Join(err, os.RemoveAll(s.finished()))
 	}
 	return nil

@@ -18,6 +18,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"leaderlatch/ensemble/logstore"
+	"leaderlatch/ensemble/permanent"
 	"leaderlatch/ensemble/state"
 )
 
@@ -496,7 +497,7 @@ func TestWhichSnapshotTheNodeGoesOnFrom(t *testing.T) {
 
 			s, err = open()
 			if tt.want == refused {
-				if err == nil || !strings.Contains(err.Error(), cureFolder) {
+				if err == nil || !strings.Contains(err.Error(), permanent.CureFolder) {
 					t.Errorf("opened with %v", err)
 				}
 				return
@@ -619,7 +620,7 @@ func wantRefused(t *testing.T, path, why string) {
 	_, recovery := PlanRecovery(dir, cfg)
 	_, start := Start(dir, cfg)
 	for _, err := range []error{start, recovery} {
-		if p, ok := errors.AsType[*PermanentError](err); !ok || !strings.Contains(p.Error(), why) || !strings.Contains(p.Error(), cureFolder) {
+		if p, ok := errors.AsType[*PermanentError](err); !ok || !strings.Contains(p.Error(), why) || !strings.Contains(p.Error(), permanent.CureFolder) {
 			t.Errorf("refused with %v", err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/ensemble/logstore"
+	"leaderlatch/ensemble/permanent"
 	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
@@ -201,20 +202,20 @@ func (n *Node) openStore() error {
 	})
 	switch {
 	case errors.Is(err, logstore.ErrVersion):
-		return permanent("data folder: %w; install that version again", err)
+		return permanent.Errorf("data folder: %w; install that version again", err)
 	case err != nil:
-		return permanent("data folder: %w; %s", err, cureFolder)
+		return permanent.Errorf("data folder: %w; %s", err, permanent.CureFolder)
 	}
 	n.store = store
 	counter, bound, err := boundBy(store)
 	if err != nil {
-		return permanent("data folder: %w; %s", err, cureFolder)
+		return permanent.Errorf("data folder: %w; %s", err, permanent.CureFolder)
 	}
 	n.opens.store = store
 	n.opens.last.Store(counter)
 	n.roster.Bind(bound)
 	if err := n.replica.open(store); err != nil {
-		return permanent("data folder: %w", err)
+		return permanent.Errorf("data folder: %w", err)
 	}
 	return n.checkState()
 }
@@ -248,9 +249,9 @@ func (n *Node) checkState() error {
 	}
 	switch isNew, err := n.replica.isNew(); {
 	case err != nil:
-		return permanent("data folder: %w; %s", err, cureFolder)
+		return permanent.Errorf("data folder: %w; %s", err, permanent.CureFolder)
 	case isNew:
-		return permanent("%s is empty though this node has had state; %s", n.dir.raftPath(), cureFolder)
+		return permanent.Errorf("%s is empty though this node has had state; %s", n.dir.raftPath(), permanent.CureFolder)
 	}
 	return nil
 }
