@@ -96,7 +96,7 @@ func (c *cluster) ask(ctx context.Context, p clusterport.Purpose, address string
 	if err != nil {
 		return peer, err
 	}
-	c.replica.meet(peer)
+	c.replica.Meet(peer)
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	defer conn.Close()
 	a, err := func() (a answer, err error) {
@@ -182,18 +182,18 @@ const askAnew = 100 * time.Millisecond
 // again until it does or ctx is done.
 func (c *cluster) askLeader(ctx context.Context, ask string, with, is any, own func(context.Context) error) error {
 	return c.untilNow(ctx, func() (err error) {
-		switch leader := c.replica.raftLeader(); leader {
+		switch leader := c.replica.LikelyRaftLeader(); leader {
 		case "":
 			err = later("there is no raft leader: a majority of the nodes has to be up")
 		case c.self:
 			err = own(ctx)
 		default:
-			s, ok := c.replica.server(leader)
+			s, ok := c.replica.Server(leader)
 			if !ok {
-				err = later("the raft leader %s is not known here yet", c.replica.nameOf(leader))
+				err = later("the raft leader %s is not known here yet", c.replica.NameOf(leader))
 				break
 			}
-			if _, err = c.ask(ctx, clusterport.Admin, c.replica.addressOf(s), leader, ask, with, is); err != nil {
+			if _, err = c.ask(ctx, clusterport.Admin, c.replica.AddressOf(s), leader, ask, with, is); err != nil {
 				if _, refused := errors.AsType[*refusal](err); !refused {
 					err = laterError{err}
 				}

@@ -36,9 +36,6 @@ type removal struct {
 	Ask  bool         `json:"ask,omitempty"` // only say whether it may be
 }
 
-// changeTime bounds the wait for one change to be committed.
-const changeTime = 5 * time.Second
-
 // letIn answers askAdd of a node outside the cluster: the raft leader adds it.
 func (c *cluster) letIn(ctx context.Context, peer clusterport.Hello, _ json.RawMessage) (any, error) {
 	id := c.dir.id()
@@ -49,10 +46,10 @@ func (c *cluster) letIn(ctx context.Context, peer clusterport.Hello, _ json.RawM
 		return nil, later("%s: %w", c.cfg.Name, errRecovering) // a new node would not know that it has to be silent
 	}
 	a := applicant{state.NodeID(peer.Node), peer.Name, peer.Address, uint64(peer.Formats.Newest)}
-	ctx, cancel := context.WithTimeout(ctx, changeTime)
+	ctx, cancel := context.WithTimeout(ctx, ChangeTime)
 	defer cancel()
 	err := c.askLeader(ctx, askAdd, a, nil, func(ctx context.Context) error { return c.add(ctx, a) })
-	if isLater(err) && c.replica.raftLeader() == "" {
+	if isLater(err) && c.replica.LikelyRaftLeader() == "" {
 		err = later("%w", c.noMajority(err))
 	}
 	return nil, err
@@ -79,11 +76,11 @@ func (c *cluster) answerCounter(_ context.Context, peer clusterport.Hello, _ jso
 	if !c.node.serving() {
 		return nil, later("%s is not the raft leader", c.cfg.Name)
 	}
-	if stored, end, lost := c.replica.lost(state.NodeID(peer.Node)); lost {
+	if stored, end, lost := c.replica.Lost(state.NodeID(peer.Node)); lost {
 		return nil, lossf("this node had stored the log up to entry %d, and then had it up to %d", stored, end)
 	}
 	var counter uint64
-	c.replica.read(func(s *state.State) {
+	c.replica.Read(func(s *state.State) {
 		node, _ := s.Node(state.NodeID(peer.Node))
 		counter = node.Counter
 	})
@@ -112,7 +109,7 @@ func (c *cluster) add(ctx context.Context, a applicant) error {
 	var removed bool
 	var level uint64
 	live := map[state.NodeID]bool{}
-	c.replica.read(func(s *state.State) {
+	c.replica.Read(func(s *state.State) {
 		level = s.Level()
 		known, _ := s.Node(a.Node)
 		removed = known.Removed
@@ -127,24 +124,24 @@ func (c *cluster) add(ctx context.Context, a applicant) error {
 		return fmt.Errorf("%s reads formats up to level %d, and this cluster writes level %d; install the release there that runs here (%s)", a.Name, reads, level, c.cfg.Version)
 	}
 	voter := false
-	for _, s := range c.replica.servers() {
+	for _, s := range c.replica.Servers() {
 		switch {
-		case s.id == a.Node && s.name == a.Name && s.address == a.Address:
+		case s.ID == a.Node && s.Name == a.Name && s.Address == a.Address:
 			return nil
-		case s.id == a.Node:
-			voter = s.voter // of what is there: its address changes
-		case s.name == a.Name && c.answersAt(ctx, s):
+		case s.ID == a.Node:
+			voter = s.Voter // of what is there: its address changes
+		case s.Name == a.Name && c.answersAt(ctx, s):
 			return later("a live node has the name %s; give this one another nodename", a.Name)
-		case s.name == a.Name && live[s.id]:
+		case s.Name == a.Name && live[s.ID]:
 			return sessionLasts(a.Name)
-		case s.name == a.Name:
+		case s.Name == a.Name:
 			c.log.Warn("a new node takes the place of one of the same name, which is dead", "node", a.Name, "address", a.Address)
-			if err := c.removeServer(s.id); err != nil {
+			if err := c.removeServer(s.ID); err != nil {
 				return err
 			}
 		}
 	}
-	if err := c.replica.add(server{id: a.Node, name: a.Name, address: a.Address, voter: voter}); err != nil {
+	if err := c.replica.Add(Server{ID: a.Node, Name: a.Name, Address: a.Address, Voter: voter}); err != nil {
 		return later("add %s: %w", a.Name, err)
 	}
 	c.log.Info("a node was added", "node", a.Name, "address", a.Address)
@@ -156,11 +153,11 @@ func sessionLasts(name string) error {
 	return later("the session of the node that had the name %s is not over yet: it is replaced when that has been silent for long enough (leader_latch.timing), within seconds if it is dead", name)
 }
 
-func (c *cluster) answersAt(ctx context.Context, s server) bool {
+func (c *cluster) answersAt(ctx context.Context, s Server) bool {
 	ctx, cancel := context.WithTimeout(ctx, viewTime)
 	defer cancel()
 	var v view
-	_, err := c.ask(ctx, clusterport.Admin, c.replica.addressOf(s), s.id, askView, nil, &v)
+	_, err := c.ask(ctx, clusterport.Admin, c.replica.AddressOf(s), s.ID, askView, nil, &v)
 	return err == nil
 }
 
@@ -170,18 +167,18 @@ func (c *cluster) answersAt(ctx context.Context, s server) bool {
 func (c *cluster) remove(ctx context.Context, r removal) error {
 	c.changing.Lock()
 	defer c.changing.Unlock()
-	_, member := c.replica.server(r.Node)
+	_, member := c.replica.Server(r.Node)
 	switch {
 	case !c.node.serving():
 		return later("%s is not the raft leader any more", c.cfg.Name)
 	case !member:
 		return nil
-	case len(c.replica.servers()) == 1:
+	case len(c.replica.Servers()) == 1:
 		return fmt.Errorf("%s is the only member", c.cfg.Name)
 	}
 	look, cancel := context.WithTimeout(ctx, viewTime)
 	defer cancel()
-	if err := mayRemove(c.replica.servers(), c.views(look), r.Node); err != nil || r.Ask {
+	if err := mayRemove(c.replica.Servers(), c.views(look), r.Node); err != nil || r.Ask {
 		return err
 	}
 	if ctx.Err() != nil {
@@ -197,21 +194,21 @@ func (c *cluster) remove(ctx context.Context, r removal) error {
 // mayRemove refuses a removal after which those voters that are up would be no
 // majority any more. A new configuration counts as soon as it is written, so
 // that nobody could take it back.
-func mayRemove(servers []server, views map[state.NodeID]view, id state.NodeID) error {
+func mayRemove(servers []Server, views map[state.NodeID]view, id state.NodeID) error {
 	if err := majorityUp(servers, views); err != nil {
 		return err
 	}
 	left, up := 0, 0
 	var down []string
 	for _, s := range servers {
-		if !s.voter || s.id == id {
+		if !s.Voter || s.ID == id {
 			continue
 		}
 		left++
-		if _, answers := views[s.id]; answers {
+		if _, answers := views[s.ID]; answers {
 			up++
 		} else {
-			down = append(down, s.name)
+			down = append(down, s.Name)
 		}
 	}
 	if left > 0 && up <= left/2 {
@@ -224,12 +221,12 @@ func mayRemove(servers []server, views map[state.NodeID]view, id state.NodeID) e
 }
 
 func (c *cluster) removeServer(id state.NodeID) error {
-	name := c.replica.nameOf(id)
-	if err := c.replica.remove(id); err != nil {
+	name := c.replica.NameOf(id)
+	if err := c.replica.Remove(id); err != nil {
 		return later("remove %s: %w", name, err)
 	}
 	// Should this one be lost, upkeep says it once more.
-	c.replica.propose(state.Remove{Node: id})
+	c.replica.Propose(state.Remove{Node: id})
 	c.log.Info("a node was removed", "node", name)
 	return nil
 }
@@ -243,13 +240,13 @@ func (c *cluster) ForceRemove(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if len(c.replica.others()) == 0 {
+	if len(c.replica.Others()) == 0 {
 		return fmt.Errorf("%s is the only member", name)
 	}
-	if err := c.mayBeRemoved(ctx, s.id); err != nil {
+	if err := c.mayBeRemoved(ctx, s.ID); err != nil {
 		return err
 	}
-	return c.askRemoval(ctx, removal{Node: s.id}, 2*changeTime)
+	return c.askRemoval(ctx, removal{Node: s.ID}, 2*ChangeTime)
 }
 
 // mayBeRemoved has the raft leader say whether a node may be removed. Where nobody could say
@@ -272,19 +269,19 @@ const mayTime = 3500 * time.Millisecond
 func (c *cluster) noMajority(why error) error {
 	ctx, cancel := context.WithTimeout(c.life, viewTime)
 	defer cancel()
-	return cmp.Or(majorityUp(c.replica.servers(), c.views(ctx)), fmt.Errorf("%w; a majority of the nodes is up, so try again", why))
+	return cmp.Or(majorityUp(c.replica.Servers(), c.views(ctx)), fmt.Errorf("%w; a majority of the nodes is up, so try again", why))
 }
 
 // majorityUp reports an error unless a majority of the voters answers.
-func majorityUp(servers []server, views map[state.NodeID]view) error {
+func majorityUp(servers []Server, views map[state.NodeID]view) error {
 	voters, down, verb := 0, []string{}, "do"
 	for _, s := range servers {
-		if !s.voter {
+		if !s.Voter {
 			continue
 		}
 		voters++
-		if _, up := views[s.id]; !up {
-			down = append(down, s.name)
+		if _, up := views[s.ID]; !up {
+			down = append(down, s.Name)
 		}
 	}
 	if voters-len(down) > voters/2 {
@@ -304,11 +301,11 @@ func (c *cluster) askRemoval(ctx context.Context, r removal, limit time.Duration
 }
 
 // named gives the member of a name.
-func (c *cluster) named(name string) (server, error) {
-	all := c.replica.servers()
-	i := slices.IndexFunc(all, func(s server) bool { return s.name == name })
+func (c *cluster) named(name string) (Server, error) {
+	all := c.replica.Servers()
+	i := slices.IndexFunc(all, func(s Server) bool { return s.Name == name })
 	if i < 0 {
-		return server{}, fmt.Errorf("%s is not a member of the cluster", name)
+		return Server{}, fmt.Errorf("%s is not a member of the cluster", name)
 	}
 	return all[i], nil
 }
@@ -326,25 +323,25 @@ func (c *cluster) Leave(ctx context.Context, name string) error {
 	}
 	look, cancel := context.WithTimeout(ctx, mayTime)
 	defer cancel()
-	if _, err = c.ask(look, clusterport.Admin, c.replica.addressOf(s), s.id, askView, nil, nil); err == nil {
-		_, err = c.ask(ctx, clusterport.Admin, c.replica.addressOf(s), s.id, askLeave, nil, nil)
+	if _, err = c.ask(look, clusterport.Admin, c.replica.AddressOf(s), s.ID, askView, nil, nil); err == nil {
+		_, err = c.ask(ctx, clusterport.Admin, c.replica.AddressOf(s), s.ID, askLeave, nil, nil)
 	}
 	if _, refused := errors.AsType[*refusal](err); refused {
 		return err
 	}
-	if _, member := c.replica.server(s.id); err != nil && member { // else its answer was lost with its life
+	if _, member := c.replica.Server(s.ID); err != nil && member { // else its answer was lost with its life
 		return fmt.Errorf("%s cannot be asked to leave (%w); if it is dead: cluster force-remove %s", name, err, name)
 	}
 	return c.awaitAlone(ctx, s)
 }
 
 // awaitAlone waits until a node that has left answers as one with a cluster of its own.
-func (c *cluster) awaitAlone(ctx context.Context, s server) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*changeTime)
+func (c *cluster) awaitAlone(ctx context.Context, s Server) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*ChangeTime)
 	defer cancel()
 	for {
 		var in invitation
-		_, err := c.ask(ctx, clusterport.Join, c.replica.addressOf(s), "", askCluster, inquiry{}, &in)
+		_, err := c.ask(ctx, clusterport.Join, c.replica.AddressOf(s), "", askCluster, inquiry{}, &in)
 		if err == nil && in.Cluster != "" && in.Cluster != c.dir.id().Cluster {
 			return nil
 		}
@@ -353,7 +350,7 @@ func (c *cluster) awaitAlone(ctx context.Context, s server) error {
 		case <-c.node.Failed():
 			return c.node.Err()
 		case <-ctx.Done():
-			return fmt.Errorf("%s has left the cluster, but does not answer yet as a node that is alone: %w", s.name, cmp.Or(err, ctx.Err()))
+			return fmt.Errorf("%s has left the cluster, but does not answer yet as a node that is alone: %w", s.Name, cmp.Or(err, ctx.Err()))
 		}
 	}
 }
@@ -367,11 +364,11 @@ func (c *cluster) leave(ctx context.Context) error {
 		return fmt.Errorf("nothing was done: %w", err)
 	}
 	id := c.dir.id()
-	if _, member := c.replica.server(c.self); !member && (id.Join != "" || id.Cluster == "") {
+	if _, member := c.replica.Server(c.self); !member && (id.Join != "" || id.Cluster == "") {
 		_, err := c.beginAnew("") // it gives up asking to be let in
 		return err
 	}
-	if len(c.replica.others()) == 0 {
+	if len(c.replica.Others()) == 0 {
 		return fmt.Errorf("%s is the only member", c.cfg.Name)
 	}
 	if err := c.mayBeRemoved(ctx, c.self); err != nil {
@@ -382,7 +379,7 @@ func (c *cluster) leave(ctx context.Context) error {
 	}
 	err := c.node.retire(ctx)
 	if err == nil {
-		err = c.askRemoval(ctx, removal{Node: c.self}, 2*changeTime)
+		err = c.askRemoval(ctx, removal{Node: c.self}, 2*ChangeTime)
 	}
 	switch {
 	case err == nil || errors.Is(err, clusterport.ErrRemoved):
@@ -423,7 +420,7 @@ func (c *cluster) removed(by string) {
 // it wait for room when the leadership is lost, it would take itself for handing over for
 // ever, elected again or not, and take nothing.
 func (c *cluster) handOver() {
-	if !c.replica.isLeader() {
+	if !c.replica.IsLeader() {
 		return
 	}
 	if !c.handOvers.TryLock() { // one is being tried
@@ -438,12 +435,12 @@ func (c *cluster) handOver() {
 	ctx, cancel := context.WithTimeout(c.life, c.cfg.Timing.Heartbeat)
 	defer cancel()
 	views := c.views(ctx)
-	for _, s := range c.replica.others() {
-		if failed, ok := c.handOvers.failed[s.id]; !s.voter || views[s.id].Leader != c.self || ok && now.Sub(failed) < handOverAgain {
+	for _, s := range c.replica.Others() {
+		if failed, ok := c.handOvers.failed[s.ID]; !s.Voter || views[s.ID].Leader != c.self || ok && now.Sub(failed) < handOverAgain {
 			continue
 		}
-		if c.replica.handOver(s) {
-			c.handOvers.failed[s.id] = now
+		if c.replica.HandOver(s) {
+			c.handOvers.failed[s.ID] = now
 		}
 		return
 	}
@@ -487,8 +484,8 @@ func (c *cluster) upkeep(now session.Reading) {
 	}
 	var nodes map[state.NodeID]known
 	var level uint64
-	c.replica.read(func(s *state.State) { nodes, level = knownNodes(s), s.Level() })
-	if term := c.replica.term(); term != c.awayTerm {
+	c.replica.Read(func(s *state.State) { nodes, level = knownNodes(s), s.Level() })
+	if term := c.replica.Term(); term != c.awayTerm {
 		c.awayTerm = term
 		clear(c.awaySince) // what was noted as an earlier raft leader is old
 	}
@@ -496,25 +493,25 @@ func (c *cluster) upkeep(now session.Reading) {
 	if who := c.timingsDiffer(now); who != "" {
 		c.log.Warn("nodes have different leader_latch.timing; make it the same on all", "nodes", who)
 	}
-	servers := c.replica.servers()
+	servers := c.replica.Servers()
 	next := nextChange(servers, nodes, c.away(now), c.cfg.Voters)
 	if next.text == "" {
 		// Nobody is added meanwhile; nor by the next raft leader, unless this entry is lost or
 		// that one has applied it.
 		if to, _ := nextLevel(level, servers, nodes); to > level {
-			c.replica.proposeAs(to, state.Raise{Level: to})
+			c.replica.ProposeAs(to, state.Raise{Level: to})
 		}
 		return
 	}
-	c.log.Info("the cluster changes", "node", cmp.Or(next.name, c.replica.nameOf(next.node)), "change", next.text)
+	c.log.Info("the cluster changes", "node", cmp.Or(next.name, c.replica.NameOf(next.node)), "change", next.text)
 	var err error
 	switch {
 	case next.forget:
-		c.replica.propose(state.Remove{Node: next.node})
+		c.replica.Propose(state.Remove{Node: next.node})
 	case next.demote:
-		err = c.replica.demote(next.node)
+		err = c.replica.Demote(next.node)
 	default:
-		err = c.replica.add(next.becomes)
+		err = c.replica.Add(next.becomes)
 	}
 	if err != nil {
 		c.log.Debug("the configuration was not changed", "error", err)
@@ -551,9 +548,9 @@ const awayTime = 60 * time.Second
 // noteAway keeps since when nodes have had no session. changing is held.
 func (c *cluster) noteAway(nodes map[state.NodeID]known, now session.Reading) {
 	maps.DeleteFunc(c.awaySince, func(id state.NodeID, _ session.Reading) bool { return nodes[id].live })
-	for _, s := range c.replica.servers() {
-		if _, noted := c.awaySince[s.id]; !noted && !nodes[s.id].live {
-			c.awaySince[s.id] = now
+	for _, s := range c.replica.Servers() {
+		if _, noted := c.awaySince[s.ID]; !noted && !nodes[s.ID].live {
+			c.awaySince[s.ID] = now
 		}
 	}
 }
@@ -562,7 +559,7 @@ func (c *cluster) noteAway(nodes map[state.NodeID]known, now session.Reading) {
 // an operator changes it node by node, and may have forgotten one. changing is held.
 func (c *cluster) timingsDiffer(now session.Reading) string {
 	expiries := map[time.Duration]state.NodeID{}
-	c.replica.read(func(s *state.State) {
+	c.replica.Read(func(s *state.State) {
 		for ses := range s.Sessions() {
 			expiries[ses.Expiry] = ses.Node
 		}
@@ -576,7 +573,7 @@ func (c *cluster) timingsDiffer(now session.Reading) string {
 		c.toldDiffer = true
 		var who []string
 		for expiry, id := range expiries {
-			who = append(who, fmt.Sprintf("%s (replaced after %v)", c.replica.nameOf(id), expiry))
+			who = append(who, fmt.Sprintf("%s (replaced after %v)", c.replica.NameOf(id), expiry))
 		}
 		slices.Sort(who)
 		return strings.Join(who, ", ")
@@ -600,49 +597,50 @@ type change struct {
 	forget bool // the state does not know yet that the node is gone
 
 	demote  bool   // it does not vote any more
-	becomes server // neither: what the member is from then on
+	becomes Server // neither: what the member is from then on
 }
 
 // nextChange decides what the configuration needs next; no text: nothing. Nodes
 // that live vote, up to a number of voters; a voter that stays away gives its
 // vote to one that follows. A name or address that a node has announced in its
 // last Open is taken over.
-func nextChange(servers []server, nodes map[state.NodeID]known, away map[state.NodeID]bool, voters int) change {
+func nextChange(servers []Server, nodes map[state.NodeID]known, away map[state.NodeID]bool, voters int) change {
 	voting := 0
-	var absent, follower *server
+	var absent, follower *Server
 	names := map[string]int{}
 	for i, s := range servers {
-		names[s.name]++
+		names[s.Name]++
 		switch {
-		case s.voter:
+		case s.Voter:
 			voting++
-			if away[s.id] && absent == nil {
+			if away[s.ID] && absent == nil {
 				absent = &servers[i]
 			}
-		case nodes[s.id].live && follower == nil:
+		case nodes[s.ID].live && follower == nil:
 			follower = &servers[i]
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(nodes)) {
 		k := nodes[id]
-		if !slices.ContainsFunc(servers, func(s server) bool { return s.id == id }) {
+		if !slices.ContainsFunc(servers, func(s Server) bool { return s.ID == id }) {
 			return change{text: "is no member any more", node: id, name: k.name, forget: true}
 		}
 	}
 	for _, s := range servers {
-		k, ok := nodes[s.id]
-		if !ok || k.name == "" || k.name == s.name && k.address == s.address || k.name != s.name && names[k.name] > 0 {
+		k, ok := nodes[s.ID]
+		if !ok || k.name == "" || k.name == s.Name && k.address == s.Address || k.name != s.Name && names[k.name] > 0 {
 			continue
 		}
-		return change{text: "is now " + k.name + " at " + k.address, node: s.id, name: s.name, becomes: server{s.id, k.name, k.address, s.voter}}
+		return change{text: "is now " + k.name + " at " + k.address, node: s.ID, name: s.Name, becomes: Server{ID: s.ID, Name: k.name, Address: k.address, Voter: s.Voter}}
 	}
 	switch {
 	case follower != nil && voting < voters:
 		s := *follower
-		return change{text: "gets a vote", node: s.id, name: s.name, becomes: server{s.id, s.name, s.address, true}}
+		s.Voter = true
+		return change{text: "gets a vote", node: s.ID, name: s.Name, becomes: s}
 	case follower != nil && absent != nil:
 		s := *absent
-		return change{text: "loses its vote, as it stays away", node: s.id, name: s.name, demote: true}
+		return change{text: "loses its vote, as it stays away", node: s.ID, name: s.Name, demote: true}
 	}
 	return change{}
 }
@@ -651,10 +649,10 @@ func nextChange(servers []server, nodes map[state.NodeID]known, away map[state.N
 // and where as many vote as may, those that follow too. A node that is still
 // catching up does not count.
 func (c *cluster) size() int {
-	all := c.replica.servers()
+	all := c.replica.Servers()
 	voters := 0
 	for _, s := range all {
-		if s.voter {
+		if s.Voter {
 			voters++
 		}
 	}

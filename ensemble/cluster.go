@@ -2,9 +2,7 @@ package ensemble
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,7 +49,6 @@ type localNode interface {
 	serving() bool                    // it is the raft leader, and caught up as such
 	entered() bool                    // it has had a session
 	retire(ctx context.Context) error // closes all connections and ends the session
-	turned(leader state.NodeID)       // another node may be the raft leader
 	failed(err error)                 // ends the node
 	Failed() <-chan struct{}
 	Err() error
@@ -66,7 +63,6 @@ type seen struct {
 
 // handle has the cluster port answer what other nodes ask.
 func (c *cluster) handle() {
-	c.port.Handle(clusterport.Forward, c.replica.acceptProposals)
 	c.port.Handle(clusterport.Admin, c.answers(map[string]answerer{
 		askView:    c.answerView,
 		askAdd:     c.answerAdd,
@@ -103,16 +99,16 @@ func (c *cluster) admit(peer clusterport.Hello, p clusterport.Purpose) error {
 		return nil
 	}
 	id := state.NodeID(peer.Node)
-	c.replica.meet(peer)
+	c.replica.Meet(peer)
 	var known state.NodeRecord
-	c.replica.read(func(s *state.State) { known, _ = s.Node(id) })
-	_, member := c.replica.server(id)
-	leader := c.replica.leader()
+	c.replica.Read(func(s *state.State) { known, _ = s.Node(id) })
+	_, member := c.replica.Server(id)
+	leader, yields := c.replica.RaftLeader(), c.replica.Yields()
 	switch {
 	case known.Removed:
 		return clusterport.ErrRemoved
-	case p == clusterport.Raft && c.replica.yields.Load():
-		return errYields
+	case p == clusterport.Raft && yields != nil:
+		return yields
 	case !member && leader != "" && leader != id:
 		return clusterport.ErrUnknownNode
 	}
@@ -125,18 +121,8 @@ func (c *cluster) dropped(id state.NodeID) {
 		c.removed("its own log")
 		return
 	}
-	c.replica.drop(id)
+	c.replica.Drop(id)
 	c.port.CloseNode(string(id))
-}
-
-// dialMember opens a connection for proposals.
-func (c *cluster) dialMember(ctx context.Context, to state.NodeID) (net.Conn, error) {
-	s, ok := c.replica.server(to)
-	if !ok {
-		return nil, fmt.Errorf("%s is not a member", c.replica.nameOf(to))
-	}
-	conn, _, err := c.port.Dial(ctx, clusterport.Forward, c.replica.addressOf(s), string(to))
-	return conn, err
 }
 
 // seekRaftLeader asks the other members who leads while this node does not know:
@@ -154,7 +140,7 @@ func (c *cluster) seekRaftLeader() {
 			return
 		case <-tick.C:
 		}
-		if c.replica.leader() != "" || len(c.replica.others()) == 0 {
+		if c.replica.RaftLeader() != "" || len(c.replica.Others()) == 0 {
 			alone = 0
 			continue
 		}
@@ -169,8 +155,7 @@ func (c *cluster) seekRaftLeader() {
 				answering++
 			}
 			if v.Leader != "" && v.Leader != c.self {
-				c.replica.hint.Store(&hint{v.Leader, time.Now()})
-				c.node.turned("")
+				c.replica.HearOf(v.Leader)
 			}
 		}
 		cancel()
@@ -180,7 +165,7 @@ func (c *cluster) seekRaftLeader() {
 			cancel()
 		}
 		if alone == 2 && c.node.Err() == nil { // a node that ends looks for none
-			c.log.Warn("no raft leader: without a majority of the nodes nobody is elected", "others_answering", answering, "others", len(c.replica.others()))
+			c.log.Warn("no raft leader: without a majority of the nodes nobody is elected", "others_answering", answering, "others", len(c.replica.Others()))
 		}
 	}
 }

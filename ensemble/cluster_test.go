@@ -14,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/ensemble/logstore"
 	"leaderlatch/ensemble/session"
@@ -203,7 +201,7 @@ func TestANodeJoinsAndLeaves(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.again()
-	poll(t, "alone again", func() bool { return b.entered() && len(b.replica.servers()) == 1 && len(a.replica.servers()) == 1 })
+	poll(t, "alone again", func() bool { return b.entered() && len(b.replica.Servers()) == 1 && len(a.replica.Servers()) == 1 })
 	if b.dir.id().Cluster == a.dir.id().Cluster {
 		t.Error("a node that left is of the same cluster still")
 	}
@@ -230,7 +228,7 @@ func TestARemovedNodeStopsForGood(t *testing.T) {
 	if err := others[1].ForceRemove(ctx, leader.name); err != nil {
 		t.Fatalf("remove the raft leader: %v", err)
 	}
-	if all := others[1].replica.servers(); len(all) != 1 || all[0].id != others[1].self {
+	if all := others[1].replica.Servers(); len(all) != 1 || all[0].ID != others[1].self {
 		t.Errorf("left are %v", all)
 	}
 }
@@ -293,12 +291,12 @@ func TestJoiningIsTakenUpWhereItStopped(t *testing.T) {
 		name string
 		cut  func(id *identity, b *machine)
 	}{
-		{"before the other node was asked", func(id *identity, b *machine) { id.Join = string(raftAddress(a.name, a.address)) }},
+		{"before the other node was asked", func(id *identity, b *machine) { id.Join = a.place().text() }},
 		{"before it was added", func(id *identity, b *machine) {
-			id.Join, id.Cluster, id.TokenBase, id.Settled = string(raftAddress(a.name, a.address)), in.Cluster, in.TokenBase, true
+			id.Join, id.Cluster, id.TokenBase, id.Settled = a.place().text(), in.Cluster, in.TokenBase, true
 		}},
 		{"after it was added", func(id *identity, b *machine) {
-			id.Join, id.Cluster, id.TokenBase, id.Settled = string(raftAddress(a.name, a.address)), in.Cluster, in.TokenBase, true
+			id.Join, id.Cluster, id.TokenBase, id.Settled = a.place().text(), in.Cluster, in.TokenBase, true
 			if err := a.cluster.add(t.Context(), applicant{id.Node, b.name, b.address, state.NewestLevel}); err != nil {
 				t.Fatal(err)
 			}
@@ -361,7 +359,7 @@ func TestANodeThatIsNotLetInSaysWhatItWaitsFor(t *testing.T) {
 	b := newMachine(t, "b@127.0.0.1", nil).start()
 	poll(t, "a cluster of its own", b.entered)
 	nobody := newMachine(t, "nobody@127.0.0.1", nil)
-	if _, err := b.cluster.beginAnew(string(raftAddress(nobody.name, nobody.address))); err != nil {
+	if _, err := b.cluster.beginAnew(nobody.place().text()); err != nil {
 		t.Fatal(err)
 	}
 	b.again()
@@ -409,11 +407,11 @@ func TestAWipedNodeReplacesItself(t *testing.T) {
 		t.Error("the id was used again")
 	}
 	names := 0
-	for _, s := range leader.replica.servers() {
-		if s.id == was {
+	for _, s := range leader.replica.Servers() {
+		if s.ID == was {
 			t.Error("the old id is a member still")
 		}
-		if s.name == old.name {
+		if s.Name == old.name {
 			names++
 		}
 	}
@@ -448,8 +446,8 @@ func TestANodeMayMoveAndBeRenamed(t *testing.T) {
 	moved.start().ready()
 	for _, m := range all {
 		poll(t, "all know", func() bool {
-			s, ok := m.replica.server(moved.self)
-			return ok && s.name == moved.name && s.address == moved.address && s.voter
+			s, ok := m.replica.Server(moved.self)
+			return ok && s.Name == moved.name && s.Address == moved.address && s.Voter
 		})
 	}
 }
@@ -482,7 +480,7 @@ func TestWhoIsAdmitted(t *testing.T) {
 		return errors.Is(others[0].cluster.admit(gone, clusterport.Raft), clusterport.ErrRemoved)
 	})
 	kill(leader.Node)
-	poll(t, "nobody leads", func() bool { _, id := others[0].replica.raft.LeaderWithID(); return id == "" })
+	poll(t, "nobody leads", func() bool { return others[0].replica.RaftLeader() == "" })
 	if err := others[0].cluster.admit(stranger, clusterport.Raft); err != nil {
 		t.Errorf("a node that may be the raft leader: %v", err)
 	}
@@ -525,8 +523,8 @@ func TestARaftLeaderWhoseDiskHangsStepsAside(t *testing.T) {
 	a.wantTold("a")
 	comesBack()
 	poll(t, "it follows", func() bool {
-		_, id := slow.replica.raft.LeaderWithID()
-		return id != "" && state.NodeID(id) != slow.self && !slow.serving()
+		id := slow.replica.RaftLeader()
+		return id != "" && id != slow.self && !slow.serving()
 	})
 	if err := slow.Err(); err != nil {
 		t.Error(err)
@@ -645,7 +643,7 @@ func TestACopyOfARunningNodeIsRefused(t *testing.T) {
 		}
 	}
 	copying.Lock() // what is on disk stays as it is
-	end := m.replica.raft.LastIndex()
+	end := m.replica.Inside().Raft.LastIndex()
 	cp(m.path, copied)
 	copying.Unlock()
 	for i := range 10 {
@@ -653,8 +651,7 @@ func TestACopyOfARunningNodeIsRefused(t *testing.T) {
 		join(t, leader.Node, name, name).wantTold(name)
 	}
 	poll(t, "it has said that it has more", func() bool {
-		f, ok := leader.replica.followers.Load(raft.ServerID(m.self))
-		return ok && f.(*follower).stored.Load().index > end+5
+		return leader.replica.Inside().Stored(m.self) > end+5
 	})
 	kill(m.Node)
 	if err := os.RemoveAll(m.path); err != nil {
@@ -724,7 +721,7 @@ func TestAllNodesMayMoveAtOnce(t *testing.T) {
 	for _, m := range all {
 		poll(t, "the new addresses are in the configuration", func() bool {
 			for _, other := range all {
-				if s, ok := m.replica.server(other.self); !ok || s.address != other.address {
+				if s, ok := m.replica.Server(other.self); !ok || s.Address != other.address {
 					return false
 				}
 			}
@@ -746,7 +743,7 @@ func TestTimingsMayDifferForAWhile(t *testing.T) {
 		join(t, m.Node, "g", fmt.Sprint(i)).wantTold("0")
 	}
 	leader, _ := raftLeaderOf(t, all)
-	leader.replica.read(func(s *state.State) {
+	leader.replica.Read(func(s *state.State) {
 		inc, _, _ := s.Current(all[0].self)
 		if ses, _ := s.Session(inc); ses.Lease != 30*time.Second || ses.Expiry != 31*time.Second {
 			t.Errorf("its session has %v and %v", ses.Lease, ses.Expiry)

@@ -104,20 +104,20 @@ func (o *opens) mayOpen() bool {
 // what its own folder says is older where that was restored from a copy. It asks when its
 // log has met the raft leader's: if that began with a refusal, the raft leader knows why.
 func (o *opens) vet() {
-	switch leader := o.cluster.replica.raftLeader(); leader {
+	switch leader := o.cluster.replica.LikelyRaftLeader(); leader {
 	case "":
 		return
 	case o.cluster.self:
 	default:
-		s, ok := o.cluster.replica.server(leader)
+		s, ok := o.cluster.replica.Server(leader)
 		if !ok {
 			return
 		}
-		if !o.cluster.replica.hasHeard() {
+		if !o.cluster.replica.HasHeard() {
 			return
 		}
 		var counter uint64
-		_, err := o.cluster.ask(o.cluster.life, clusterport.Admin, o.cluster.replica.addressOf(s), leader, askCounter, nil, &counter)
+		_, err := o.cluster.ask(o.cluster.life, clusterport.Admin, o.cluster.replica.AddressOf(s), leader, askCounter, nil, &counter)
 		if lost, ok := errors.AsType[lossError](err); ok {
 			o.failed(o.goneBack(lost.Error()))
 			return

@@ -428,6 +428,9 @@ func (d *Dir) clearRaft() error {
 	return nil
 }
 
+// ofReplica is the folder as the replica uses it.
+func (d *Dir) ofReplica() Folder { return Folder{Path: d.path, Thread: d.files, There: d.there} }
+
 func (d *Dir) raftPath() string { return filepath.Join(d.path, "raft.db") }
 
 func (d *Dir) hasRaft() (bool, error) {

@@ -96,8 +96,8 @@ func TestFoldersThatAreRefused(t *testing.T) {
 	snapped := t.TempDir() // its log begins behind a snapshot
 	n = startNode(t, snapped, nil)
 	join(t, n, "g", "a").wantTold("a")
-	n.replica.reloadRaft(func(c *raft.ReloadableConfig) { c.TrailingLogs = 1 })
-	if err := n.replica.raft.Snapshot().Error(); err != nil {
+	n.replica.Inside().Trail(1)
+	if err := snapshot(n); err != nil {
 		t.Fatal(err)
 	}
 	kill(n)
@@ -243,7 +243,7 @@ func TestANewerLogEntryStopsTheNode(t *testing.T) {
 	n := startNode(t, path, nil)
 	a := join(t, n, "g", "a")
 	a.wantTold("a")
-	n.replica.raft.Apply([]byte{state.NewestLevel + 1}, time.Second).Error()
+	n.replica.Inside().Raft.Apply([]byte{state.NewestLevel + 1}, time.Second).Error()
 	<-n.Failed()
 	check := func(err error) {
 		t.Helper()
@@ -279,10 +279,10 @@ func TestNothingIsWrittenIntoAFolderThatTookThePlace(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "data")
 	n := startNode(t, path, nil)
 	join(t, n, "g", "a").wantTold("a")
-	if err := n.replica.raft.Snapshot().Error(); err != nil {
+	if err := snapshot(n); err != nil {
 		t.Fatal(err)
 	}
-	begun, err := n.replica.snapshots.Create(1, n.replica.raft.AppliedIndex(), n.replica.raft.CurrentTerm(), raft.Configuration{}, 1, nil)
+	begun, err := n.replica.Inside().Snapshots.Create(1, n.replica.Inside().Raft.AppliedIndex(), n.replica.Inside().Raft.CurrentTerm(), raft.Configuration{}, 1, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,10 +303,10 @@ func TestNothingIsWrittenIntoAFolderThatTookThePlace(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	elsewhere("a snapshot", n.replica.raft.Snapshot().Error())
+	elsewhere("a snapshot", snapshot(n))
 	elsewhere("a snapshot that was begun before", begun.Close())
 	// It begins another file, as none ends before such an entry.
-	elsewhere("the log", n.store.StoreLogs([]*raft.Log{{Index: 1 << 40, Term: n.replica.raft.CurrentTerm()}}))
+	elsewhere("the log", n.store.StoreLogs([]*raft.Log{{Index: 1 << 40, Term: n.replica.Inside().Raft.CurrentTerm()}}))
 	select {
 	case <-n.Failed():
 	case <-time.After(20 * time.Second):

@@ -64,7 +64,7 @@ func TestANodeEndsInOrderBeforeItsDiskIsFull(t *testing.T) {
 		t.Error(err)
 	}
 	a.wantClosed()
-	n.replica.read(func(s *state.State) {
+	n.replica.Read(func(s *state.State) {
 		for range s.Sessions() {
 			t.Error("the session was not ended")
 		}
@@ -98,7 +98,7 @@ func TestANodeEndsWhenASnapshotHangs(t *testing.T) {
 	t.Cleanup(comesBack) // before the folder is closed
 	go n.dir.files.Do(func() error { <-goOn; return nil })
 	taken := make(chan error, 1)
-	go func() { taken <- n.replica.raft.Snapshot().Error() }()
+	go func() { taken <- snapshot(n) }()
 	select {
 	case <-n.Failed():
 	case <-time.After(20 * time.Second):
@@ -128,7 +128,7 @@ func TestASnapshotLeavesTheMinimumFree(t *testing.T) {
 	n := startNode(t, t.TempDir(), func(c *Config) {
 		c.MinimumFree = minimum
 		c.freeSpace = func(string) (uint64, error) { return uint64(free.Load()), nil }
-		c.createState = func(name string) (stateFile, error) {
+		c.createState = func(name string) (StateFile, error) {
 			f, err := os.Create(name)
 			return &spaceTaker{f, &free, &least}, err
 		}
@@ -139,7 +139,7 @@ func TestASnapshotLeavesTheMinimumFree(t *testing.T) {
 	small := func() {
 		t.Helper()
 		least.Store(free.Load())
-		err := n.replica.raft.Snapshot().Error()
+		err := snapshot(n)
 		if err == nil {
 			t.Fatal("it was taken")
 		}
@@ -157,21 +157,22 @@ func TestASnapshotLeavesTheMinimumFree(t *testing.T) {
 	small()
 
 	// With a large state, of which nobody knows beforehand how large it is.
-	n.replica.fsm.mu.Lock()
-	at := n.replica.fsm.state.Index()
-	crowd := []state.Op{state.Open{Node: "crowd", Counter: 1, Boot: "boot", Lease: time.Hour, Expiry: time.Hour, Name: "crowd@127.0.0.1", Address: "127.0.0.1:1", Reads: 1}}
-	for i := range uint64(200_000) {
-		crowd = append(crowd, state.Join{
-			Incarnation: state.Incarnation(state.PositionOf(at, 0)), Seq: i + 1, Group: "crowd", Client: strings.Repeat("c", 100) + fmt.Sprint(i),
-		})
-	}
-	n.replica.fsm.state.Apply(at, state.Entry{Ops: crowd}, nil)
-	if g, _ := n.replica.fsm.state.Group("crowd"); len(g.Members) != len(crowd)-1 {
-		t.Fatalf("%d members", len(g.Members))
-	}
-	n.replica.fsm.mu.Unlock()
+	n.replica.Inside().Change(func(s *state.State) *state.State {
+		at := s.Index()
+		crowd := []state.Op{state.Open{Node: "crowd", Counter: 1, Boot: "boot", Lease: time.Hour, Expiry: time.Hour, Name: "crowd@127.0.0.1", Address: "127.0.0.1:1", Reads: 1}}
+		for i := range uint64(200_000) {
+			crowd = append(crowd, state.Join{
+				Incarnation: state.Incarnation(state.PositionOf(at, 0)), Seq: i + 1, Group: "crowd", Client: strings.Repeat("c", 100) + fmt.Sprint(i),
+			})
+		}
+		s.Apply(at, state.Entry{Ops: crowd}, nil)
+		if g, _ := s.Group("crowd"); len(g.Members) != len(crowd)-1 {
+			t.Fatalf("%d members", len(g.Members))
+		}
+		return s
+	})
 	free.Store(minimum + 10<<20)
-	err := n.replica.raft.Snapshot().Error()
+	err := snapshot(n)
 	if err == nil || !strings.Contains(err.Error(), "make room") {
 		t.Fatalf("taken: %v", err)
 	}
@@ -187,7 +188,7 @@ func TestASnapshotLeavesTheMinimumFree(t *testing.T) {
 		t.Error("it was begun again, though it cannot fit")
 	}
 	free.Store(minimum + 100<<20)
-	if err := n.replica.raft.Snapshot().Error(); err != nil {
+	if err := snapshot(n); err != nil {
 		t.Errorf("with room: %v", err)
 	}
 	if err := n.Err(); err != nil || !a.membership.Live() {

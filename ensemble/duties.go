@@ -56,7 +56,7 @@ func (d *duties) tell(ops []state.Op) {
 			continue
 		}
 		var name string // empty: it has ended meanwhile
-		d.node.replica.read(func(s *state.State) {
+		d.node.replica.Read(func(s *state.State) {
 			ses, _ := s.Session(e.Incarnation)
 			name = ses.Name
 		})
@@ -83,6 +83,6 @@ func (d *duties) carryOut(ops []state.Op) {
 	}
 	go func() {
 		defer d.onDuty.Store(false)
-		d.node.replica.propose(ops...) // its effect is what counts
+		d.node.replica.Propose(ops...) // its effect is what counts
 	}()
 }

@@ -56,7 +56,7 @@ const enterEvery = 250 * time.Millisecond
 // found makes this node the first member of a new cluster. Nothing is served
 // before the folder says that it is settled.
 func (c *cluster) found() error {
-	if err := c.replica.found(c.cfg.Name, c.cfg.Address); err != nil {
+	if err := c.replica.Found(c.cfg.Name, c.cfg.Address); err != nil {
 		return fmt.Errorf("found the cluster: %w", err)
 	}
 	return c.change(func(id *identity) { id.Settled = true })
@@ -95,7 +95,7 @@ func (c *cluster) enter() {
 	via := placeOf(c.dir.id().Join)
 	for !c.node.entered() {
 		var err error
-		if _, member := c.replica.server(c.self); !member {
+		if _, member := c.replica.Server(c.self); !member {
 			if err = c.askToBeAdded(via); c.dir.id().Cluster == "" {
 				if wait(err) {
 					c.enter() // from the beginning
@@ -123,7 +123,7 @@ func (c *cluster) askToBeAdded(via Place) error {
 		return nil
 	}
 	err = fmt.Errorf("ask %s to be added: %w", via, err)
-	if peer.Cluster != "" && peer.Cluster != c.dir.id().Cluster && c.replica.lastIndex() == 0 {
+	if peer.Cluster != "" && peer.Cluster != c.dir.id().Cluster && c.replica.LastIndex() == 0 {
 		c.change(func(id *identity) { id.Cluster, id.TokenBase, id.Settled = "", 0, false })
 	}
 	return err
@@ -241,7 +241,7 @@ func (c *cluster) waitsFor() string {
 // estranged takes note of a refusal by a node of another cluster. If that one is a member of
 // this node's, it was recovered, and this one was given up.
 func (c *cluster) estranged(by clusterport.Hello) {
-	if _, member := c.replica.server(state.NodeID(by.Node)); !member {
+	if _, member := c.replica.Server(state.NodeID(by.Node)); !member {
 		return
 	}
 	why := fmt.Sprintf("%s refuses this node: it was made a new cluster (leader-latch recover), to which this node is a stranger; stop this node, move %s away, start it again and let it join (leader-latch cluster join %s)", by.Name, c.dir.path, by.Name)
@@ -289,7 +289,7 @@ func (c *cluster) accept(via Place, in invitation) error {
 // invite answers askCluster.
 func (c *cluster) invite(ctx context.Context, peer clusterport.Hello, with json.RawMessage) (any, error) {
 	if peer.Cluster != "" && peer.Cluster == c.dir.id().Cluster {
-		c.replica.meet(peer)
+		c.replica.Meet(peer)
 	}
 	var of inquiry
 	if err := json.Unmarshal(with, &of); err != nil {
@@ -297,20 +297,20 @@ func (c *cluster) invite(ctx context.Context, peer clusterport.Hello, with json.
 	}
 	id := c.dir.id()
 	switch {
-	case id.Left && len(of.Founders) > 0 && len(c.replica.others()) == 0:
+	case id.Left && len(of.Founders) > 0 && len(c.replica.Others()) == 0:
 		return invitation{Left: true}, nil
 	case id.Cluster == "" && id.Join == "":
 		return invitation{Founders: c.founders()}, nil
 	case !id.Settled || id.Join != "":
 		return invitation{Entering: true}, nil
-	case !c.seen.founded.Load() && len(c.replica.others()) > 0: // it has been started again, and others with it have not
+	case !c.seen.founded.Load() && len(c.replica.Others()) > 0: // it has been started again, and others with it have not
 		return invitation{Entering: true, Stalled: c.noMajority(errors.New("there is no raft leader")).Error()}, nil // Entering is for older programs
 	case !c.seen.founded.Load():
 		return nil, later("the cluster is just being founded")
 	}
 	in := invitation{Cluster: id.Cluster, TokenBase: id.TokenBase}
 	var before state.NodeID // has the name of who asks
-	c.replica.read(func(s *state.State) {
+	c.replica.Read(func(s *state.State) {
 		in.Tokens = s.Given()
 		for node := range s.Nodes() {
 			if !node.Session {
@@ -323,12 +323,12 @@ func (c *cluster) invite(ctx context.Context, peer clusterport.Hello, with json.
 		}
 	})
 	slices.Sort(in.Nodes)
-	if peer.Cluster != id.Cluster && c.replica.raftLeader() == "" {
+	if peer.Cluster != id.Cluster && c.replica.LikelyRaftLeader() == "" {
 		in.Stalled = c.noMajority(errors.New("there is no raft leader")).Error()
 		return in, nil // no session expires either
 	}
 	if before != "" && before != c.self {
-		if s, member := c.replica.server(before); !member || !c.answersAt(ctx, s) {
+		if s, member := c.replica.Server(before); !member || !c.answersAt(ctx, s) {
 			return nil, sessionLasts(peer.Name)
 		}
 	}
@@ -427,7 +427,7 @@ func (c *cluster) askUntilNow(ctx context.Context, via Place, in *invitation) (h
 }
 
 func (c *cluster) hasOthers() error {
-	if len(c.replica.others()) == 0 {
+	if len(c.replica.Others()) == 0 {
 		return nil
 	}
 	return &refusal{fmt.Sprintf("%s is already a member of a cluster; let it leave that first (cluster leave)", c.cfg.Name)}
@@ -479,7 +479,7 @@ func (c *cluster) recovering(now session.Reading) bool {
 		return false
 	}
 	longest := session.Calm.Expiry
-	c.replica.read(func(s *state.State) {
+	c.replica.Read(func(s *state.State) {
 		for ses := range s.Sessions() {
 			longest = max(longest, ses.Expiry)
 		}

@@ -20,8 +20,6 @@ var ErrAnew error = &orderlyError{errors.New("the node begins anew")}
 // ErrUnreachable is wrapped by errors about a node that could not be asked.
 var ErrUnreachable = errors.New("cannot be reached")
 
-var errStopped = errors.New("the node stops")
-
 // PermanentError is a failure that no restart cures: a person has to change
 // something. Its text says what.
 type PermanentError = permanent.Error

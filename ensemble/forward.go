@@ -227,6 +227,16 @@ func checkForwarded(b []byte, from state.NodeID) error {
 	return nil
 }
 
+// dialMember opens a connection for proposals.
+func (r *replica) dialMember(ctx context.Context, to state.NodeID) (net.Conn, error) {
+	s, ok := r.Server(to)
+	if !ok {
+		return nil, fmt.Errorf("%s is not a member", r.NameOf(to))
+	}
+	c, _, err := r.port.Dial(ctx, clusterport.Forward, r.AddressOf(s), string(to))
+	return c, err
+}
+
 // acceptProposals is the receiving side: it proposes what a node sends, as long
 // as this one is the raft leader. Raft has at most maxForwarded of them and one more at once.
 func (r *replica) acceptProposals(c net.Conn, peer clusterport.Hello) {
@@ -249,7 +259,7 @@ func (r *replica) acceptProposals(c net.Conn, peer clusterport.Hello) {
 			f.Write(answerOf(number, 0, err))
 			continue
 		}
-		future := r.raft.Apply(entry, r.lease)
+		future := r.raft.Apply(entry, r.cfg.Lease)
 		select {
 		case room <- struct{}{}:
 		case <-r.done:

@@ -20,8 +20,9 @@ import (
 // An entry that it cannot read stops it for good: skipping one would make
 // this node's state another than the others'.
 type fsm struct {
-	observer    observer
+	observer    Observer
 	alter       func(*state.State, state.Entry) state.Entry // a seam of tests: what an entry is taken for; nil: for itself
+	changed     func(index, term uint64)                    // is told that an entry was applied which has changed something
 	snapshotted func(trailing uint64)                       // is told that a snapshot is written: so many entries are to stay in the log behind it
 	full        chan struct{}                               // a snapshot may be due: the log has become too large in bytes, or the newest one cannot be read; room for one
 
@@ -34,11 +35,12 @@ type fsm struct {
 	broken  error
 }
 
-func newFSM(o observer) *fsm {
+func newFSM(o Observer) *fsm {
 	return &fsm{
 		observer:     o,
 		full:         make(chan struct{}, 1),
 		awaitFlushed: func(uint64) error { return nil },
+		changed:      func(uint64, uint64) {},
 		snapshotted:  func(uint64) {},
 		state:        state.New(),
 		log:          logSize{most: snapshotBytes, keep: trailingBytes},
@@ -69,7 +71,10 @@ func (f *fsm) Apply(l *raft.Log) any {
 		signal(f.full)
 	}
 	f.effects = f.state.Apply(l.Index, entry, f.effects[:0])
-	f.observer.applied(f.state, f.effects, l.Term)
+	if len(f.effects) > 0 {
+		f.changed(l.Index, l.Term)
+	}
+	f.observer.Applied(f.state, f.effects)
 	clear(f.effects)
 	return nil
 }
@@ -100,14 +105,14 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		return f.halt("%w", err)
 	case err != nil:
 		// Raft goes on as if it had the state, whose snapshot is there.
-		f.observer.failed(fmt.Errorf("restore a snapshot: %w", err))
+		f.observer.Failed(fmt.Errorf("restore a snapshot: %w", err))
 		return err
 	case restored.Index() < f.state.Index():
 		return fmt.Errorf("a snapshot of entry %d is older than the state, of %d", restored.Index(), f.state.Index())
 	}
 	f.state = restored
 	f.log.fresh, f.log.marks = 0, nil
-	f.observer.restored(restored)
+	f.observer.Restored(restored)
 	return nil
 }
 
@@ -119,7 +124,7 @@ func (f *fsm) halt(format string, args ...any) error {
 	}
 	err = permanent.Errorf("%w; %s", err, cure)
 	f.broken = err
-	f.observer.failed(err)
+	f.observer.Failed(err)
 	return err
 }
 

@@ -146,7 +146,7 @@ type watcher struct {
 	why error
 }
 
-func (w *watcher) failed(err error) { w.why = err }
+func (w *watcher) Failed(err error) { w.why = err }
 
 // A snapshot that a disk does not give ends the node, and so does one that is damaged;
 // one that is older than the state changes nothing. The state is what it was.

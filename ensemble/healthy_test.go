@@ -1,6 +1,7 @@
 package ensemble
 
 import (
+	"errors"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -43,7 +44,7 @@ func TestANodeThatHangsIsNotHealthy(t *testing.T) {
 		<-answer
 	}
 
-	n.failed(errStopped)
+	n.failed(errors.New("it has failed"))
 	if n.Healthy() {
 		t.Error("a node that failed is healthy")
 	}

@@ -162,6 +162,6 @@ func (r *replica) sendsTo(id raft.ServerID, term uint64) bool {
 	if !r.leadsIn(term) {
 		return false
 	}
-	_, member := r.server(state.NodeID(id))
+	_, member := r.Server(state.NodeID(id))
 	return member
 }

@@ -37,11 +37,10 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// ofReplica are the files of the replica and of the recovery, which begins where a node ends.
-// They alone know Raft. What the replica does is told to an observer: its files know no Node.
+// ofReplica are the files of the replica. They alone know Raft. What the replica does is told to an observer: its files know no Node.
 var ofReplica = []string{
 	"forward.go", "fsm.go", "hint.go", "logsize.go", "logsize_faults.go", "raftlog.go", "raftstore.go",
-	"replica.go", "servers.go", "silence.go", "snapshots.go", "transport.go", "recover.go",
+	"replica.go", "servers.go", "silence.go", "snapshots.go", "transport.go", "refound.go", "inside.go",
 }
 
 func TestTheReplicaAloneKnowsRaft(t *testing.T) {

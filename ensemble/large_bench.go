@@ -3,7 +3,6 @@
 package ensemble
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"time"
@@ -11,32 +10,20 @@ import (
 	"github.com/hashicorp/raft"
 
 	"leaderlatch/ensemble/logstore"
-	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
 
-// MakeLarge makes the folder of a node that is alone, and was ended in order, that of a large
-// cluster, for the measuring of starts: a snapshot with so many members, and so many bytes of
-// entries behind it. The members are those of ten nodes which were removed just now by force:
-// the sessions of these go on until they expire, some seconds after the start. In the log
-// members leave and come back. All of it is as the folder's level has it.
-func MakeLarge(path string, members, logBytes int) error {
-	dir, err := OpenDir(context.Background(), path)
+// makeLarge makes the log of a new node that of a large cluster: a snapshot with so many members,
+// and so many bytes of entries behind it. The members are those of sessions that are opened so,
+// and whose nodes are removed. In the log members leave and come back. All of it is as the level
+// has it.
+func makeLarge(store *logstore.Store, folder Folder, level uint64, sessions []state.Open, members, logBytes int) error {
+	snapshots, err := newSnapshots(folder, store, raftLogger(slog.New(slog.DiscardHandler), func(state.NodeID) string { return "" }))
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
-	store, err := logstore.Open(dir.raftPath(), logstore.Options{Format: state.LogstoreVersion(uint64(dir.id().Format)), Thread: dir.log})
-	if err != nil {
-		return err
-	}
-	defer store.Close()
-	snapshots, err := newSnapshots(dir, store, raftLogger(slog.New(slog.DiscardHandler), func(state.NodeID) string { return "" }))
-	if err != nil {
-		return err
-	}
-	l := &large{fsm: newFSM(nobody{}), level: uint64(dir.id().Format), members: make([]largeMember, members)}
-	if err := l.replay(store); err != nil {
+	l := &large{fsm: newFSM(nobody{}), level: level, members: make([]largeMember, members)}
+	if err := l.replay(store, sessions); err != nil {
 		return err
 	}
 	for l.joined < members {
@@ -82,13 +69,10 @@ type largeSession struct {
 
 type largeMember struct{ join uint64 } // the number of its Join
 
-const (
-	largeNodes = 10
-	largeBatch = 500 // operations in an entry
-)
+const largeBatch = 500 // operations in an entry
 
-// replay applies what is in the log, and has the ten nodes open sessions and be removed.
-func (l *large) replay(store store) error {
+// replay applies what is in the log, opens the sessions, and has their nodes removed.
+func (l *large) replay(store store, sessions []state.Open) error {
 	first, err := store.FirstIndex()
 	if err != nil {
 		return err
@@ -112,14 +96,9 @@ func (l *large) replay(store store) error {
 		}
 	}
 	var open, remove []state.Op
-	for i := range largeNodes {
-		id := state.NodeID(randomID())
+	for i, o := range sessions {
 		l.sessions = append(l.sessions, largeSession{incarnation: state.Incarnation(state.PositionOf(last+1, i))})
-		open = append(open, state.Open{
-			Node: id, Counter: 1, Boot: "boot-" + string(id), Lease: session.Calm.Lease, Expiry: session.Calm.Expiry,
-			Name: fmt.Sprint("riak@10.0.0.", i+1), Address: fmt.Sprintf("10.0.0.%d:5324", i+1), Reads: l.level,
-		})
-		remove = append(remove, state.Remove{Node: id})
+		open, remove = append(open, o), append(remove, state.Remove{Node: o.Node})
 	}
 	l.apply(open)
 	l.apply(remove)
@@ -139,7 +118,7 @@ func (l *large) apply(ops []state.Op) {
 
 // join has the nth member join, in groups of five.
 func (l *large) join(n int) state.Op {
-	s := &l.sessions[n%largeNodes]
+	s := &l.sessions[n%len(l.sessions)]
 	s.seq++
 	l.members[n].join = s.seq
 	return state.Join{Incarnation: s.incarnation, Seq: s.seq, Group: fmt.Sprintf("group-%d", n/5), Client: fmt.Sprintf("worker-%d.example.com:7077", n)}
@@ -154,13 +133,13 @@ func (l *large) joins() (ops []state.Op) {
 
 // churn has members leave and come back, and one session renewed.
 func (l *large) churn() []state.Op {
-	s := &l.sessions[l.turn/largeBatch%largeNodes]
+	s := &l.sessions[l.turn/largeBatch%len(l.sessions)]
 	s.seq++
 	ops := []state.Op{state.Renew{Incarnation: s.incarnation, Seq: s.seq}}
 	for len(ops) < largeBatch {
 		n := l.turn * 7919 % len(l.members)
 		l.turn++
-		s := &l.sessions[n%largeNodes]
+		s := &l.sessions[n%len(l.sessions)]
 		s.seq++
 		ops = append(ops, state.Leave{Incarnation: s.incarnation, Seq: s.seq, Join: l.members[n].join}, l.join(n))
 	}

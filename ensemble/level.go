@@ -6,12 +6,12 @@ import "leaderlatch/ensemble/state"
 // the members says so, by the session that it has. Whoever has none may be about to be
 // started as an older program, and holds it. holding are the members that do; none at the
 // newest level.
-func nextLevel(level uint64, servers []server, nodes map[state.NodeID]known) (next uint64, holding []server) {
+func nextLevel(level uint64, servers []Server, nodes map[state.NodeID]known) (next uint64, holding []Server) {
 	if level >= state.NewestLevel || len(servers) == 0 {
 		return level, nil
 	}
 	for _, s := range servers {
-		if nodes[s.id].reads <= level {
+		if nodes[s.ID].reads <= level {
 			holding = append(holding, s)
 		}
 	}
@@ -53,5 +53,5 @@ func (c *cluster) raised(level uint64) {
 		return
 	}
 	c.log.Info("the formats of what nodes write have a new level: older versions of this program cannot go on from here", "cluster_level", level)
-	c.replica.store.Raise(state.LogstoreVersion(level)) // should it fail, so does the node
+	c.replica.Raise(level) // should it fail, so does the node
 }

@@ -46,7 +46,7 @@ func entriesOf(t *testing.T, n *Node) (all [][]byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := first; i <= n.replica.raft.AppliedIndex(); i++ {
+	for i := first; i <= n.replica.Inside().Raft.AppliedIndex(); i++ {
 		var l raft.Log
 		if err := n.store.GetLog(i, &l); err != nil {
 			t.Fatal(err)
@@ -61,7 +61,7 @@ func entriesOf(t *testing.T, n *Node) (all [][]byte) {
 // newestSnapshot takes a snapshot, and gives its bytes.
 func newestSnapshot(t *testing.T, n *Node) []byte {
 	t.Helper()
-	if err := n.replica.raft.Snapshot().Error(); err != nil {
+	if err := snapshot(n); err != nil {
 		t.Fatal(err)
 	}
 	names, _ := filepath.Glob(filepath.Join(n.dir.path, "snapshots", "*", "state.bin"))
@@ -180,7 +180,7 @@ func TestTheFolderTakesOverTheLevelOfTheState(t *testing.T) {
 	}{
 		{"the log", func(*Node) {}},
 		{"a snapshot", func(n *Node) {
-			n.replica.reloadRaft(func(c *raft.ReloadableConfig) { c.TrailingLogs = 1 })
+			n.replica.Inside().Trail(1)
 			newestSnapshot(t, n)
 		}},
 	} {
@@ -242,8 +242,8 @@ func TestANodeThatDoesNotReadTheLevelIsNotAdded(t *testing.T) {
 	if _, again := err.(laterError); again {
 		t.Error("it is to ask again")
 	}
-	if len(n.replica.servers()) != 1 {
-		t.Errorf("members %v", n.replica.servers())
+	if len(n.replica.Servers()) != 1 {
+		t.Errorf("members %v", n.replica.Servers())
 	}
 }
 

@@ -37,8 +37,8 @@ const liftAhead = 366 * 24 * time.Hour
 // there are none.
 func (c *cluster) tokensGiven() uint64 {
 	var given uint64
-	last := c.replica.lastIndex()
-	c.replica.read(func(s *state.State) {
+	last := c.replica.LastIndex()
+	c.replica.Read(func(s *state.State) {
 		if s.Active() {
 			given = s.GivenBy(last)
 		}
@@ -54,7 +54,7 @@ func (c *cluster) lift(ctx context.Context, via Place, in invitation, above uint
 	if in.Tokens == 0 {
 		return &refusal{fmt.Sprintf("%s, and %s runs an older version, which cannot lift those of its cluster; upgrade that cluster first", higherTokens(c.cfg.Name), via)}
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*changeTime)
+	ctx, cancel := context.WithTimeout(ctx, 2*ChangeTime)
 	defer cancel()
 	return c.untilNow(ctx, func() error {
 		_, err := c.ask(ctx, clusterport.Join, via.Address, "", askLift, above, nil)
@@ -68,7 +68,7 @@ func higherTokens(name string) string {
 
 // passLift answers askLift of a node that is to join.
 func (c *cluster) passLift(ctx context.Context, peer clusterport.Hello, with json.RawMessage) (any, error) {
-	ctx, cancel := context.WithTimeout(ctx, changeTime) // before the asking node gives up, so that it hears why
+	ctx, cancel := context.WithTimeout(ctx, ChangeTime) // before the asking node gives up, so that it hears why
 	defer cancel()
 	err := c.askLeader(ctx, askLift, with, nil, func(ctx context.Context) error {
 		_, err := c.answerLift(ctx, peer, with)
@@ -85,17 +85,17 @@ func (c *cluster) passLift(ctx context.Context, peer clusterport.Hello, with jso
 func (c *cluster) liftHeld() error {
 	var level uint64
 	var nodes map[state.NodeID]known
-	c.replica.read(func(s *state.State) { level, nodes = s.Level(), knownNodes(s) })
+	c.replica.Read(func(s *state.State) { level, nodes = s.Level(), knownNodes(s) })
 	if level >= 2 {
 		return nil
 	}
-	_, holding := nextLevel(level, c.replica.servers(), nodes)
+	_, holding := nextLevel(level, c.replica.Servers(), nodes)
 	if holding == nil {
 		return later("the formats are just about to rise to level 2, at which tokens can be lifted")
 	}
 	var names []string
 	for _, s := range holding {
-		names = append(names, s.name)
+		names = append(names, s.Name)
 	}
 	return fmt.Errorf("%s, which can lift its own from level 2 of the formats on, and is held at %d by %s; upgrade these, or let them rise (leader_latch.format_level)", higherTokens("the node"), level, strings.Join(names, ", "))
 }
@@ -112,7 +112,7 @@ func (c *cluster) answerLift(_ context.Context, _ clusterport.Hello, with json.R
 		return nil, later("%s is not the raft leader any more", c.cfg.Name)
 	}
 	var now uint64
-	c.replica.read(func(s *state.State) { now = s.Given() })
+	c.replica.Read(func(s *state.State) { now = s.Given() })
 	if now >= above {
 		return nil, nil
 	}
@@ -122,7 +122,7 @@ func (c *cluster) answerLift(_ context.Context, _ clusterport.Hello, with json.R
 	if err := c.liftHeld(); err != nil {
 		return nil, err
 	}
-	if err := c.replica.propose(state.Lift{Tokens: above}); err != nil {
+	if err := c.replica.Propose(state.Lift{Tokens: above}); err != nil {
 		return nil, later("lift tokens: %w", err)
 	}
 	c.log.Info("fencing tokens go on above those of a node that joins", "above", above)

@@ -118,7 +118,7 @@ func TestTokensOutliveAJoinThatIsGivenUp(t *testing.T) {
 	b := alone(t, "b@127.0.0.1", 0)
 	given := b.cluster.tokensGiven() + 1<<40
 	nobody := newMachine(t, "nobody@127.0.0.1", nil)
-	if _, err := b.cluster.beginAnewAbove(string(raftAddress(nobody.name, nobody.address)), given); err != nil {
+	if _, err := b.cluster.beginAnewAbove(nobody.place().text(), given); err != nil {
 		t.Fatal(err)
 	}
 	b.again()

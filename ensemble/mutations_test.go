@@ -17,6 +17,13 @@ func omits(mutate mutation.Mutation) session.Omissions {
 	}
 }
 
+// omitsOfReplica gives the rules that are left out by its replica.
+func omitsOfReplica(mutate mutation.Mutation) Omissions {
+	return Omissions{
+		Apply: mutate == mutation.ApplyUnflushed, Commit: mutate == mutation.CommitUnflushed, Follow: mutate == mutation.FollowUnflushed,
+	}
+}
+
 // mutated is an entry as a state machine without some rule would take it.
 func mutated(mutate mutation.Mutation, of *state.State, e state.Entry) state.Entry {
 	switch mutate {

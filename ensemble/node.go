@@ -14,7 +14,6 @@ import (
 
 	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/ensemble/logstore"
-	"leaderlatch/ensemble/permanent"
 	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
@@ -56,7 +55,7 @@ type Config struct {
 	// Seams of tests.
 	dial         func(ctx context.Context, network, address string) (net.Conn, error)
 	beforeCommit func()
-	createState  func(name string) (stateFile, error)
+	createState  func(name string) (StateFile, error)
 	stallLimit   time.Duration // of the log
 	hangLimit    time.Duration // of all else in the folder
 	released     time.Time
@@ -65,6 +64,8 @@ type Config struct {
 	bootID       string
 	alter        func(*state.State, state.Entry) state.Entry
 	omit         session.Omissions
+	omitReplica  Omissions
+	observe      func(Observer) Observer // who observes the replica in the node's place, and passes on to it
 }
 
 // Node is one node of the ensemble: the replicated state, this node's session
@@ -128,39 +129,6 @@ func (n *Node) full() error {
 	return fmt.Errorf("%w: this node has %d clients, as many as it could close in time with leader_latch.timing = %s", ErrUnavailable, n.cfg.Timing.MaxMembers(), n.cfg.Timing.Name)
 }
 
-// applied implements observer: it is called with every entry's effects, under
-// the fsm's lock.
-func (n *Node) applied(s *state.State, effects []state.Effect, term uint64) {
-	n.noteCluster(s)
-	for _, e := range effects {
-		switch e := e.(type) {
-		case state.Removed:
-			go n.cluster.dropped(e.Node) // closes connections; nothing waits here
-		case state.Opened:
-			if e.Node == n.self {
-				n.opens.check(e.Counter)
-			}
-		}
-	}
-	if len(effects) > 0 {
-		n.replica.hintFollowers(s.Index(), term)
-	}
-	n.mu.Lock()
-	defer n.unlock()
-	n.roster.Applied(s, effects)
-}
-
-// restored implements observer.
-func (n *Node) restored(s *state.State) {
-	n.noteCluster(s)
-	if me, ok := s.Node(n.self); ok {
-		n.opens.check(me.Counter)
-	}
-	n.mu.Lock()
-	defer n.unlock()
-	n.roster.Restored(s)
-}
-
 // unlock lets go of the mutex and wakes whoever may have something to do.
 func (n *Node) unlock() {
 	due := n.roster.Due()
@@ -193,26 +161,10 @@ func (n *Node) inactive() bool {
 	return n.roster.Known() && !n.seen.active.Load() && n.cluster.size() < n.cfg.MinimumNodes || !n.dir.settled()
 }
 
-// noteCluster takes over what holds for the whole cluster. A data folder whose
-// state is another cluster's was put together from two.
-func (n *Node) noteCluster(s *state.State) {
-	id := n.dir.id()
-	if s.Cluster() != "" && !n.seen.founded.Swap(true) && (s.Cluster() != id.Cluster || s.TokenBase() < id.TokenBase) {
-		n.failed(permanent.Errorf("the state in %s is of cluster %s with tokens from %d, node.json says %s and %d; %s",
-			n.dir.path, s.Cluster(), s.TokenBase(), id.Cluster, id.TokenBase, permanent.CureFolder))
-	}
-	if s.Active() && !n.seen.active.Swap(true) {
-		n.log.Info("elections are active")
-	}
-	if level := s.Level(); n.seen.level.Swap(level) < level {
-		n.running.Go(func() { n.cluster.raised(level) }) // to disk; nothing waits here
-	}
-}
-
 // allJoined gives the dispatcher this node's memberships as the state has
 // them at one index.
 func (n *Node) allJoined() (index uint64, all []session.Delivery) {
-	n.replica.read(func(s *state.State) {
+	n.replica.Read(func(s *state.State) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		index, all = n.roster.Joined(s)
@@ -220,8 +172,7 @@ func (n *Node) allJoined() (index uint64, all []session.Delivery) {
 	return index, all
 }
 
-// failed implements observer, and ends the node's service for any other
-// reason: the loop, woken, shuts the gate and closes the connections, and
+// failed ends the node's service: the loop, woken, shuts the gate and closes the connections, and
 // whoever runs the node learns of it by [Node.Failed].
 func (n *Node) failed(err error) {
 	n.failure.fail(err, func() { signal(n.wake) })
@@ -253,7 +204,7 @@ func (n *Node) run() {
 // has not failed. It waits for the locks that everything waits for; where one of
 // those is held for ever it does not return.
 func (n *Node) Healthy() bool {
-	n.replica.read(func(*state.State) {})
+	n.replica.Read(func(*state.State) {})
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.Err() == nil && n.now().AtMost(n.roster.Looked()) < stallsAfter
@@ -265,7 +216,7 @@ const stallsAfter = 5 * time.Second
 // step does what has to be done now, and says when to look again.
 func (n *Node) step() time.Duration {
 	now := n.now()
-	n.replica.yield(func() { n.port.ClosePurpose(clusterport.Raft) })
+	n.replica.Yield()
 	n.mu.Lock()
 	if err := n.Err(); err != nil && !inOrder(err) {
 		n.roster.Fail() // of a life that ends in order, Stop sees to the connections
@@ -319,7 +270,7 @@ func (n *Node) mayOpen(now session.Reading) bool {
 	if !n.dir.id().Settled || n.cluster.recovering(now) {
 		return false
 	}
-	_, member := n.replica.server(n.self)
+	_, member := n.replica.Server(n.self)
 	return member
 }
 
@@ -439,7 +390,7 @@ func (n *Node) release() error {
 		n.cluster.handOver() // else the others have to see at once that this node is gone
 	}
 	n.end()
-	err := n.endRaft()
+	err := n.replica.Stop()
 	n.running.Wait()
 	n.unpromise()
 	n.deadMan.close()

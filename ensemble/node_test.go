@@ -70,7 +70,7 @@ func startNodeOn(t testing.TB, dir *Dir, change func(*Config)) *Node {
 
 // session gives the incarnation of a node's session, and the open counter.
 func (n *Node) session() (inc state.Incarnation, counter uint64) {
-	n.replica.read(func(s *state.State) { inc, counter, _ = s.Current(n.self) })
+	n.replica.Read(func(s *state.State) { inc, counter, _ = s.Current(n.self) })
 	return inc, counter
 }
 
@@ -275,7 +275,7 @@ func TestARestartEndsTheOldMembershipsAtOnce(t *testing.T) {
 // kill ends a node as the death of its process would, but for the lock.
 func kill(n *Node) {
 	n.end()
-	n.endRaft()
+	n.replica.Stop()
 	n.port.Close()
 	n.running.Wait()
 	n.store.Close()
@@ -325,7 +325,7 @@ func TestStopClosesThenEndsTheSession(t *testing.T) {
 		t.Errorf("JOIN of a stopped node: %v", err)
 	}
 	c.wantTold("a") // was never told to lead on the way out
-	n.replica.read(func(s *state.State) {
+	n.replica.Read(func(s *state.State) {
 		for ses := range s.Sessions() {
 			t.Errorf("the session was not ended: %v", ses)
 		}
@@ -457,7 +457,7 @@ func TestTheClusterOfOneNode(t *testing.T) {
 		t.Fatalf("cluster %+v", c)
 	}
 	m := c.Members[0]
-	if !m.Up || !m.Voter || !m.RaftLeader || m.Role != "leading" || m.Term != n.replica.term() || !m.Follows || !m.Serving || !m.Agrees {
+	if !m.Up || !m.Voter || !m.RaftLeader || m.Role != "leading" || m.Term != n.replica.Term() || !m.Follows || !m.Serving || !m.Agrees {
 		t.Errorf("member %+v", m)
 	}
 }
@@ -468,7 +468,7 @@ func TestSnapshotAndRestart(t *testing.T) {
 	n := startNode(t, path, nil)
 	a := join(t, n, "g", "a")
 	a.wantTold("a")
-	if err := n.replica.raft.Snapshot().Error(); err != nil {
+	if err := snapshot(n); err != nil {
 		t.Fatal(err)
 	}
 	snaps, _ := filepath.Glob(filepath.Join(path, "snapshots", "*", "state.bin"))
@@ -494,21 +494,21 @@ func TestARestoredSnapshotClosesWhoIsNotInIt(t *testing.T) {
 	a, b := join(t, n, "g", "a"), join(t, n, "g", "b")
 	a.wantTold("a")
 	b.wantTold("a")
-	n.replica.fsm.mu.Lock()
-	s, err := statetest.FromBytes(statetest.Bytes(n.replica.fsm.state))
-	if err != nil {
-		t.Fatal(err)
-	}
-	// In the snapshot a has gone and another a, of another node, has joined.
-	s.Apply(s.Index()+1, state.Entry{Ops: []state.Op{state.Open{Node: "other", Counter: 1}}}, nil)
-	other := state.Incarnation(state.PositionOf(s.Index(), 0))
-	inc, _, _ := s.Current(n.self)
-	seq, _, _ := s.Accepted(inc)
-	g, _ := s.Group("g")
-	s.Apply(s.Index()+1, state.Entry{Ops: []state.Op{state.Leave{Incarnation: inc, Seq: seq + 1, Join: g.Members[0].ID.Seq}, state.Join{Incarnation: other, Seq: 1, Group: "g", Client: "a"}}}, nil)
-	n.replica.fsm.state = s
-	n.restored(s)
-	n.replica.fsm.mu.Unlock()
+	n.replica.Inside().Change(func(s *state.State) *state.State {
+		s, err := statetest.FromBytes(statetest.Bytes(s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// In the snapshot a has gone and another a, of another node, has joined.
+		s.Apply(s.Index()+1, state.Entry{Ops: []state.Op{state.Open{Node: "other", Counter: 1}}}, nil)
+		other := state.Incarnation(state.PositionOf(s.Index(), 0))
+		inc, _, _ := s.Current(n.self)
+		seq, _, _ := s.Accepted(inc)
+		g, _ := s.Group("g")
+		s.Apply(s.Index()+1, state.Entry{Ops: []state.Op{state.Leave{Incarnation: inc, Seq: seq + 1, Join: g.Members[0].ID.Seq}, state.Join{Incarnation: other, Seq: 1, Group: "g", Client: "a"}}}, nil)
+		observer{n}.Restored(s)
+		return s
+	})
 	a.wantClosed()
 	b.wantTold("a", "b")
 	kill(n) // the state has the number of its next operation
@@ -525,7 +525,7 @@ func TestStopEndsTheSessionWhenEveryClientKnows(t *testing.T) {
 	})
 	a.wantTold("a")
 	sessions := func() (count int) {
-		n.replica.read(func(s *state.State) { count = len(slices.Collect(s.Sessions())) })
+		n.replica.Read(func(s *state.State) { count = len(slices.Collect(s.Sessions())) })
 		return count
 	}
 	stopped := make(chan struct{})

@@ -57,7 +57,7 @@ func (c *cluster) answerOrder(ctx context.Context, _ clusterport.Hello, with jso
 	case c.cfg.Order == nil:
 		return nil, fmt.Errorf("%s takes no orders", c.cfg.Name)
 	}
-	return c.cfg.Order(ctx, c.replica.term(), with)
+	return c.cfg.Order(ctx, c.replica.Term(), with)
 }
 
 // passOrder answers nodes of other clusters.

@@ -47,7 +47,7 @@ func (n *Node) runProposer() {
 			}
 			outstanding++
 			last := state.SeqOf(batch[len(batch)-1])
-			n.replica.submit(batch, func(index uint64, err error) { outcomes <- outcome{last, index, err} })
+			n.replica.Submit(batch, func(index uint64, err error) { outcomes <- outcome{last, index, err} })
 		}
 		select {
 		case <-n.done:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -12,7 +13,6 @@ import (
 	"github.com/hashicorp/raft"
 
 	"leaderlatch/ensemble/logstore"
-	"leaderlatch/ensemble/state"
 )
 
 // worn is a store whose disk fails from a time on.
@@ -102,11 +102,7 @@ func TestEntriesRightBehindASnapshotAreReplaced(t *testing.T) {
 		restarted, before := i%2 == 1, []uint64{0, 99, 100, 103}[i/2] // the log ended there when the snapshot came
 		t.Run(fmt.Sprintf("restarted %t, overtaken at %d", restarted, before), func(t *testing.T) {
 			restart := false
-			dir, err := OpenDir(t.Context(), t.TempDir())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer dir.Close()
+			folder := testFolder(t)
 			c := raft.DefaultConfig()
 			c.LocalID = "a"
 			c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = time.Hour, time.Hour, time.Hour // it only follows
@@ -116,10 +112,11 @@ func TestEntriesRightBehindASnapshotAreReplaced(t *testing.T) {
 			var leader *raft.InmemTransport
 			start := func() {
 				t.Helper()
-				if log, err = logstore.Open(dir.raftPath(), logstore.Options{Thread: dir.log}); err != nil {
+				var err error
+				if log, err = logstore.Open(filepath.Join(folder.Path, "raft.db"), logstore.Options{}); err != nil {
 					t.Fatal(err)
 				}
-				s, err := newSnapshots(dir, log, raftLogger(testLog(t), func(state.NodeID) string { return "" }))
+				s, err := newSnapshots(folder, log, testRaftLog(t))
 				if err != nil {
 					t.Fatal(err)
 				}

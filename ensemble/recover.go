@@ -3,9 +3,6 @@ package ensemble
 import (
 	"fmt"
 	"slices"
-	"strings"
-
-	"github.com/hashicorp/raft"
 
 	"leaderlatch/ensemble/logstore"
 	"leaderlatch/ensemble/permanent"
@@ -25,7 +22,7 @@ import (
 type Recovery struct {
 	dir  *Dir
 	cfg  Config
-	lost []server
+	lost []string
 }
 
 // recoverTokens is how many entries the lost nodes may have had beyond this one's
@@ -44,24 +41,18 @@ func PlanRecovery(dir *Dir, cfg Config) (*Recovery, error) {
 	}
 	member := id.Join == ""
 	r := &Recovery{dir: dir, cfg: cfg}
-	err := r.withState(func(c *raft.Config, entries *raftStore, t raft.Transport) error {
-		configuration, err := withoutPanic(func() (raft.Configuration, error) {
-			return raft.GetConfiguration(c, newFSM(nobody{}), entries, entries, entries.snapshots, t)
-		})
-		if err != nil {
-			return permanent.Errorf("data folder: %w; %s", err, permanent.CureFolder)
-		}
-		for _, s := range configuration.Servers {
-			name, address := splitRaftAddress(s.Address)
-			if state.NodeID(s.ID) != id.Node {
-				r.lost = append(r.lost, server{id: state.NodeID(s.ID), name: name, address: address})
-			} else if s.Suffrage == raft.Voter {
+	err := r.withReplica(func(of *replica) error {
+		members, err := of.Members()
+		for _, s := range members {
+			if s.ID != id.Node {
+				r.lost = append(r.lost, s.Name)
+			} else if s.Voter {
 				member = true // it had a session before it got its vote, and was ended before it noted that
 			}
 		}
-		return nil
+		return err
 	})
-	slices.SortFunc(r.lost, func(a, b server) int { return strings.Compare(a.name, b.name) })
+	slices.Sort(r.lost)
 	if err == nil && !member {
 		err = none
 	}
@@ -73,12 +64,7 @@ func PlanRecovery(dir *Dir, cfg Config) (*Recovery, error) {
 
 // Lost gives the names of the nodes that the new cluster will not have; none where an
 // interrupted recovery has given them up already.
-func (r *Recovery) Lost() (names []string) {
-	for _, s := range r.lost {
-		names = append(names, s.name)
-	}
-	return names
-}
+func (r *Recovery) Lost() []string { return slices.Clone(r.lost) }
 
 // Do carries the recovery out. Should it be interrupted, the node does not start
 // before it was done once more, from the beginning: which cluster Raft's state is of
@@ -89,23 +75,12 @@ func (r *Recovery) Do() error {
 		return err
 	}
 	cluster := identity{}
-	err := r.withState(func(c *raft.Config, entries *raftStore, t raft.Transport) error {
-		if err := entries.lengthen(); err != nil {
-			return err
-		}
-		f := &recoveryFSM{fsm: newFSM(nobody{}), found: &cluster}
-		err := raft.RecoverCluster(c, f, entries, entries, entries.snapshots, t, raft.Configuration{Servers: []raft.Server{
-			{ID: raft.ServerID(r.dir.id().Node), Address: raftAddress(r.cfg.Name, r.cfg.Address)},
-		}})
-		if err != nil {
-			return err
-		}
-		// The next start goes by the newest snapshot, and must not find another cluster's.
-		newest, err := entries.snapshots.List()
-		if err == nil && (len(newest) == 0 || len(newest[0].Configuration.Servers) != 1) {
-			err = permanent.Errorf("%s: the snapshot of the new cluster is not the newest there; keep a copy of the folder, and run leader-latch recover again", r.dir.path)
-		}
-		return err
+	err := r.withReplica(func(of *replica) error {
+		return of.Recover(r.cfg.Name, r.cfg.Address, func(s *state.State) {
+			cluster.found(0)
+			s.Refound(cluster.Cluster, cluster.TokenBase, recoverTokens)
+			cluster.TokenBase = s.TokenBase()
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("recover: %w", err)
@@ -115,54 +90,19 @@ func (r *Recovery) Do() error {
 	})
 }
 
-// withState opens what Raft has in the folder, and has it agree, as a start does.
-func (r *Recovery) withState(f func(*raft.Config, *raftStore, raft.Transport) error) error {
+// withReplica opens what the node has of its cluster's state.
+func (r *Recovery) withReplica(f func(*replica) error) error {
 	store, err := logstore.Open(r.dir.raftPath(), logstore.Options{Format: state.LogstoreVersion(uint64(r.dir.id().Format)), Thread: r.dir.log})
 	if err != nil {
 		return permanent.Errorf("data folder: %w; %s", err, permanent.CureFolder)
 	}
 	defer store.Close()
-	logger := raftLogger(r.cfg.Logger, func(state.NodeID) string { return "" })
-	snapshots, err := newSnapshots(r.dir, store, logger)
+	of, err := openReplica(replicaConfig{Self: r.dir.id().Node, Folder: r.dir.ofReplica(), Logger: r.cfg.Logger}, store)
 	if err != nil {
-		return permanent.Errorf("data folder: %w", err)
+		return err
 	}
-	entries, err := newRaftStore(store, snapshots)
-	if err != nil {
-		return permanent.Errorf("data folder: %w; %s", err, permanent.CureFolder)
-	}
-	c := raft.DefaultConfig()
-	c.LocalID = raft.ServerID(r.dir.id().Node)
-	c.Logger = logger
-	_, t := raft.NewInmemTransport("")
-	return f(c, entries, t)
+	return f(of)
 }
-
-// recoveryFSM is the state machine with a new cluster's identity in its snapshot.
-type recoveryFSM struct {
-	*fsm
-	found *identity
-}
-
-// Snapshot implements [raft.FSM].
-func (f *recoveryFSM) Snapshot() (raft.FSMSnapshot, error) {
-	f.mu.Lock()
-	f.found.found(0)
-	f.state.Refound(f.found.Cluster, f.found.TokenBase, recoverTokens)
-	f.found.TokenBase = f.state.TokenBase()
-	f.mu.Unlock()
-	return f.fsm.Snapshot()
-}
-
-// nobody observes nothing.
-type nobody struct{}
-
-func (nobody) applied(*state.State, []state.Effect, uint64) {}
-func (nobody) restored(*state.State)                        {}
-func (nobody) failed(error)                                 {}
-func (nobody) follow()                                      {}
-func (nobody) lead(func() bool)                             {}
-func (nobody) turned(state.NodeID)                          {}
 
 // recoveryState is how far a recovery has come.
 type recoveryState string

@@ -100,6 +100,25 @@ func TestRecovery(t *testing.T) {
 func memberOfThree(t *testing.T, end, term, last uint64) *Dir {
 	t.Helper()
 	dir := openDir(t, t.TempDir())
+	if err := dir.change(dir.begin(), func(id *identity) { id.found(0); id.Settled = true }); err != nil {
+		t.Fatal(err)
+	}
+	of := state.New()
+	of.Apply(end, state.Entry{Ops: []state.Op{state.Found{Cluster: dir.id().Cluster, TokenBase: dir.id().TokenBase}}}, nil)
+	inFolder(t, dir, func(in Inside) error {
+		address := func(name, at string) raft.ServerAddress { return raft.ServerAddress(Place{name, at}.text()) }
+		_, transport := raft.NewInmemTransport("")
+		sink, err := in.Snapshots.Create(raft.SnapshotVersionMax, end, term, raft.Configuration{Servers: []raft.Server{
+			{ID: raft.ServerID(dir.id().Node), Address: address("n1", "127.0.0.1:1")},
+			{ID: "second", Address: address("n2", "127.0.0.1:2")},
+			{ID: "third", Address: address("n3", "127.0.0.1:3")},
+		}}, 1, transport)
+		if err != nil {
+			return err
+		}
+		_, err = sink.Write(statetest.Bytes(of))
+		return errors.Join(err, sink.Close())
+	})
 	log, err := logstore.Open(dir.raftPath(), logstore.Options{Thread: dir.log})
 	if err != nil {
 		t.Fatal(err)
@@ -113,31 +132,16 @@ func memberOfThree(t *testing.T, end, term, last uint64) *Dir {
 	if err := errors.Join(log.StoreLogs(entries), log.SetUint64([]byte("CurrentTerm"), 3)); err != nil {
 		t.Fatal(err)
 	}
-	if err := dir.change(dir.begin(), func(id *identity) { id.found(0); id.Settled = true }); err != nil {
-		t.Fatal(err)
-	}
-	of := state.New()
-	of.Apply(end, state.Entry{Ops: []state.Op{state.Found{Cluster: dir.id().Cluster, TokenBase: dir.id().TokenBase}}}, nil)
-	all, err := newSnapshots(dir, log, raftLogger(testLog(t), func(state.NodeID) string { return "" }))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, transport := raft.NewInmemTransport("")
-	sink, err := all.Create(raft.SnapshotVersionMax, end, term, raft.Configuration{Servers: []raft.Server{
-		{ID: raft.ServerID(dir.id().Node), Address: raftAddress("n1", "127.0.0.1:1")},
-		{ID: "second", Address: raftAddress("n2", "127.0.0.1:2")},
-		{ID: "third", Address: raftAddress("n3", "127.0.0.1:3")},
-	}}, 1, transport)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := sink.Write(statetest.Bytes(of)); err != nil {
-		t.Fatal(err)
-	}
-	if err := sink.Close(); err != nil {
-		t.Fatal(err)
-	}
 	return dir
+}
+
+// inFolder calls f with what a recovery opens.
+func inFolder(t *testing.T, dir *Dir, f func(Inside) error) {
+	t.Helper()
+	err := (&Recovery{dir: dir, cfg: theFirst(t)}).withReplica(func(of *replica) error { return f(of.Inside()) })
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func openDir(t *testing.T, path string) *Dir {
@@ -158,28 +162,21 @@ func theFirst(t *testing.T) Config {
 // recovered gives the state in the folder's newest snapshot, and with which entry that ends.
 func recovered(t *testing.T, dir *Dir) (s *state.State, end uint64) {
 	t.Helper()
-	log, err := logstore.Open(dir.raftPath(), logstore.Options{Thread: dir.log})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	all, err := newSnapshots(dir, log, raftLogger(testLog(t), func(state.NodeID) string { return "" }))
-	if err != nil {
-		t.Fatal(err)
-	}
-	list, err := all.List()
-	if err != nil || len(list) == 0 {
-		t.Fatal(len(list), err)
-	}
-	_, content, err := all.Open(list[0].ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer content.Close()
-	if s, err = state.Restore(content); err != nil {
-		t.Fatal(err)
-	}
-	return s, list[0].Index
+	inFolder(t, dir, func(in Inside) error {
+		list, err := in.Snapshots.List()
+		if err != nil || len(list) == 0 {
+			return fmt.Errorf("%d snapshots, error %v", len(list), err)
+		}
+		_, content, err := in.Snapshots.Open(list[0].ID)
+		if err != nil {
+			return err
+		}
+		defer content.Close()
+		s, err = state.Restore(content)
+		end = list[0].Index
+		return err
+	})
+	return s, end
 }
 
 func knows(s *state.State, id state.NodeID) bool {
@@ -217,7 +214,7 @@ func TestANodeThatHasJustGotInMayBeRecovered(t *testing.T) {
 	for _, in := range []bool{true, false} {
 		dir := memberOfThree(t, 7, 2, 9)
 		err := dir.change(dir.begin(), func(id *identity) {
-			id.Join = string(raftAddress("n2", "127.0.0.1:2"))
+			id.Join = Place{"n2", "127.0.0.1:2"}.text()
 			if !in {
 				id.Node = "fourth"
 			}
@@ -337,8 +334,8 @@ func TestAnInterruptedRecoveryIsFinished(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer kill(n)
-			poll(t, "the node has the state", func() bool { return n.seen.founded.Load() && n.replica.leads.Load() != 0 })
-			if all := n.replica.servers(); n.Err() != nil || len(all) != 1 || all[0].id != n.self {
+			poll(t, "the node has the state", func() bool { return n.seen.founded.Load() && n.replica.IsLeader() })
+			if all := n.replica.Servers(); n.Err() != nil || len(all) != 1 || all[0].ID != n.self {
 				t.Errorf("members %v, error %v", all, n.Err())
 			}
 		})
@@ -363,17 +360,19 @@ func note(t *testing.T, path string, was identity) {
 	}
 }
 
-// lengthened has the log what a recovery adds to it.
+// lengthened has the log what a recovery adds to it before it dies.
 func lengthened(t *testing.T, path string) {
 	t.Helper()
 	dir := openDir(t, path)
 	defer dir.Close()
-	err := (&Recovery{dir: dir, cfg: theFirst(t)}).withState(func(_ *raft.Config, entries *raftStore, _ raft.Transport) error {
-		return entries.lengthen()
+	defer func() {
+		if p := recover(); p != "dead" {
+			t.Errorf("it went on: %v", p)
+		}
+	}()
+	(&Recovery{dir: dir, cfg: theFirst(t)}).withReplica(func(of *replica) error {
+		return of.Recover("n1", "127.0.0.1:1", func(*state.State) { panic("dead") })
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // clone copies a file or a folder.

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,40 +21,89 @@ import (
 	"leaderlatch/ensemble/state"
 )
 
-// replicaConfig is what a replica needs to know.
+// replicaConfig is what a replica needs to know. To look at one, or to recover it, Self, Folder
+// and Logger suffice.
 type replicaConfig struct {
-	self      state.NodeID
-	heartbeat time.Duration // Raft's timeouts
-	lease     time.Duration // L: what takes longer is given up
-	dir       *Dir          // holds the snapshots
-	observer  observer
-	level     func() uint64              // of the formats that are written
-	room      func(snapshot int64) error // why a snapshot of the node's own state may not have so many bytes
-	dial      func(ctx context.Context, to state.NodeID) (net.Conn, error)
-	done      <-chan struct{} // closed: the goroutines end
-	running   *sync.WaitGroup // of these
-	log       *slog.Logger
+	Self      state.NodeID
+	Heartbeat time.Duration // Raft's timeouts
+	Lease     time.Duration // L: what takes longer is given up
+	Folder    Folder
+	Observer  Observer                   // nil: nobody
+	Level     func() uint64              // of the formats that are written
+	Room      func(snapshot int64) error // why a snapshot of the node's own state may not have so many bytes
+	Logger    *slog.Logger
+
+	// For tests.
+	Alter       func(*state.State, state.Entry) state.Entry // what an entry is taken for; nil: for itself
+	CreateState func(name string) (StateFile, error)        // makes the file for the state of a snapshot
+	Omit        Omissions
 }
+
+// Folder is where a replica keeps its snapshots.
+type Folder struct {
+	Path   string
+	Thread *diskthread.Thread // on which its files are used
+	There  func() error       // why it is at its path no more
+}
+
+// Omissions are rules of raftStore. One that is true is left out, which shows in tests that
+// it is needed.
+type Omissions struct {
+	Apply  bool // a raft leader applies what is not on its disk
+	Commit bool // a raft leader says that what is not on its disk is committed
+	Follow bool // a follower says that it has what is not on its disk
+}
+
+// Observer is told what becomes of a replica. The first three calls come under the lock of the
+// state, in order, by one goroutine at a time, and may read it until they return.
+type Observer interface {
+	Applied(s *state.State, effects []state.Effect) // of the newest entry
+	Restored(s *state.State)
+	Failed(err error)
+
+	Follow()                // this node is no raft leader, or not known to be caught up
+	Lead(still func() bool) // it is one, and its state is that of its log; unless still is false by now
+	Turned()                // there is another raft leader, or none, or it may be that there is
+}
+
+// nobody observes nothing.
+type nobody struct{}
+
+func (nobody) Applied(*state.State, []state.Effect) {}
+func (nobody) Restored(*state.State)                {}
+func (nobody) Failed(error)                         {}
+func (nobody) Follow()                              {}
+func (nobody) Lead(func() bool)                     {}
+func (nobody) Turned()                              {}
 
 // replica is this node's copy of the state and of the log that makes it, and the node's part
 // in Raft: what it is in there, and which other nodes are. It is safe for concurrent use.
 type replica struct {
-	replicaConfig
+	cfg      replicaConfig
+	self     state.NodeID
+	observer Observer
+	log      *slog.Logger
+	logger   hclog.Logger // Raft's
 
 	store     *logstore.Store
 	entries   *raftStore // store as Raft has it
 	snapshots *snapshots
+	fsm       *fsm
+	forward   *forwarder
+
+	port      *clusterport.Port // from Start on, and so is the transport
+	transport *transport
 	raft      *raft.Raft // set when started is closed; what Raft itself calls may come before
 	started   chan struct{}
 	leading   chan bool // Raft's notices
-	fsm       *fsm
-	transport *transport
-	logger    hclog.Logger // Raft's
-	forward   *forwarder
 
-	hint      atomic.Pointer[hint] // who leads, says another node
-	yields    atomic.Bool          // its disk hangs, and it takes no part in Raft
-	leads     atomic.Uint64        // the term in which this node is the raft leader; 0: none
+	done    <-chan struct{} // closed: the goroutines end
+	end     context.CancelFunc
+	running sync.WaitGroup // of these
+
+	hearsay   atomic.Pointer[hearsay] // who leads, says another node
+	yields    atomic.Bool             // its disk hangs, and it takes no part in Raft
+	leads     atomic.Uint64           // the term in which this node is the raft leader; 0: none
 	newest    atomic.Pointer[entryID]
 	followers sync.Map               // raft.ServerID to *follower
 	trailing  atomic.Uint64          // how many entries Raft leaves behind a snapshot
@@ -67,40 +116,73 @@ type replica struct {
 	reloading sync.Mutex // held over a change of Raft's settings
 }
 
-// observer is told what becomes of a replica. The first three calls come under the lock of the
-// state, in order, by one goroutine at a time, and may read it until they return.
-type observer interface {
-	applied(s *state.State, effects []state.Effect, term uint64) // of the entry
-	restored(s *state.State)
-	failed(err error)
-
-	follow()                    // this node is no raft leader, or not known to be caught up
-	lead(still func() bool)     // it is one, and its state is that of its log; unless still is false by now
-	turned(leader state.NodeID) // there is another raft leader; empty: none
-}
-
-func newReplica(c replicaConfig) *replica {
-	r := &replica{replicaConfig: c, started: make(chan struct{}), leading: make(chan bool, 1)}
-	r.fsm = newFSM(c.observer)
-	r.fsm.snapshotted = r.snapshotted
-	r.forward = &forwarder{dial: c.dial, limit: max(2*c.heartbeat, c.lease/4)}
+// openReplica opens the snapshots that go with a log, and has the two agree. Nothing runs yet. An
+// error is a [permanent.Error].
+func openReplica(c replicaConfig, store *logstore.Store) (*replica, error) {
+	if c.Observer == nil {
+		c.Observer = nobody{}
+	}
+	r := &replica{cfg: c, self: c.Self, observer: c.Observer, log: c.Logger, store: store, started: make(chan struct{}), leading: make(chan bool, 1)}
+	life, end := context.WithCancel(context.Background())
+	r.done, r.end = life.Done(), end
 	r.trailing.Store(trailingEntries)
-	r.logger = raftLogger(c.log, r.nameHeard)
-	return r
+	r.logger = raftLogger(c.Logger, r.nameHeard)
+	r.forward = &forwarder{dial: r.dialMember, limit: max(2*c.Heartbeat, c.Lease/4)}
+	r.fsm = newFSM(c.Observer)
+	r.fsm.snapshotted, r.fsm.changed = r.snapshotted, r.hintFollowers
+	r.fsm.alter = c.Alter
+	if !c.Omit.Apply {
+		r.fsm.awaitFlushed = store.AwaitFlushed
+	}
+	var err error
+	if r.snapshots, err = newSnapshots(c.Folder, store, r.logger); err != nil {
+		return nil, permanent.Errorf("data folder: %w", err)
+	}
+	if c.CreateState != nil {
+		r.snapshots.create = c.CreateState
+	}
+	if r.entries, err = newRaftStore(store, r.snapshots); err != nil {
+		return nil, permanent.Errorf("data folder: %w; %s", err, permanent.CureFolder)
+	}
+	return r, nil
 }
 
-// open opens the snapshots that go with a log.
-func (r *replica) open(store *logstore.Store) (err error) {
-	r.store = store
-	r.fsm.awaitFlushed = store.AwaitFlushed
-	r.snapshots, err = newSnapshots(r.dir, store, r.logger)
-	return err
-}
-
-// isNew reports whether there is nothing of a state in the folder.
-func (r *replica) isNew() (bool, error) {
+// IsNew reports whether there is nothing of a state in the folder.
+func (r *replica) IsNew() (bool, error) {
 	last, err := r.store.LastIndex()
 	return last == 0 && r.snapshots.newest.Load() == nil, err
+}
+
+// Start starts Raft on a port. Until Run it proposes nothing and tells nobody. An error is a
+// [permanent.Error].
+func (r *replica) Start(port *clusterport.Port) (err error) {
+	r.port = port
+	layer := port.Raft(r.addressToDial)
+	r.transport = newTransport(r, r.done, &raft.NetworkTransportConfig{
+		Stream:                layer,
+		ServerAddressProvider: layer,
+		MaxPool:               3,
+		// One at a time: with a pipeline, raft 1.8.0 waits for ever to hand over a
+		// request when an answer before it was a refusal. The follower then gets
+		// heartbeats and nothing else, and Shutdown never returns.
+		MaxRPCsInFlight: 1,
+		Timeout:         max(2*time.Second, 2*r.cfg.Heartbeat),
+		Logger:          r.logger,
+	})
+	r.entries.append = r.store.Append
+	r.entries.leads = func() bool { return r.cfg.Omit.Follow || r.raft.State() == raft.Leader } // which changes between what Raft stores
+	r.entries.restart = r.observer.Failed
+	r.snapshots.failed, r.snapshots.unread, r.snapshots.room = r.snapshotFailed, r.snapshotUnread, r.roomForSnapshot
+	r.raft, err = withoutPanic(func() (*raft.Raft, error) {
+		return raft.NewRaft(r.config(), r.fsm, r.entries, r.entries, r.snapshots, r.transport)
+	})
+	if err != nil {
+		r.end()
+		r.transport.Close()
+		return permanent.Errorf("data folder: raft does not start on it: %w; %s", err, permanent.CureFolder)
+	}
+	close(r.started)
+	return nil
 }
 
 // addressToDial is where Raft reaches a member, by its id.
@@ -110,57 +192,24 @@ func (r *replica) addressToDial(id string) (string, error) {
 	case <-r.done:
 		return "", errStopped
 	}
-	s, ok := r.server(state.NodeID(id))
+	s, ok := r.Server(state.NodeID(id))
 	switch {
 	case !ok:
 		return "", errors.New("not a member")
 	case r.yields.Load():
 		return "", errYields
 	}
-	return r.addressOf(s), nil
-}
-
-// start starts Raft. Until run it proposes nothing and tells nobody.
-func (r *replica) start(layer *clusterport.RaftLayer) (err error) {
-	r.transport = newTransport(r, r.done, &raft.NetworkTransportConfig{
-		Stream:                layer,
-		ServerAddressProvider: layer,
-		MaxPool:               3,
-		// One at a time: with a pipeline, raft 1.8.0 waits for ever to hand over a
-		// request when an answer before it was a refusal. The follower then gets
-		// heartbeats and nothing else, and Shutdown never returns.
-		MaxRPCsInFlight: 1,
-		Timeout:         max(2*time.Second, 2*r.heartbeat),
-		Logger:          r.logger,
-	})
-	r.entries, err = newRaftStore(r.store, r.snapshots)
-	if err != nil {
-		r.transport.Close()
-		return permanent.Errorf("data folder: %w; %s", err, permanent.CureFolder)
-	}
-	r.entries.append = r.store.Append
-	r.entries.leads = func() bool { return r.raft.State() == raft.Leader } // which changes between what Raft stores
-	r.entries.restart = r.observer.failed
-	r.snapshots.failed, r.snapshots.unread, r.snapshots.room = r.snapshotFailed, r.snapshotUnread, r.roomForSnapshot
-	r.raft, err = withoutPanic(func() (*raft.Raft, error) {
-		return raft.NewRaft(r.config(), r.fsm, r.entries, r.entries, r.snapshots, r.transport)
-	})
-	if err != nil {
-		r.transport.Close()
-		return permanent.Errorf("data folder: raft does not start on it: %w; %s", err, permanent.CureFolder)
-	}
-	close(r.started)
-	return nil
+	return r.AddressOf(s), nil
 }
 
 // config gives Raft's settings.
 func (r *replica) config() *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(r.self)
-	c.HeartbeatTimeout = r.heartbeat
-	c.ElectionTimeout = r.heartbeat
+	c.HeartbeatTimeout = r.cfg.Heartbeat
+	c.ElectionTimeout = r.cfg.Heartbeat
 	// Less than HeartbeatTimeout, which missRaftLeader shortens, by a nanosecond each time.
-	c.LeaderLeaseTimeout = r.heartbeat / 10 * 9
+	c.LeaderLeaseTimeout = r.cfg.Heartbeat / 10 * 9
 	c.CommitTimeout = 200 * time.Millisecond // for what a hint did not tell
 	c.MaxAppendEntries = 64                  // without BatchApplyCh: what waits in that has no answer when Raft shuts down
 	c.SnapshotInterval = snapshotEvery
@@ -172,8 +221,8 @@ func (r *replica) config() *raft.Config {
 	return c
 }
 
-// run begins what goes on for as long as Raft runs.
-func (r *replica) run() {
+// Run begins what goes on for as long as Raft runs, and takes proposals of other nodes.
+func (r *replica) Run() {
 	r.entries.running.Store(true)
 	changes := make(chan raft.Observation, 16)
 	r.raft.RegisterObserver(raft.NewObserver(changes, false, func(o *raft.Observation) bool {
@@ -186,58 +235,64 @@ func (r *replica) run() {
 	r.running.Go(func() { r.watchRaft(changes) })
 	r.running.Go(r.watchSilence)
 	r.running.Go(r.watchLog)
+	r.port.Handle(clusterport.Forward, r.acceptProposals)
 }
 
-// end ends Raft. It returns when the store is used no more. The ports to other nodes go
-// meanwhile, by close: Raft waits for what it has asked others.
-func (r *replica) end(close func() error) error {
+// Stop ends Raft, and closes the port meanwhile: Raft waits for what it has asked other nodes.
+// It returns when the store is used no more.
+func (r *replica) Stop() error {
+	r.end()
 	r.forward.close()
 	shutdown := r.raft.Shutdown()
-	close()
+	r.port.Close()
 	err := shutdown.Error()
 	r.transport.end()
+	r.running.Wait()
 	return err
 }
 
-// read calls fn with the state as of the last entry applied.
-func (r *replica) read(fn func(*state.State)) { r.fsm.read(fn) }
+// Read calls fn with the state as of the last entry applied.
+func (r *replica) Read(fn func(*state.State)) { r.fsm.read(fn) }
 
-// found makes this node, which has nothing yet, the only member.
-func (r *replica) found(name, address string) error {
+// Found makes this node, which has nothing yet, the only member.
+func (r *replica) Found(name, address string) error {
 	servers := []raft.Server{{ID: raft.ServerID(r.self), Address: raftAddress(name, address)}}
 	return r.raft.BootstrapCluster(raft.Configuration{Servers: servers}).Error()
 }
 
-// add makes a node a member that votes or only follows, or has the one that it is change.
-func (r *replica) add(s server) error {
+// Add makes a node a member that votes or only follows, or has the one that it is change.
+func (r *replica) Add(s Server) error {
 	change := r.raft.AddNonvoter
-	if s.voter {
+	if s.Voter {
 		change = r.raft.AddVoter
 	}
-	return r.await(change(raft.ServerID(s.id), raftAddress(s.name, s.address), 0, changeTime))
+	return r.await(change(raft.ServerID(s.ID), raftAddress(s.Name, s.Address), 0, ChangeTime))
 }
 
-// demote has a member vote no more.
-func (r *replica) demote(id state.NodeID) error {
-	return r.await(r.raft.DemoteVoter(raft.ServerID(id), 0, changeTime))
+// Demote has a member vote no more.
+func (r *replica) Demote(id state.NodeID) error {
+	return r.await(r.raft.DemoteVoter(raft.ServerID(id), 0, ChangeTime))
 }
 
-// remove has a node be a member no more.
-func (r *replica) remove(id state.NodeID) error {
-	return r.await(r.raft.RemoveServer(raft.ServerID(id), 0, changeTime))
+// Remove has a node be a member no more.
+func (r *replica) Remove(id state.NodeID) error {
+	return r.await(r.raft.RemoveServer(raft.ServerID(id), 0, ChangeTime))
 }
 
-// drop ends all dealings with a node that was removed.
-func (r *replica) drop(id state.NodeID) {
+// ChangeTime bounds the wait for one change of the members to be committed.
+const ChangeTime = 5 * time.Second
+
+// Drop ends all dealings with a node that was removed.
+func (r *replica) Drop(id state.NodeID) {
 	if f, ok := r.followers.LoadAndDelete(raft.ServerID(id)); ok {
 		close(f.(*follower).gone)
 	}
 	r.transport.answered(raft.ServerID(id))
 }
 
-// lost gives what a node has lost of the log that it had stored in this term, as far as this
+// Lost gives what a node has lost of the log that it had stored in this term, as far as this
 // one knows, as the raft leader.
-func (r *replica) lost(id state.NodeID) (stored, end uint64, lost bool) {
+func (r *replica) Lost(id state.NodeID) (stored, end uint64, lost bool) {
 	f, ok := r.followers.Load(raft.ServerID(id))
 	if !ok {
 		return 0, 0, false
@@ -249,67 +304,67 @@ func (r *replica) lost(id state.NodeID) (stored, end uint64, lost bool) {
 	return l.stored.index, l.end, true
 }
 
-// handOver has another voter take raft leadership. A question may have stayed behind, for as
+// HandOver has another voter take raft leadership. A question may have stayed behind, for as
 // long as the other one is busy: asked says so.
-func (r *replica) handOver(to server) (asked bool) {
-	switch r.await(r.raft.LeadershipTransferToServer(raft.ServerID(to.id), raftAddress(to.name, to.address))) {
+func (r *replica) HandOver(to Server) (asked bool) {
+	switch r.await(r.raft.LeadershipTransferToServer(raft.ServerID(to.ID), raftAddress(to.Name, to.Address))) {
 	case nil, raft.ErrLeadershipTransferInProgress, raft.ErrEnqueueTimeout, raft.ErrNotLeader:
 		return false
 	}
 	return true
 }
 
-// leader is the raft leader that this node follows or is, by Raft; empty: none.
-func (r *replica) leader() state.NodeID {
+// RaftLeader is the raft leader that this node follows or is, by Raft; empty: none.
+func (r *replica) RaftLeader() state.NodeID {
 	_, id := r.raft.LeaderWithID()
 	return state.NodeID(id)
 }
 
-// hasHeard reports whether this node has heard of a commit since its start.
-func (r *replica) hasHeard() bool { return r.raft.CommitIndex() > 0 }
+// HasHeard reports whether this node has heard of a commit since its start.
+func (r *replica) HasHeard() bool { return r.raft.CommitIndex() > 0 }
 
-// isLeader reports whether this node is the raft leader, caught up or not.
-func (r *replica) isLeader() bool { return r.raft.State() == raft.Leader }
+// IsLeader reports whether this node is the raft leader, caught up or not.
+func (r *replica) IsLeader() bool { return r.raft.State() == raft.Leader }
 
-// lastIndex is that of the last entry in the log.
-func (r *replica) lastIndex() uint64 { return r.raft.LastIndex() }
+// LastIndex is that of the last entry in the log.
+func (r *replica) LastIndex() uint64 { return r.raft.LastIndex() }
 
-// term is Raft's.
-func (r *replica) term() uint64 { return r.raft.CurrentTerm() }
+// Term is Raft's.
+func (r *replica) Term() uint64 { return r.raft.CurrentTerm() }
 
-// role is what this node is in Raft, in Riak's words for a peer.
-func (r *replica) role() string {
+// Role is what this node is in Raft, in Riak's words for a peer.
+func (r *replica) Role() string {
 	switch r.raft.State() {
 	case raft.Leader:
 		return "leading"
 	case raft.Candidate:
 		return "election"
 	}
-	if r.leader() == "" {
+	if r.RaftLeader() == "" {
 		return "probe"
 	}
 	return "following"
 }
 
-// propose has operations committed, as the raft leader, and applied by this node. An error says
+// Propose has operations committed, as the raft leader, and applied by this node. An error says
 // that they are not, or that nobody knows.
-func (r *replica) propose(ops ...state.Op) error { return r.proposeAs(r.level(), ops...) }
+func (r *replica) Propose(ops ...state.Op) error { return r.ProposeAs(r.cfg.Level(), ops...) }
 
-// proposeAs does so in the formats of a level.
-func (r *replica) proposeAs(level uint64, ops ...state.Op) error {
-	return r.await(r.raft.Apply(entryOf(level, ops), r.lease))
+// ProposeAs does so in the formats of a level.
+func (r *replica) ProposeAs(level uint64, ops ...state.Op) error {
+	return r.await(r.raft.Apply(entryOf(level, ops), r.cfg.Lease))
 }
 
-// submit has operations put into the log as one entry, by this node's Raft or by that of the
+// Submit has operations put into the log as one entry, by this node's Raft or by that of the
 // raft leader. The outcome goes to done, once, from another goroutine; Raft may leave it out
 // when it shuts down.
-func (r *replica) submit(ops []state.Op, done func(index uint64, err error)) {
-	entry := entryOf(r.level(), ops)
-	if leader := r.raftLeader(); leader != "" && leader != r.self {
+func (r *replica) Submit(ops []state.Op, done func(index uint64, err error)) {
+	entry := entryOf(r.cfg.Level(), ops)
+	if leader := r.LikelyRaftLeader(); leader != "" && leader != r.self {
 		r.forward.send(leader, entry, done)
 		return
 	}
-	future := r.raft.Apply(entry, r.lease)
+	future := r.raft.Apply(entry, r.cfg.Lease)
 	go func() {
 		err := awaitCommit(future)
 		done(future.Index(), err)
@@ -336,7 +391,7 @@ func awaitCommit(f raft.ApplyFuture) error {
 // again.
 func (r *replica) snapshotFailed(index uint64, err error) {
 	if r.wasSent(index) && !errors.Is(err, diskthread.ErrClosed) {
-		r.observer.failed(fmt.Errorf("disk: the snapshot of entry %d, which the raft leader sent, cannot be stored in %s: %w; make room, or replace the disk", index, r.dir.path, err))
+		r.observer.Failed(fmt.Errorf("disk: the snapshot of entry %d, which the raft leader sent, cannot be stored in %s: %w; make room, or replace the disk", index, r.cfg.Folder.Path, err))
 	}
 }
 
@@ -351,7 +406,7 @@ func (r *replica) roomForSnapshot(index uint64, bytes int64) error {
 	if r.wasSent(index) {
 		return nil
 	}
-	return r.room(bytes)
+	return r.cfg.Room(bytes)
 }
 
 // wasSent reports whether a snapshot that ends with an entry came from the raft leader. At its
@@ -365,11 +420,11 @@ func (r *replica) wasSent(index uint64) bool {
 	}
 }
 
-// nameOf is a node's name for people, its id where the name is not known.
-func (r *replica) nameOf(id state.NodeID) string {
+// NameOf is a node's name for people, its id where the name is not known.
+func (r *replica) NameOf(id state.NodeID) string {
 	name := r.nameHeard(id)
 	if name == "" {
-		r.read(func(s *state.State) {
+		r.Read(func(s *state.State) {
 			known, _ := s.Node(id)
 			name = known.Name
 		})
@@ -377,16 +432,36 @@ func (r *replica) nameOf(id state.NodeID) string {
 	return cmp.Or(name, string(id))
 }
 
-var errYields = errors.New("the disk of this node hangs")
+// Yields is why this node takes no part in Raft now; nil: it does.
+func (r *replica) Yields() error {
+	if r.yields.Load() {
+		return errYields
+	}
+	return nil
+}
 
-// hint is who leads, as another node said at a time.
-type hint struct {
+var (
+	errYields  = errors.New("the disk of this node hangs")
+	errStopped = errors.New("the node stops")
+)
+
+// Raise has the log store write the formats of a level. Should that fail, so does the node.
+func (r *replica) Raise(level uint64) { r.store.Raise(state.LogstoreVersion(level)) }
+
+// hearsay is who leads, as another node said at a time.
+type hearsay struct {
 	leader state.NodeID
 	at     time.Time
 }
 
-// hintLasts is for how long a hint is believed. What comes of it is a refusal.
-const hintLasts = 3 * time.Second
+// hearsayLasts is for how long it is believed. What comes of it is a refusal.
+const hearsayLasts = 3 * time.Second
+
+// HearOf takes note of who leads, as another node says.
+func (r *replica) HearOf(leader state.NodeID) {
+	r.hearsay.Store(&hearsay{leader, time.Now()})
+	r.observer.Turned()
+}
 
 // reloadRaft changes settings of Raft while it runs.
 func (r *replica) reloadRaft(change func(*raft.ReloadableConfig)) {
@@ -428,8 +503,8 @@ func (r *replica) lacksSnapshot() bool {
 func (r *replica) nameHeard(id state.NodeID) string {
 	select {
 	case <-r.started:
-		if s, ok := r.server(id); ok {
-			return s.name
+		if s, ok := r.Server(id); ok {
+			return s.Name
 		}
 	default:
 	}
@@ -438,12 +513,13 @@ func (r *replica) nameHeard(id state.NodeID) string {
 	return known
 }
 
-// raftLeader is the raft leader as far as this node knows, "" if it does not.
-func (r *replica) raftLeader() state.NodeID {
+// LikelyRaftLeader is the raft leader by Raft or, where that knows none, by what another node
+// has said just now; empty: nobody has.
+func (r *replica) LikelyRaftLeader() state.NodeID {
 	if _, id := r.raft.LeaderWithID(); id != "" {
 		return state.NodeID(id)
 	}
-	if h := r.hint.Load(); h != nil && time.Since(h.at) < hintLasts {
+	if h := r.hearsay.Load(); h != nil && time.Since(h.at) < hearsayLasts {
 		return h.leader
 	}
 	return ""
@@ -461,26 +537,26 @@ func (r *replica) watchRaft(changes <-chan raft.Observation) {
 		case o := <-changes:
 			switch o := o.Data.(type) {
 			case raft.LeaderObservation:
-				leader := r.leader()
+				leader := r.RaftLeader()
 				r.forward.turn(leader)
-				r.observer.turned(leader)
+				r.observer.Turned()
 				if leader != "" && leader != r.self {
-					r.log.Info("follows the raft leader", "leader", r.nameOf(leader))
+					r.log.Info("follows the raft leader", "leader", r.NameOf(leader))
 				}
 			case raft.FailedHeartbeatObservation:
-				if _, member := r.server(state.NodeID(o.PeerID)); member && !silent[o.PeerID] {
+				if _, member := r.Server(state.NodeID(o.PeerID)); member && !silent[o.PeerID] {
 					silent[o.PeerID] = true
-					r.log.Warn("a node does not answer", "node", r.nameOf(state.NodeID(o.PeerID)))
+					r.log.Warn("a node does not answer", "node", r.NameOf(state.NodeID(o.PeerID)))
 				}
 			case raft.ResumedHeartbeatObservation:
 				if silent[o.PeerID] {
 					delete(silent, o.PeerID)
-					r.log.Info("a node answers again", "node", r.nameOf(state.NodeID(o.PeerID)))
+					r.log.Info("a node answers again", "node", r.NameOf(state.NodeID(o.PeerID)))
 				}
 			}
 		case is := <-r.leading:
 			turn := r.turns.Add(1)
-			r.observer.follow()
+			r.observer.Follow()
 			r.leads.Store(0)
 			if !is {
 				r.log.Info("no longer the raft leader")
@@ -492,7 +568,7 @@ func (r *replica) watchRaft(changes <-chan raft.Observation) {
 			// it shuts down, and nothing may wait for it.
 			go func() {
 				if r.caughtUp() {
-					r.observer.lead(func() bool { return r.turns.Load() == turn })
+					r.observer.Lead(func() bool { return r.turns.Load() == turn })
 				}
 			}()
 		}
@@ -509,7 +585,7 @@ func (r *replica) caughtUp() bool {
 		select {
 		case <-r.done:
 			return false
-		case <-time.After(r.heartbeat / 4):
+		case <-time.After(r.cfg.Heartbeat / 4):
 		}
 	}
 }
@@ -525,7 +601,12 @@ func (r *replica) follows(term uint64) bool {
 }
 
 // flushed is up to which entry this node's log is on its disk.
-func (r *replica) flushed() uint64 { return r.store.Flushed() }
+func (r *replica) flushed() uint64 {
+	if r.cfg.Omit.Commit {
+		return math.MaxUint64
+	}
+	return r.store.Flushed()
+}
 
 // await gives the outcome of something that Raft was asked for. Raft leaves some
 // without one when it shuts down.
@@ -551,12 +632,12 @@ func withoutPanic[T any](f func() (T, error)) (v T, err error) {
 	return f()
 }
 
-// yield has a raft leader whose disk hangs step aside, early enough for the others
+// Yield has a raft leader whose disk hangs step aside, early enough for the others
 // to elect another one before their leases end. Raft would not: it goes on sending
 // heartbeats while it cannot store an entry. If the disk comes back, so does the
-// node, as a follower; if not, the store ends it. leaveRaft closes its connections of Raft.
-func (r *replica) yield(leaveRaft func()) {
-	hangs := r.store.Busy() > r.lease/3
+// node, as a follower; if not, the store ends it. It has to be called again and again.
+func (r *replica) Yield() {
+	hangs := r.store.Busy() > r.cfg.Lease/3
 	switch {
 	case !hangs && r.yields.Load():
 		r.yields.Store(false)
@@ -564,6 +645,6 @@ func (r *replica) yield(leaveRaft func()) {
 	case hangs && !r.yields.Load() && r.leads.Load() != 0:
 		r.yields.Store(true)
 		r.log.Warn("the disk hangs: no raft leader until it answers", "for", r.store.Busy())
-		leaveRaft()
+		r.port.ClosePurpose(clusterport.Raft)
 	}
 }

@@ -53,7 +53,7 @@ type Cluster struct {
 // names gives the nodes' names by their ids.
 func (n *Node) names() map[state.NodeID]string {
 	names := map[state.NodeID]string{n.self: n.cfg.Name}
-	n.replica.read(func(s *state.State) {
+	n.replica.Read(func(s *state.State) {
 		for node := range s.Nodes() {
 			if node.Name != "" {
 				names[node.ID] = node.Name
@@ -114,7 +114,7 @@ type Waiting struct {
 func (n *Node) Groups(only string) []Group {
 	names, stale := n.names(), n.Confirmed().Missing != ""
 	byName := map[string]*Group{}
-	n.replica.read(func(s *state.State) {
+	n.replica.Read(func(s *state.State) {
 		if only != "" {
 			if g, ok := s.Group(only); ok {
 				byName[only] = groupWith(g, names)
@@ -158,34 +158,34 @@ func groupWith(g state.GroupRecord, names map[state.NodeID]string) *Group {
 func (c *cluster) Cluster(ctx context.Context) Cluster {
 	ctx, cancel := context.WithTimeout(ctx, viewTime)
 	defer cancel()
-	servers := c.replica.servers()
+	servers := c.replica.Servers()
 	views, silent := c.look(ctx)
 	leader, with := quorum(servers, views)
 	id := c.dir.id()
 	out := Cluster{ID: id.Cluster, Joining: placeOf(id.Join).Name, Waits: c.waitsFor(), Active: c.seen.active.Load(), Majority: leader != "", Members: []ClusterMember{}}
 	sessions, allows := map[state.NodeID]bool{}, map[state.NodeID]uint64{}
 	out.Newest, out.Holding = state.NewestLevel, []string{}
-	c.replica.read(func(s *state.State) {
+	c.replica.Read(func(s *state.State) {
 		for node := range s.Nodes() {
 			sessions[node.ID], allows[node.ID] = node.Session, node.Reads
 		}
 		out.Level = s.Level()
 		_, holding := nextLevel(out.Level, servers, knownNodes(s))
 		for _, h := range holding {
-			out.Holding = append(out.Holding, h.name)
+			out.Holding = append(out.Holding, h.Name)
 		}
 	})
 	slices.Sort(out.Holding)
 	for _, s := range servers {
-		v, up := views[s.id]
+		v, up := views[s.ID]
 		why := ""
-		if err := silent[s.id]; err != nil {
+		if err := silent[s.ID]; err != nil {
 			why = err.Error()
 		}
 		out.Members = append(out.Members, ClusterMember{
-			Name: s.name, ID: string(s.id), Address: s.address, Up: up, Silent: why, Session: sessions[s.id],
-			Voter: s.voter, RaftLeader: s.id == leader, Timing: v.Timing, Reads: max(v.Reads, allows[s.id]), Allows: allows[s.id], Version: v.Version,
-			Role: v.State, Term: v.Term, Follows: slices.Contains(with, s.id), Serving: v.Serving, Agrees: slices.Equal(v.Members, views[c.self].Members),
+			Name: s.Name, ID: string(s.ID), Address: s.Address, Up: up, Silent: why, Session: sessions[s.ID],
+			Voter: s.Voter, RaftLeader: s.ID == leader, Timing: v.Timing, Reads: max(v.Reads, allows[s.ID]), Allows: allows[s.ID], Version: v.Version,
+			Role: v.State, Term: v.Term, Follows: slices.Contains(with, s.ID), Serving: v.Serving, Agrees: slices.Equal(v.Members, views[c.self].Members),
 		})
 	}
 	slices.SortFunc(out.Members, func(a, b ClusterMember) int { return cmp.Compare(a.Name, b.Name) })

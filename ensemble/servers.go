@@ -10,14 +10,14 @@ import (
 	"leaderlatch/ensemble/state"
 )
 
-// server is a member of the cluster. Raft's configuration is the list of them,
+// Server is a member of the cluster. Raft's configuration is the list of them,
 // and has their names too: it is there before a node's first session, and on a
 // node that has nothing else yet.
-type server struct {
-	id      state.NodeID
-	name    string // riak@host
-	address string // of its cluster port, host:port
-	voter   bool
+type Server struct {
+	ID      state.NodeID
+	Name    string // riak@host
+	Address string // of its cluster port, host:port
+	Voter   bool
 }
 
 // raftAddress is what Raft's configuration has for an address: the node's name
@@ -31,50 +31,53 @@ func splitRaftAddress(a raft.ServerAddress) (name, address string) {
 	return name, address
 }
 
-// servers gives the members of the cluster in order of their ids, by the newest
+// Servers gives the members of the cluster in order of their ids, by the newest
 // configuration in this node's log. It may be called from any goroutine.
-func (r *replica) servers() []server {
+func (r *replica) Servers() []Server {
 	f := r.raft.GetConfiguration()
 	if f.Error() != nil {
 		return nil
 	}
-	var all []server
-	for _, s := range f.Configuration().Servers {
+	return serversOf(f.Configuration())
+}
+
+func serversOf(c raft.Configuration) (all []Server) {
+	for _, s := range c.Servers {
 		name, address := splitRaftAddress(s.Address)
-		all = append(all, server{state.NodeID(s.ID), name, address, s.Suffrage == raft.Voter})
+		all = append(all, Server{state.NodeID(s.ID), name, address, s.Suffrage == raft.Voter})
 	}
-	slices.SortFunc(all, func(a, b server) int { return strings.Compare(string(a.id), string(b.id)) })
+	slices.SortFunc(all, func(a, b Server) int { return strings.Compare(string(a.ID), string(b.ID)) })
 	return all
 }
 
-// server gives a member by its id.
-func (r *replica) server(id state.NodeID) (server, bool) {
-	all := r.servers()
-	i := slices.IndexFunc(all, func(s server) bool { return s.id == id })
+// Server gives a member by its id.
+func (r *replica) Server(id state.NodeID) (Server, bool) {
+	all := r.Servers()
+	i := slices.IndexFunc(all, func(s Server) bool { return s.ID == id })
 	if i < 0 {
-		return server{}, false
+		return Server{}, false
 	}
 	return all[i], true
 }
 
-// addressOf is where to dial a member: where it said that it is when it last
+// AddressOf is where to dial a member: where it said that it is when it last
 // talked to this node, else where the configuration says. So nodes find each other
 // again though all have moved.
-func (r *replica) addressOf(s server) string {
-	if a, ok := r.met.Load(s.id); ok {
+func (r *replica) AddressOf(s Server) string {
+	if a, ok := r.met.Load(s.ID); ok {
 		return a.(string)
 	}
-	return s.address
+	return s.Address
 }
 
-// meet notes where a node says that it is, and its name.
-func (r *replica) meet(peer clusterport.Hello) {
+// Meet notes where a node says that it is, and its name.
+func (r *replica) Meet(peer clusterport.Hello) {
 	id := state.NodeID(peer.Node)
 	if peer.Name != "" {
 		r.heardAs.Store(id, peer.Name)
 	}
-	if s, member := r.server(id); member && peer.Address != "" && id != r.self {
-		if s.address == peer.Address {
+	if s, member := r.Server(id); member && peer.Address != "" && id != r.self {
+		if s.Address == peer.Address {
 			r.met.Delete(id)
 		} else {
 			r.met.Store(id, peer.Address)
@@ -82,7 +85,7 @@ func (r *replica) meet(peer clusterport.Hello) {
 	}
 }
 
-// others gives the members but this node.
-func (r *replica) others() []server {
-	return slices.DeleteFunc(r.servers(), func(s server) bool { return s.id == r.self })
+// Others gives the members but this node.
+func (r *replica) Others() []Server {
+	return slices.DeleteFunc(r.Servers(), func(s Server) bool { return s.ID == r.self })
 }

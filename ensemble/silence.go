@@ -19,7 +19,7 @@ const stalled = 50 * time.Millisecond
 
 // watchSilence has Raft miss a silent raft leader in time.
 func (r *replica) watchSilence() {
-	timeout := r.heartbeat
+	timeout := r.cfg.Heartbeat
 	patience := func() time.Duration { return timeout + rand.N(timeout/4) }
 	limit := patience()
 	for look := time.Now().Add(limit); ; {

@@ -55,10 +55,11 @@ type snapshots struct {
 	completed func(*raft.SnapshotMeta) error        // is told of a snapshot that is on disk
 	failed    func(index uint64, err error)         // is told of one that cannot be written, or read; it is called by Raft
 	unread    func(name string, err error)          // is told if the newest cannot be read any more; likewise
-	create    func(name string) (stateFile, error)  // a seam of tests of failing disks
+	create    func(name string) (StateFile, error)  // a seam of tests of failing disks
 }
 
-type stateFile interface {
+// StateFile is where the state of a snapshot is written.
+type StateFile interface {
 	io.WriteCloser
 	Sync() error
 }
@@ -80,20 +81,20 @@ const unfinished = ".tmp"
 // newestKey is the stable store's for the name of the newest snapshot.
 var newestKey = []byte("NewestSnapshot")
 
-// newSnapshots opens the snapshots that go with a log. The folder is locked: whatever is
+// newSnapshots opens the snapshots that go with a log. Nobody else has the folder: whatever is
 // unfinished there is of a process that is gone.
-func newSnapshots(d *Dir, log store, logger hclog.Logger) (*snapshots, error) {
+func newSnapshots(f Folder, log store, logger hclog.Logger) (*snapshots, error) {
 	s := &snapshots{
-		path:      d.Path("snapshots"),
-		thread:    d.files,
-		there:     d.there,
+		path:      filepath.Join(f.Path, "snapshots"),
+		thread:    f.Thread,
+		there:     f.There,
 		store:     log,
 		log:       logger,
 		room:      func(uint64, int64) error { return nil },
 		completed: func(*raft.SnapshotMeta) error { return nil },
 		failed:    func(uint64, error) {},
 		unread:    func(string, error) {},
-		create: func(name string) (stateFile, error) {
+		create: func(name string) (StateFile, error) {
 			return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		},
 	}
@@ -367,7 +368,7 @@ func (s *snapshots) isNewest(name string) bool {
 type snapshotSink struct {
 	of   *snapshots
 	meta snapshotMeta
-	file stateFile
+	file StateFile
 	sum  hash.Hash64
 
 	ended   bool

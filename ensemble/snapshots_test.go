@@ -2,14 +2,11 @@ package ensemble
 
 import (
 	"errors"
-	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -17,34 +14,29 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"leaderlatch/ensemble/logstore"
 	"leaderlatch/ensemble/permanent"
-	"leaderlatch/ensemble/state"
+	"leaderlatch/ensemble/replica/replicatest"
 )
 
 // A snapshot is written and read where no socket is, and leaves no file open there.
 func TestSnapshotsAreFilesOfTheFoldersThread(t *testing.T) {
-	dir, err := OpenDir(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dir.Close()
-	if err := dir.Shared(); err != nil {
+	folder := testFolder(t)
+	if err := folder.Thread.Shared(); err != nil {
 		t.Fatal(err)
 	}
 	want := func(when string, there int) {
 		t.Helper()
-		if n := openSnapshots(t, dir, "/proc/self"); n != 0 {
+		if n := replicatest.Open(t, folder.Path, "/proc/self"); n != 0 {
 			t.Errorf("%s: %d files are open beside the sockets", when, n)
 		}
-		dir.files.Do(func() error {
-			if n := openSnapshots(t, dir, "/proc/thread-self"); n != there {
+		folder.Thread.Do(func() error {
+			if n := replicatest.Open(t, folder.Path, "/proc/thread-self"); n != there {
 				t.Errorf("%s: %d files are open, want %d", when, n, there)
 			}
 			return nil
 		})
 	}
-	s, err := newSnapshots(dir, raft.NewInmemStore(), raftLogger(testLog(t), func(state.NodeID) string { return "" }))
+	s, err := newSnapshots(folder, raft.NewInmemStore(), testRaftLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,29 +81,11 @@ func TestSnapshotsAreFilesOfTheFoldersThread(t *testing.T) {
 	want("read", 0)
 }
 
-// openSnapshots counts the descriptors in a table that are open below snapshots/.
-func openSnapshots(t *testing.T, dir *Dir, table string) (n int) {
-	links, err := filepath.Glob(table + "/fd/*")
-	if err != nil || len(links) == 0 {
-		t.Error(table, err)
-	}
-	for _, l := range links {
-		if to, _ := os.Readlink(l); strings.HasPrefix(to, dir.Path("snapshots")) {
-			n++
-		}
-	}
-	return n
-}
-
 // A snapshot that one which ends later has overtaken does not count, also if both were
 // being ended at the same time.
 func TestASnapshotThatWasOvertaken(t *testing.T) {
-	dir, err := OpenDir(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dir.Close()
-	s, err := newSnapshots(dir, raft.NewInmemStore(), raftLogger(testLog(t), func(state.NodeID) string { return "" }))
+	folder := testFolder(t)
+	s, err := newSnapshots(folder, raft.NewInmemStore(), testRaftLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +100,7 @@ func TestASnapshotThatWasOvertaken(t *testing.T) {
 	}
 	later, earlier := create(100), create(50)
 	closed := make([]chan error, 2)
-	dir.files.Do(func() error { // has to do
+	folder.Thread.Do(func() error { // has to do
 		for i, sink := range []raft.SnapshotSink{later, earlier} {
 			closed[i] = make(chan error, 1)
 			go func() { closed[i] <- sink.Close() }()
@@ -154,15 +128,11 @@ func TestASnapshotThatWasOvertaken(t *testing.T) {
 // The later one of two snapshots of an entry counts, as recover makes it, also if the wall
 // clock was set back between them.
 func TestTheLaterSnapshotOfAnEntryCounts(t *testing.T) {
-	dir, err := OpenDir(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dir.Close()
+	folder := testFolder(t)
 	log := raft.NewInmemStore()
 	open := func() *snapshots {
 		t.Helper()
-		s, err := newSnapshots(dir, log, raftLogger(testLog(t), func(state.NodeID) string { return "" }))
+		s, err := newSnapshots(folder, log, testRaftLog(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -191,67 +161,10 @@ func TestTheLaterSnapshotOfAnEntryCounts(t *testing.T) {
 	}
 }
 
-// fullDisk has room for so many bytes of a snapshot's state.
-type fullDisk struct {
-	*os.File
-	room *atomic.Int64
-}
-
-func (f *fullDisk) Write(b []byte) (int, error) {
-	left := max(0, min(f.room.Load(), int64(len(b))))
-	n, err := f.File.Write(b[:left])
-	f.room.Add(-int64(n))
-	if err == nil && n < len(b) {
-		err = syscall.ENOSPC
-	}
-	return n, err
-}
-
-// A file of which nothing fits is what is flushed too late.
-func (f *fullDisk) Sync() error {
-	if f.room.Load() <= 0 {
-		return syscall.ENOSPC
-	}
-	return f.File.Sync()
-}
-
-// on makes files where there is so much room.
-func on(room *atomic.Int64) func(string) (stateFile, error) {
-	return func(name string) (stateFile, error) {
-		f, err := os.Create(name)
-		return &fullDisk{f, room}, err
-	}
-}
-
-// wantSnapshots checks what lies in snapshots/, and that nothing there is open.
-func wantSnapshots(t *testing.T, dir *Dir, when string, want ...string) {
-	t.Helper()
-	var names []string
-	var open int
-	dir.files.Do(func() error {
-		all, err := os.ReadDir(dir.Path("snapshots"))
-		if err != nil {
-			t.Error(err)
-		}
-		for _, e := range all {
-			names = append(names, e.Name())
-		}
-		open = openSnapshots(t, dir, "/proc/thread-self")
-		return nil
-	})
-	if strings.Join(names, " ") != strings.Join(want, " ") || open != 0 {
-		t.Errorf("%s: there are %q, want %q; %d files are open", when, names, want, open)
-	}
-}
-
 // Of a snapshot that fails nothing stays on the disk or open, wherever it fails.
 func TestAFailedSnapshotLeavesNothing(t *testing.T) {
-	dir, err := OpenDir(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dir.Close()
-	s, err := newSnapshots(dir, raft.NewInmemStore(), raftLogger(testLog(t), func(state.NodeID) string { return "" }))
+	folder := testFolder(t)
+	s, err := newSnapshots(folder, raft.NewInmemStore(), testRaftLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,7 +188,7 @@ func TestAFailedSnapshotLeavesNothing(t *testing.T) {
 	if err := sink.Cancel(); err != nil {
 		t.Error(err)
 	}
-	wantSnapshots(t, dir, "cancelled on a full disk")
+	replicatest.Want(t, folder.Path, folder.Thread, "cancelled on a full disk")
 	if sink.Close() == nil || sink.Cancel() != nil {
 		t.Error("one that was cancelled can be completed, or cannot be cancelled again")
 	}
@@ -287,141 +200,30 @@ func TestAFailedSnapshotLeavesNothing(t *testing.T) {
 	if err := sink.Close(); err == nil {
 		t.Error("it is complete without having been flushed")
 	}
-	wantSnapshots(t, dir, "not flushed")
+	replicatest.Want(t, folder.Path, folder.Thread, "not flushed")
 
 	sink = create(100)
-	meta := filepath.Join(dir.Path("snapshots"), sink.ID()+".tmp", "meta.json")
+	meta := filepath.Join(folder.Path, "snapshots", sink.ID()+".tmp", "meta.json")
 	if err := os.Mkdir(meta, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if err := sink.Close(); err == nil {
 		t.Error("it is complete without meta.json")
 	}
-	wantSnapshots(t, dir, "without meta.json")
+	replicatest.Want(t, folder.Path, folder.Thread, "without meta.json")
 
 	sink = create(100)
-	if err := os.WriteFile(dir.Path("snapshots/"+sink.ID()), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(folder.Path, "snapshots", sink.ID()), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := sink.Close(); err == nil {
 		t.Error("it is complete though not in its place")
 	}
-	wantSnapshots(t, dir, "without its place", sink.ID()) // the file of that name
+	replicatest.Want(t, folder.Path, folder.Thread, "without its place", sink.ID()) // the file of that name
 
 	if s.newest.Load() != nil {
 		t.Error("one that failed counts")
 	}
-}
-
-// A node whose snapshot does not fit on its disk goes on, tries again, and takes no more
-// room each time.
-func TestASnapshotThatDoesNotFitGivesItsRoomBack(t *testing.T) {
-	var room atomic.Int64
-	n := startNode(t, t.TempDir(), func(c *Config) { c.createState = on(&room) })
-	join(t, n, "g", "a").wantTold("a")
-	for range 3 {
-		room.Store(10)
-		if err := n.replica.raft.Snapshot().Error(); err == nil || !strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
-			t.Errorf("snapshot: %v", err)
-		}
-		wantSnapshots(t, n.dir, "after a snapshot that does not fit")
-	}
-	if err := n.Err(); err != nil {
-		t.Error(err)
-	}
-	room.Store(1 << 20)
-	if err := n.replica.raft.Snapshot().Error(); err != nil {
-		t.Error(err)
-	}
-	wantSnapshots(t, n.dir, "with room again", n.replica.snapshots.newest.Load().ID)
-}
-
-// What crashes have left of snapshots, unfinished or half removed, does not stay: the
-// newest two are there, and no more.
-func TestWhatIsLeftOfSnapshotsIsRemoved(t *testing.T) {
-	path := t.TempDir()
-	n := startNode(t, path, nil)
-	kill(n)
-	leave := func(name string) {
-		t.Helper()
-		name = filepath.Join(path, "snapshots", name)
-		if err := os.Mkdir(name, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(name, "state.bin"), make([]byte, 1<<20), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	leave("1-1-1") // without meta.json, which had been removed first
-	leave("2-100-7.tmp")
-	leave("2-101-7.tmp")
-
-	n = startNode(t, path, nil)
-	wantSnapshots(t, n.dir, "after the start", "1-1-1")
-	var taken []string
-	for range 3 {
-		c := join(t, n, "g", "a")
-		c.wantTold("a")
-		c.close(true)
-		if err := n.replica.raft.Snapshot().Error(); err != nil {
-			t.Fatal(err)
-		}
-		taken = append(taken, n.replica.snapshots.newest.Load().ID)
-	}
-	slices.Sort(taken[1:])
-	wantSnapshots(t, n.dir, "after further snapshots", taken[1:]...)
-}
-
-// A follower that has no room for the snapshot it is sent ends and says so; with room again
-// it is brought up to date.
-func TestAFollowerWithoutRoomForASnapshotEnds(t *testing.T) {
-	all := founders(t, 3)
-	leader, others := raftLeaderOf(t, all)
-	f := others[0]
-	kill(f.Node)
-	for i := range 20 {
-		join(t, leader.Node, "g", fmt.Sprint(i)).wantTold("0")
-	}
-	for _, m := range []*machine{leader, others[1]} { // either may become the raft leader
-		poll(t, "all have joined", func() bool { return hasJoined(m.Node, "g", 20) })
-		m.replica.reloadRaft(func(c *raft.ReloadableConfig) { c.TrailingLogs = 1 })
-		if err := m.replica.raft.Snapshot().Error(); err != nil {
-			t.Fatal(err)
-		}
-	}
-
-	var room atomic.Int64
-	f.change = func(c *Config) { c.createState = on(&room) }
-	f.start()
-	select {
-	case <-f.Failed():
-	case <-time.After(20 * time.Second):
-		t.Fatal("it goes on")
-	}
-	if err := f.Err(); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "make room") {
-		t.Errorf("failed with %v", err)
-	}
-	poll(t, "the attempt is over", func() bool { // Raft ends it a moment later
-		names, _ := filepath.Glob(filepath.Join(f.path, "snapshots", "*"))
-		return len(names) == 0
-	})
-	wantSnapshots(t, f.dir, "without room")
-	stop(t, f.Node)
-	f.dir.Close()
-
-	room.Store(1 << 20)
-	f.start()
-	poll(t, "it has the snapshot", func() bool { return f.replica.snapshots.newest.Load() != nil })
-	poll(t, "it has the state", func() bool { return hasJoined(f.Node, "g", 20) })
-}
-
-// hasJoined reports whether a node knows so many members of a group.
-func hasJoined(n *Node, name string, members int) (ok bool) {
-	n.replica.read(func(s *state.State) {
-		g, _ := s.Group(name)
-		ok = len(g.Members) == members
-	})
-	return ok
 }
 
 // Raft goes on from an older snapshot than the newest, or from none, only where the log
@@ -457,14 +259,10 @@ func TestWhichSnapshotTheNodeGoesOnFrom(t *testing.T) {
 		{"not the whole log", 2, 60, 2, []func(string) error{states, meta}, refused},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
-			dir, err := OpenDir(t.Context(), t.TempDir())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer dir.Close()
+			folder := testFolder(t)
 			log := raft.NewInmemStore()
 			open := func() (*snapshots, error) {
-				return newSnapshots(dir, log, raftLogger(testLog(t), func(state.NodeID) string { return "" }))
+				return newSnapshots(folder, log, testRaftLog(t))
 			}
 			s, err := open()
 			if err != nil {
@@ -482,7 +280,7 @@ func TestWhichSnapshotTheNodeGoesOnFrom(t *testing.T) {
 				if err := sink.Close(); err != nil {
 					t.Fatal(err)
 				}
-				folders = append([]string{dir.Path("snapshots/" + sink.ID())}, folders...)
+				folders = append([]string{filepath.Join(folder.Path, "snapshots", sink.ID())}, folders...)
 			}
 			for i := tt.first; i <= tt.last && i > 0; i++ {
 				if err := log.StoreLog(&raft.Log{Index: i, Term: tt.term}); err != nil {
@@ -530,19 +328,15 @@ func TestWhichSnapshotTheNodeGoesOnFrom(t *testing.T) {
 // Raft's own store, with which older programs read and write the same files, reads a
 // snapshot, and what it writes is read. What is wrong in meta.json is noticed.
 func TestTheFilesOfASnapshot(t *testing.T) {
-	dir, err := OpenDir(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dir.Close()
-	logger := raftLogger(testLog(t), func(state.NodeID) string { return "" })
+	folder := testFolder(t)
+	logger := testRaftLog(t)
 	servers := raft.Configuration{Servers: []raft.Server{{ID: "a", Address: "riak@127.0.0.1:1"}}}
 	_, transport := raft.NewInmemTransport("")
-	older, err := raft.NewFileSnapshotStoreWithLogger(dir.Path(""), 2, logger)
+	older, err := raft.NewFileSnapshotStoreWithLogger(folder.Path, 2, logger)
 	if err != nil {
 		t.Fatal(err)
 	}
-	newer, err := newSnapshots(dir, raft.NewInmemStore(), logger)
+	newer, err := newSnapshots(folder, raft.NewInmemStore(), logger)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -582,14 +376,14 @@ func TestTheFilesOfASnapshot(t *testing.T) {
 	read(older, 10)
 	write(older, 20)
 	read(older, 20)
-	if newer, err = newSnapshots(dir, raft.NewInmemStore(), logger); err != nil {
+	if newer, err = newSnapshots(folder, raft.NewInmemStore(), logger); err != nil {
 		t.Fatal(err)
 	}
 	read(newer, 20)
 
 	write(newer, 30)
 	id, _ := parseSnapshotID(newer.newest.Load().ID)
-	name := dir.Path("snapshots/" + id.String() + "/meta.json")
+	name := filepath.Join(folder.Path, "snapshots", id.String(), "meta.json")
 	b, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
@@ -607,179 +401,20 @@ func TestTheFilesOfASnapshot(t *testing.T) {
 	}
 }
 
-// wantRefused checks that neither a node starts on a folder nor a recovery begins, and that
-// it is said what helps.
-func wantRefused(t *testing.T, path, why string) {
-	t.Helper()
-	dir, err := OpenDir(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dir.Close()
-	cfg := Config{Name: "riak@127.0.0.1", Address: "127.0.0.1:5324", Timing: steady, MinimumNodes: 1, Key: testKey, Logger: testLog(t)}
-	_, recovery := PlanRecovery(dir, cfg)
-	_, start := Start(dir, cfg)
-	for _, err := range []error{start, recovery} {
-		if p, ok := errors.AsType[*PermanentError](err); !ok || !strings.Contains(p.Error(), why) || !strings.Contains(p.Error(), permanent.CureFolder) {
-			t.Errorf("refused with %v", err)
-		}
-	}
-}
-
-// A node whose newest snapshot is damaged or lost does not start with what was before, nor
-// is it recovered to that, unless its log has the rest.
-func TestANodeWithoutItsNewestSnapshot(t *testing.T) {
-	for _, whole := range []bool{false, true} { // the log
-		path := t.TempDir()
-		n := startNode(t, path, nil)
-		join(t, n, "g", "a").wantTold("a")
-		if err := n.replica.raft.Snapshot().Error(); err != nil {
-			t.Fatal(err)
-		}
-		for i := range 20 {
-			join(t, n, "g", fmt.Sprint(i)).wantTold("a")
-		}
-		if !whole {
-			n.replica.reloadRaft(func(c *raft.ReloadableConfig) { c.TrailingLogs = 1 })
-		}
-		if err := n.replica.raft.Snapshot().Error(); err != nil {
-			t.Fatal(err)
-		}
-		newest := n.replica.snapshots.newest.Load()
-		kill(n)
-		for what, damage := range map[string]func(folder string) error{
-			"bit": func(folder string) error {
-				name := filepath.Join(folder, "state.bin")
-				b, err := os.ReadFile(name)
-				if err != nil {
-					return err
-				}
-				b[len(b)/2] ^= 1
-				return os.WriteFile(name, b, 0o600)
-			},
-			"state.bin": func(folder string) error { return os.Remove(filepath.Join(folder, "state.bin")) },
-			"meta.json": func(folder string) error { return os.Truncate(filepath.Join(folder, "meta.json"), 20) },
-			"folder":    os.RemoveAll,
-		} {
-			t.Run(fmt.Sprintf("%s, whole log %t", what, whole), func(t *testing.T) {
-				copied := filepath.Join(t.TempDir(), "data")
-				if err := os.CopyFS(copied, os.DirFS(path)); err != nil {
-					t.Fatal(err)
-				}
-				if err := damage(filepath.Join(copied, "snapshots", newest.ID)); err != nil {
-					t.Fatal(err)
-				}
-				if !whole {
-					wantRefused(t, copied, "the newest snapshot")
-					return
-				}
-				n := startNode(t, copied, nil)
-				n.replica.read(func(s *state.State) {
-					if s.Index() < newest.Index {
-						t.Errorf("its state is of entry %d, and was of %d", s.Index(), newest.Index)
-					}
-				})
-			})
-		}
-	}
-}
-
-// Where Raft panics at its start, the node says what helps.
-func TestALogThatRaftPanicsAbout(t *testing.T) {
-	path := t.TempDir()
-	n := startNode(t, path, nil)
-	kill(n)
-	log, err := logstore.Open(filepath.Join(path, "raft.db"), logstore.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	last, err := log.LastIndex()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := log.StoreLog(&raft.Log{Index: last + 1, Term: 100, Type: raft.LogConfiguration, Data: []byte("none")}); err != nil {
-		t.Fatal(err)
-	}
-	if err := log.Close(); err != nil {
-		t.Fatal(err)
-	}
-	wantRefused(t, path, "failed to decode")
-}
-
 // The remains of snapshots are found by their names, whatever the folder's path is.
 func TestRemainsGoFromAnyPath(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a[b *?")
 	if err := os.Mkdir(path, 0o750); err != nil {
 		t.Fatal(err)
 	}
-	dir := openDir(t, path)
 	left := filepath.Join(path, "snapshots", "1-2-3"+unfinished)
 	if err := os.MkdirAll(left, 0o750); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := newSnapshots(dir, raft.NewInmemStore(), raftLogger(testLog(t), func(state.NodeID) string { return "" })); err != nil {
+	if _, err := newSnapshots(folderAt(t, path), raft.NewInmemStore(), testRaftLog(t)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("what an interrupted snapshot has left: %v", err)
 	}
 }
-
-// A raft leader whose newest snapshot is damaged while it runs takes another one, and the
-// node that needs it gets that. It says once what is wrong.
-func TestARaftLeaderTakesAnotherSnapshotForOneThatItCannotRead(t *testing.T) {
-	var said lines
-	all := foundersWith(t, 3, func(_ int, c *Config) {
-		c.Logger = slog.New(slog.NewTextHandler(io.MultiWriter(&said, t.Output()), nil))
-	})
-	leader, others := raftLeaderOf(t, all)
-	join(t, leader.Node, "g", "a").wantTold("a")
-	damaged := map[string]bool{}
-	for _, m := range []*machine{leader, others[0], others[1]} { // each may become the raft leader
-		poll(t, "it has joined", func() bool { return hasJoined(m.Node, "g", 1) })
-		m.replica.reloadRaft(func(c *raft.ReloadableConfig) { c.TrailingLogs = 1 })
-		poll(t, "a snapshot", func() bool { return m.replica.raft.Snapshot().Error() == nil })
-		newest := m.replica.snapshots.newest.Load().ID
-		damaged[newest] = true
-		name := m.dir.Path("snapshots/" + newest + "/state.bin")
-		b, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b[len(b)/2] ^= 1
-		if err := os.WriteFile(name, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-
-	fresh := newMachine(t, "riak4@127.0.0.1", func(c *Config) { c.Join = []Place{leader.place()} }).start()
-	fresh.ready()
-	poll(t, "it has the state", func() bool { return hasJoined(fresh.Node, "g", 1) })
-	if sent := fresh.replica.snapshots.newest.Load(); sent == nil || damaged[sent.ID] {
-		t.Errorf("it was sent %+v", sent)
-	}
-	// Once, unless others lead meanwhile, and not by Raft with each attempt.
-	if n := said.count("is not what was written"); n < 1 || n > len(damaged) {
-		t.Errorf("said %d times:\n%s", n, said.text())
-	}
-}
-
-// lines are what was logged.
-type lines struct {
-	mu  sync.Mutex
-	all strings.Builder
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.all.Write(b)
-}
-
-func (l *lines) text() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.all.String()
-}
-
-func (l *lines) count(what string) int { return strings.Count(l.text(), what) }

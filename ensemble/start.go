@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"leaderlatch/ensemble/clusterport"
@@ -110,15 +109,8 @@ func newNode(dir *Dir, cfg Config) (*Node, error) {
 		dir: dir, minimumFree: cfg.MinimumFree, freeSpace: cfg.freeSpace, hangLimit: cfg.hangLimit,
 		failed: n.failed, done: n.done, log: n.log,
 	}
-	n.replica = newReplica(replicaConfig{
-		self: n.self, heartbeat: cfg.Timing.Heartbeat, lease: cfg.Timing.Lease, dir: dir, observer: n,
-		level: n.seen.level.Load, room: n.folder.roomForSnapshot,
-		dial: func(ctx context.Context, to state.NodeID) (net.Conn, error) { return n.cluster.dialMember(ctx, to) },
-		done: n.done, running: &n.running, log: n.log,
-	})
-	n.replica.fsm.alter = cfg.alter
 	n.cluster = &cluster{
-		cfg: &n.cfg, log: n.log, self: n.self, dir: dir, dirLife: n.dirLife, replica: n.replica,
+		cfg: &n.cfg, log: n.log, self: n.self, dir: dir, dirLife: n.dirLife,
 		seen: &n.seen, life: n.life, node: n, born: n.now(),
 		awaySince: make(map[state.NodeID]session.Reading),
 		handOvers: handOvers{failed: make(map[state.NodeID]time.Time)},
@@ -153,19 +145,16 @@ func (n *Node) start() error {
 	if err := n.openPort(); err != nil {
 		return err
 	}
-	if n.cfg.createState != nil {
-		n.replica.snapshots.create = n.cfg.createState
-	}
-	if err := n.replica.start(n.port.Raft(n.replica.addressToDial)); err != nil {
+	if err := n.replica.Start(n.port); err != nil {
 		return err
 	}
 	if id := n.dir.id(); id.Cluster != "" && !id.Settled {
 		if err := n.cluster.found(); err != nil {
-			n.endRaft()
+			n.replica.Stop()
 			return err
 		}
 	}
-	n.replica.run()
+	n.replica.Run()
 	n.cluster.handle()
 	if n.cfg.Listener != nil {
 		n.running.Go(func() {
@@ -190,7 +179,7 @@ func (n *Node) start() error {
 	return nil
 }
 
-// openStore opens the log store, and what goes with it.
+// openStore opens the log store, and the replica on it.
 func (n *Node) openStore() error {
 	store, err := logstore.Open(n.dir.raftPath(), logstore.Options{
 		Format:       state.LogstoreVersion(uint64(n.dir.id().Format)),
@@ -214,9 +203,19 @@ func (n *Node) openStore() error {
 	n.opens.store = store
 	n.opens.last.Store(counter)
 	n.roster.Bind(bound)
-	if err := n.replica.open(store); err != nil {
-		return permanent.Errorf("data folder: %w", err)
+	observes := Observer(observer{n})
+	if n.cfg.observe != nil {
+		observes = n.cfg.observe(observes)
 	}
+	n.replica, err = openReplica(replicaConfig{
+		Self: n.self, Heartbeat: n.cfg.Timing.Heartbeat, Lease: n.cfg.Timing.Lease, Folder: n.dir.ofReplica(),
+		Observer: observes, Level: n.seen.level.Load, Room: n.folder.roomForSnapshot, Logger: n.log,
+		Alter: n.cfg.alter, CreateState: n.cfg.createState, Omit: n.cfg.omitReplica,
+	}, store)
+	if err != nil {
+		return err
+	}
+	n.cluster.replica = n.replica
 	return n.checkState()
 }
 
@@ -247,7 +246,7 @@ func (n *Node) checkState() error {
 	if id := n.dir.id(); !id.Settled || id.Join != "" {
 		return nil
 	}
-	switch isNew, err := n.replica.isNew(); {
+	switch isNew, err := n.replica.IsNew(); {
 	case err != nil:
 		return permanent.Errorf("data folder: %w; %s", err, permanent.CureFolder)
 	case isNew:
@@ -255,25 +254,3 @@ func (n *Node) checkState() error {
 	}
 	return nil
 }
-
-// endRaft ends Raft and the cluster port, and returns when the store is used no more.
-func (n *Node) endRaft() error { return n.replica.end(n.port.Close) }
-
-// follow, lead and turned implement observer: a raft leader acts on stamps only when its own
-// state machine has caught up with its log.
-func (n *Node) follow() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.roster.Follow()
-}
-
-func (n *Node) lead(still func() bool) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if still() {
-		n.roster.Lead(n.now())
-		signal(n.wake)
-	}
-}
-
-func (n *Node) turned(state.NodeID) { signal(n.wakeProposer) }

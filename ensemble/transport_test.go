@@ -3,9 +3,6 @@ package ensemble
 import (
 	"io"
 	"math"
-	"path/filepath"
-	"runtime"
-	"strings"
 	"testing"
 	"time"
 
@@ -129,76 +126,3 @@ func TestHeartbeatsThatWouldChangeSomething(t *testing.T) {
 		}
 	}
 }
-
-// Raft's goroutine that waits until a node answers again ends when the node is removed.
-func TestNobodyWaitsForARemovedNode(t *testing.T) {
-	all := founders(t, 3)
-	leader, others := raftLeaderOf(t, all)
-	dead := others[0]
-	id := raft.ServerID(dead.self)
-	waits := func() bool {
-		leader.replica.transport.answering.Lock()
-		defer leader.replica.transport.answering.Unlock()
-		return leader.replica.transport.answers[id] != nil
-	}
-	kill(dead.Node)
-	poll(t, "the raft leader waits for the dead node", waits)
-	if err := leader.ForceRemove(t.Context(), dead.name); err != nil {
-		t.Fatal(err)
-	}
-	poll(t, "it waits no more", func() bool { return !waits() && sending() == 1 })
-}
-
-// sending counts the goroutines of Raft that each send to another node.
-func sending() int {
-	stacks := make([]byte, 4<<20)
-	return strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "raft.(*Raft).replicate(")
-}
-
-// A raft leader that hangs in the middle of a snapshot, with a kernel that goes on to
-// answer, makes the node to which it sends that deaf for no longer than a request may
-// pause: of the two that are left, one becomes the raft leader.
-func TestASnapshotThatStopsDoesNotHoldUpAnElection(t *testing.T) {
-	all := founders(t, 3)
-	leader, others := raftLeaderOf(t, all)
-	deaf, third := others[0], others[1]
-	goOn := make(chan struct{})
-	sent := make(chan error, 1)
-	t.Cleanup(func() { // before its port is closed
-		close(goOn)
-		if err := <-sent; err == nil {
-			t.Error("the snapshot was sent whole")
-		}
-	})
-	go func() {
-		self := []byte(raftAddress(leader.name, leader.address))
-		term := leader.replica.raft.CurrentTerm()
-		sent <- leader.replica.transport.NetworkTransport.InstallSnapshot(raft.ServerID(deaf.self), "", &raft.InstallSnapshotRequest{
-			RPCHeader:       raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader.self), Addr: self},
-			SnapshotVersion: 1,
-			Term:            term,
-			Leader:          self,
-			LastLogIndex:    leader.replica.raft.LastIndex(),
-			LastLogTerm:     term,
-			Size:            1 << 20,
-			Configuration:   raft.EncodeConfiguration(leader.replica.raft.GetConfiguration().Configuration()),
-		}, new(raft.InstallSnapshotResponse), stuck(goOn))
-	}()
-	poll(t, "the snapshot has begun", func() bool {
-		begun, err := filepath.Glob(deaf.dir.Path("snapshots") + "/*.tmp")
-		return err == nil && len(begun) > 0
-	})
-	leader.replica.raft.Shutdown() // it says nothing any more, and its connections stay
-	poll(t, "another raft leader", func() bool { return deaf.serving() || third.serving() })
-	select {
-	case err := <-sent:
-		sent <- err
-		t.Fatalf("the snapshot ended too early: %v", err)
-	default:
-	}
-}
-
-// stuck is a file on a disk that hangs.
-type stuck chan struct{}
-
-func (s stuck) Read([]byte) (int, error) { <-s; return 0, io.ErrUnexpectedEOF }

@@ -30,11 +30,11 @@ const viewTime = time.Second
 
 func (c *cluster) view() view {
 	v := view{
-		Name: c.cfg.Name, State: c.replica.role(), Term: c.replica.term(), Leader: c.replica.leader(),
+		Name: c.cfg.Name, State: c.replica.Role(), Term: c.replica.Term(), Leader: c.replica.RaftLeader(),
 		Serving: c.node.serving(), Timing: c.cfg.Timing.Name, Version: c.cfg.Version, Reads: state.NewestLevel,
 	}
-	for _, s := range c.replica.servers() {
-		v.Members = append(v.Members, s.id)
+	for _, s := range c.replica.Servers() {
+		v.Members = append(v.Members, s.ID)
 	}
 	return v
 }
@@ -55,17 +55,17 @@ func (c *cluster) look(ctx context.Context) (views map[state.NodeID]view, silent
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	views, silent = map[state.NodeID]view{c.self: c.view()}, map[state.NodeID]error{}
-	for _, s := range c.replica.others() {
+	for _, s := range c.replica.Others() {
 		all.Go(func() {
 			var v view
-			_, err := c.ask(ctx, clusterport.Admin, c.replica.addressOf(s), s.id, askView, nil, &v)
+			_, err := c.ask(ctx, clusterport.Admin, c.replica.AddressOf(s), s.ID, askView, nil, &v)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
-				silent[s.id] = err
+				silent[s.ID] = err
 				return
 			}
-			views[s.id] = v
+			views[s.ID] = v
 		})
 	}
 	all.Wait()
@@ -74,16 +74,16 @@ func (c *cluster) look(ctx context.Context) (views map[state.NodeID]view, silent
 
 // quorum gives the raft leader that a majority of the voters follows, and which
 // voters do; "" if there is none.
-func quorum(servers []server, views map[state.NodeID]view) (leader state.NodeID, with []state.NodeID) {
+func quorum(servers []Server, views map[state.NodeID]view) (leader state.NodeID, with []state.NodeID) {
 	voters := 0
 	followers := map[state.NodeID][]state.NodeID{}
 	for _, s := range servers {
-		if !s.voter {
+		if !s.Voter {
 			continue
 		}
 		voters++
-		if v, ok := views[s.id]; ok && v.Leader != "" && v.Term == views[v.Leader].Term && views[v.Leader].State == "leading" {
-			followers[v.Leader] = append(followers[v.Leader], s.id)
+		if v, ok := views[s.ID]; ok && v.Leader != "" && v.Term == views[v.Leader].Term && views[v.Leader].State == "leading" {
+			followers[v.Leader] = append(followers[v.Leader], s.ID)
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(followers)) {

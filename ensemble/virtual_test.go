@@ -317,7 +317,7 @@ func TestARaftLeaderThatWasLostWhileItHandedOverServesAgain(t *testing.T) {
 			}
 			w.until("it leads again", time.Minute, func() bool {
 				if n := w.raftLeader(); n != nil && n != l {
-					n.node.replica.raft.LeadershipTransferToServer(raft.ServerID(l.node.self), raftAddress(l.name, l.address))
+					n.node.replica.Inside().Raft.LeadershipTransferToServer(raft.ServerID(l.node.self), raft.ServerAddress(Place{l.name, l.address}.text()))
 				}
 				return w.raftLeader() == l
 			})
@@ -339,7 +339,7 @@ func TestHandingOverWhereOneIsGone(t *testing.T) {
 			time.Sleep(handOverPause)
 			w.until("the cluster is whole", time.Minute, w.whole)
 			l := w.raftLeader()
-			first := l.node.replica.others()[0].id
+			first := l.node.replica.Others()[0].ID
 			gone := w.but(l)[0]
 			if gone.node.self != first {
 				gone = w.but(l)[1]
@@ -351,11 +351,11 @@ func TestHandingOverWhereOneIsGone(t *testing.T) {
 			l.node.cluster.handOvers.Lock()
 			_, tried := l.node.cluster.handOvers.failed[first]
 			l.node.cluster.handOvers.Unlock()
-			if tried && l.node.replica.raft.State() == raft.Leader {
+			if tried && l.node.replica.IsLeader() {
 				t.Logf("found by try %d", i+1)
 				w.until("another one leads", 10*time.Second, func() bool {
 					l.node.cluster.handOver()
-					return l.node.replica.raft.State() != raft.Leader
+					return !l.node.replica.IsLeader()
 				})
 				break
 			}
@@ -378,7 +378,7 @@ func TestASnapshotForANodeThatStandsForElection(t *testing.T) {
 		l := w.raftLeader()
 		b, c := w.but(l)[0], w.but(l)[1]
 		for _, h := range w.hosts {
-			h.node.replica.reloadRaft(func(c *raft.ReloadableConfig) { c.TrailingLogs = 1 })
+			h.node.replica.Inside().Trail(1)
 		}
 		w.apart(l, b, true)
 		w.apart(c, b, true)
@@ -387,18 +387,17 @@ func TestASnapshotForANodeThatStandsForElection(t *testing.T) {
 			w.joinAs(l, "g", fmt.Sprint("c", i))
 			time.Sleep(500 * time.Millisecond)
 		}
-		if err := l.node.replica.raft.Snapshot().Error(); err != nil {
+		if err := snapshot(l.node); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		if is := b.node.replica.raft.State(); is != raft.Candidate {
+		if is := b.node.replica.Inside().Raft.State(); is != raft.Candidate {
 			t.Fatalf("it is a %v", is)
 		}
 		b.slow(300 * time.Millisecond)
 		w.apart(l, b, false)
 		w.until("it knows who leads", time.Minute, func() bool {
-			_, id := b.node.replica.raft.LeaderWithID()
-			return id == raft.ServerID(l.node.self)
+			return b.node.replica.RaftLeader() == l.node.self
 		})
 		w.apart(l, b, true)
 		l.crash()
@@ -454,7 +453,7 @@ func (w *world) whole() bool {
 
 // raftLeader is the host of the raft leader, nil while there is none.
 func (w *world) raftLeader() *host {
-	i := slices.IndexFunc(w.hosts, func(h *host) bool { return h.node != nil && h.node.replica.leads.Load() != 0 })
+	i := slices.IndexFunc(w.hosts, func(h *host) bool { return h.node != nil && h.node.replica.IsLeader() })
 	if i < 0 {
 		return nil
 	}
@@ -528,7 +527,7 @@ func (w *world) state() string {
 			continue
 		}
 		h.node.mu.Lock()
-		fmt.Fprintf(&b, "%s: missing %v; raft %v\n", h.name, h.node.missing(), h.node.replica.raft.Stats())
+		fmt.Fprintf(&b, "%s: missing %v; raft %v\n", h.name, h.node.missing(), h.node.replica.Inside().Raft.Stats())
 		h.node.mu.Unlock()
 	}
 	w.mu.Lock()
@@ -622,7 +621,7 @@ func (w *world) happens() {
 		a.node.cluster.handOver()
 	case is(0.03, "snapshots", runs):
 		w.note("%s takes a snapshot", a.name)
-		a.node.replica.raft.Snapshot().Error()
+		snapshot(a.node)
 	}
 }
 
@@ -715,7 +714,7 @@ func (h *host) slow(flush time.Duration) {
 func (w *world) repeatLate(h *host, later time.Duration) {
 	n := h.node
 	var ops []state.Op
-	n.replica.read(func(s *state.State) {
+	n.replica.Read(func(s *state.State) {
 		inc, counter, ok := s.Current(n.self)
 		if !ok {
 			return
@@ -731,7 +730,7 @@ func (w *world) repeatLate(h *host, later time.Duration) {
 	})
 	w.late = append(w.late, lateOps{time.Now().Add(later), ops})
 	ops = nil
-	n.replica.read(func(s *state.State) {
+	n.replica.Read(func(s *state.State) {
 		for ses := range s.Sessions() {
 			ops = append(ops, state.Expire{Incarnation: ses.Incarnation, Renewal: ses.Renewal})
 		}
@@ -753,7 +752,7 @@ func (w *world) proposeLate() {
 			if h.node != nil && h.node.serving() {
 				w.note("%s proposes late: %v", h.name, l.ops)
 				for _, op := range l.ops {
-					h.node.replica.submit([]state.Op{op}, func(uint64, error) {})
+					h.node.replica.Submit([]state.Op{op}, func(uint64, error) {})
 				}
 				return true
 			}
@@ -857,6 +856,7 @@ func (h *host) start() {
 	if h.holds {
 		level, h.holds = state.FirstLevel, false
 	}
+	var runs atomic.Bool
 	n, err := Start(dir, Config{
 		FormatLevel: level,
 		released:    time.Unix(1, 0), // virtual time begins in 2000
@@ -864,7 +864,8 @@ func (h *host) start() {
 		Listener: h.w.net.listen(h.address), Key: testKey, Logger: slog.New(slog.DiscardHandler),
 		now: h.clocks.read, bootID: "one boot", dial: h.w.net.dialer(h.address),
 		alter: func(s *state.State, e state.Entry) state.Entry { return mutated(h.w.mutate, s, e) },
-		omit:  omits(h.w.mutate),
+		omit:  omits(h.w.mutate), omitReplica: omitsOfReplica(h.w.mutate),
+		observe: func(o Observer) Observer { return installs{o, h.w, &runs} },
 		beforeCommit: func() {
 			select {
 			case <-time.After(time.Duration(h.flush.Load())):
@@ -878,40 +879,26 @@ func (h *host) start() {
 		return
 	}
 	h.node, h.dir = n, dir
-	n.replica.fsm.mu.Lock()
-	n.replica.fsm.observer = installs{n, h.w}
-	n.replica.fsm.mu.Unlock()
+	runs.Store(true)
 	if *virtualTrailing > 0 {
-		n.replica.reloadRaft(func(c *raft.ReloadableConfig) { c.TrailingLogs = *virtualTrailing })
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	switch h.w.mutate {
-	case mutation.ApplyUnflushed:
-		n.replica.fsm.awaitFlushed = func(uint64) error { return nil }
-	case mutation.CommitUnflushed:
-		n.replica.transport.node = hasty{n.replica}
-	case mutation.FollowUnflushed:
-		n.replica.entries.leads = func() bool { return true }
+		n.replica.Inside().Trail(*virtualTrailing)
 	}
 }
-
-// hasty is a node that takes all for flushed.
-type hasty struct{ *replica }
-
-func (hasty) flushed() uint64 { return math.MaxUint64 }
 
 // installs counts the snapshots that are installed on a node that runs.
 type installs struct {
-	*Node
-	w *world
+	Observer
+	w    *world
+	runs *atomic.Bool
 }
 
-func (i installs) restored(s *state.State) {
-	i.w.mu.Lock()
-	i.w.happened["installed snapshots"]++
-	i.w.mu.Unlock()
-	i.Node.restored(s)
+func (i installs) Restored(s *state.State) {
+	if i.runs.Load() {
+		i.w.mu.Lock()
+		i.w.happened["installed snapshots"]++
+		i.w.mu.Unlock()
+	}
+	i.Observer.Restored(s)
 }
 
 func (h *host) paused() bool {
