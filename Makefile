@@ -40,11 +40,11 @@ race: ## all tests under the race detector (needs a C compiler)
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l .) && test -z "$$unformatted" || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
 	go vet ./...
-	go vet -tags faults ./ensemble ./ensemble/session ./cmd/leader-latch
-	go vet -tags bench ./ensemble ./cmd/leader-latch
+	go vet -tags faults ./ensemble/... ./cmd/leader-latch
+	go vet -tags bench ./ensemble/... ./cmd/leader-latch
 	$(TOOL) staticcheck ./...
-	$(TOOL) staticcheck -tags faults ./ensemble ./ensemble/session ./cmd/leader-latch
-	$(TOOL) staticcheck -tags bench ./ensemble ./cmd/leader-latch
+	$(TOOL) staticcheck -tags faults ./ensemble/... ./cmd/leader-latch
+	$(TOOL) staticcheck -tags bench ./ensemble/... ./cmd/leader-latch
 
 FUZZTIME ?= 30s
 fuzz: ## every fuzz target for FUZZTIME (30s) each

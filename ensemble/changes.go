@@ -14,6 +14,7 @@ import (
 
 	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/ensemble/permanent"
+	"leaderlatch/ensemble/replica"
 	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
@@ -46,7 +47,7 @@ func (c *cluster) letIn(ctx context.Context, peer clusterport.Hello, _ json.RawM
 		return nil, later("%s: %w", c.cfg.Name, errRecovering) // a new node would not know that it has to be silent
 	}
 	a := applicant{state.NodeID(peer.Node), peer.Name, peer.Address, uint64(peer.Formats.Newest)}
-	ctx, cancel := context.WithTimeout(ctx, ChangeTime)
+	ctx, cancel := context.WithTimeout(ctx, replica.ChangeTime)
 	defer cancel()
 	err := c.askLeader(ctx, askAdd, a, nil, func(ctx context.Context) error { return c.add(ctx, a) })
 	if isLater(err) && c.replica.LikelyRaftLeader() == "" {
@@ -141,7 +142,7 @@ func (c *cluster) add(ctx context.Context, a applicant) error {
 			}
 		}
 	}
-	if err := c.replica.Add(Server{ID: a.Node, Name: a.Name, Address: a.Address, Voter: voter}); err != nil {
+	if err := c.replica.Add(replica.Server{ID: a.Node, Name: a.Name, Address: a.Address, Voter: voter}); err != nil {
 		return later("add %s: %w", a.Name, err)
 	}
 	c.log.Info("a node was added", "node", a.Name, "address", a.Address)
@@ -153,7 +154,7 @@ func sessionLasts(name string) error {
 	return later("the session of the node that had the name %s is not over yet: it is replaced when that has been silent for long enough (leader_latch.timing), within seconds if it is dead", name)
 }
 
-func (c *cluster) answersAt(ctx context.Context, s Server) bool {
+func (c *cluster) answersAt(ctx context.Context, s replica.Server) bool {
 	ctx, cancel := context.WithTimeout(ctx, viewTime)
 	defer cancel()
 	var v view
@@ -194,7 +195,7 @@ func (c *cluster) remove(ctx context.Context, r removal) error {
 // mayRemove refuses a removal after which those voters that are up would be no
 // majority any more. A new configuration counts as soon as it is written, so
 // that nobody could take it back.
-func mayRemove(servers []Server, views map[state.NodeID]view, id state.NodeID) error {
+func mayRemove(servers []replica.Server, views map[state.NodeID]view, id state.NodeID) error {
 	if err := majorityUp(servers, views); err != nil {
 		return err
 	}
@@ -246,7 +247,7 @@ func (c *cluster) ForceRemove(ctx context.Context, name string) error {
 	if err := c.mayBeRemoved(ctx, s.ID); err != nil {
 		return err
 	}
-	return c.askRemoval(ctx, removal{Node: s.ID}, 2*ChangeTime)
+	return c.askRemoval(ctx, removal{Node: s.ID}, 2*replica.ChangeTime)
 }
 
 // mayBeRemoved has the raft leader say whether a node may be removed. Where nobody could say
@@ -273,7 +274,7 @@ func (c *cluster) noMajority(why error) error {
 }
 
 // majorityUp reports an error unless a majority of the voters answers.
-func majorityUp(servers []Server, views map[state.NodeID]view) error {
+func majorityUp(servers []replica.Server, views map[state.NodeID]view) error {
 	voters, down, verb := 0, []string{}, "do"
 	for _, s := range servers {
 		if !s.Voter {
@@ -301,11 +302,11 @@ func (c *cluster) askRemoval(ctx context.Context, r removal, limit time.Duration
 }
 
 // named gives the member of a name.
-func (c *cluster) named(name string) (Server, error) {
+func (c *cluster) named(name string) (replica.Server, error) {
 	all := c.replica.Servers()
-	i := slices.IndexFunc(all, func(s Server) bool { return s.Name == name })
+	i := slices.IndexFunc(all, func(s replica.Server) bool { return s.Name == name })
 	if i < 0 {
-		return Server{}, fmt.Errorf("%s is not a member of the cluster", name)
+		return replica.Server{}, fmt.Errorf("%s is not a member of the cluster", name)
 	}
 	return all[i], nil
 }
@@ -336,8 +337,8 @@ func (c *cluster) Leave(ctx context.Context, name string) error {
 }
 
 // awaitAlone waits until a node that has left answers as one with a cluster of its own.
-func (c *cluster) awaitAlone(ctx context.Context, s Server) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*ChangeTime)
+func (c *cluster) awaitAlone(ctx context.Context, s replica.Server) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*replica.ChangeTime)
 	defer cancel()
 	for {
 		var in invitation
@@ -379,7 +380,7 @@ func (c *cluster) leave(ctx context.Context) error {
 	}
 	err := c.node.retire(ctx)
 	if err == nil {
-		err = c.askRemoval(ctx, removal{Node: c.self}, 2*ChangeTime)
+		err = c.askRemoval(ctx, removal{Node: c.self}, 2*replica.ChangeTime)
 	}
 	switch {
 	case err == nil || errors.Is(err, clusterport.ErrRemoved):
@@ -596,17 +597,17 @@ type change struct {
 	name   string
 	forget bool // the state does not know yet that the node is gone
 
-	demote  bool   // it does not vote any more
-	becomes Server // neither: what the member is from then on
+	demote  bool           // it does not vote any more
+	becomes replica.Server // neither: what the member is from then on
 }
 
 // nextChange decides what the configuration needs next; no text: nothing. Nodes
 // that live vote, up to a number of voters; a voter that stays away gives its
 // vote to one that follows. A name or address that a node has announced in its
 // last Open is taken over.
-func nextChange(servers []Server, nodes map[state.NodeID]known, away map[state.NodeID]bool, voters int) change {
+func nextChange(servers []replica.Server, nodes map[state.NodeID]known, away map[state.NodeID]bool, voters int) change {
 	voting := 0
-	var absent, follower *Server
+	var absent, follower *replica.Server
 	names := map[string]int{}
 	for i, s := range servers {
 		names[s.Name]++
@@ -622,7 +623,7 @@ func nextChange(servers []Server, nodes map[state.NodeID]known, away map[state.N
 	}
 	for _, id := range slices.Sorted(maps.Keys(nodes)) {
 		k := nodes[id]
-		if !slices.ContainsFunc(servers, func(s Server) bool { return s.ID == id }) {
+		if !slices.ContainsFunc(servers, func(s replica.Server) bool { return s.ID == id }) {
 			return change{text: "is no member any more", node: id, name: k.name, forget: true}
 		}
 	}
@@ -631,7 +632,7 @@ func nextChange(servers []Server, nodes map[state.NodeID]known, away map[state.N
 		if !ok || k.name == "" || k.name == s.Name && k.address == s.Address || k.name != s.Name && names[k.name] > 0 {
 			continue
 		}
-		return change{text: "is now " + k.name + " at " + k.address, node: s.ID, name: s.Name, becomes: Server{ID: s.ID, Name: k.name, Address: k.address, Voter: s.Voter}}
+		return change{text: "is now " + k.name + " at " + k.address, node: s.ID, name: s.Name, becomes: replica.Server{ID: s.ID, Name: k.name, Address: k.address, Voter: s.Voter}}
 	}
 	switch {
 	case follower != nil && voting < voters:

@@ -7,58 +7,59 @@ import (
 	"strings"
 	"testing"
 
+	"leaderlatch/ensemble/replica"
 	"leaderlatch/ensemble/state"
 	"leaderlatch/ensemble/state/statetest"
 )
 
 func TestNextChange(t *testing.T) {
 	live := func(name string) known { return known{name: name, address: name + ":5324", live: true} }
-	voter := func(name string) Server {
-		return Server{ID: state.NodeID(name), Name: name, Address: name + ":5324", Voter: true}
+	voter := func(name string) replica.Server {
+		return replica.Server{ID: state.NodeID(name), Name: name, Address: name + ":5324", Voter: true}
 	}
-	follower := func(name string) Server {
-		return Server{ID: state.NodeID(name), Name: name, Address: name + ":5324"}
+	follower := func(name string) replica.Server {
+		return replica.Server{ID: state.NodeID(name), Name: name, Address: name + ":5324"}
 	}
 	for _, c := range []struct {
 		name    string
-		servers []Server
+		servers []replica.Server
 		nodes   map[state.NodeID]known
 		away    map[state.NodeID]bool
 		voters  int
 		want    string // node and text; empty: nothing
 	}{
 		{name: "all is well", voters: 5,
-			servers: []Server{voter("a"), voter("b"), voter("c")},
+			servers: []replica.Server{voter("a"), voter("b"), voter("c")},
 			nodes:   map[state.NodeID]known{"a": live("a"), "b": live("b"), "c": live("c")}},
 		{name: "one that lives gets its vote", voters: 5, want: "b: gets a vote",
-			servers: []Server{voter("a"), follower("b")},
+			servers: []replica.Server{voter("a"), follower("b")},
 			nodes:   map[state.NodeID]known{"a": live("a"), "b": live("b")}},
 		{name: "one that has not caught up does not", voters: 5,
-			servers: []Server{voter("a"), follower("b")},
+			servers: []replica.Server{voter("a"), follower("b")},
 			nodes:   map[state.NodeID]known{"a": live("a")}},
 		{name: "there are voters enough", voters: 2,
-			servers: []Server{voter("a"), voter("b"), follower("c")},
+			servers: []replica.Server{voter("a"), voter("b"), follower("c")},
 			nodes:   map[state.NodeID]known{"a": live("a"), "b": live("b"), "c": live("c")}},
 		{name: "a voter that is down for a moment keeps its vote", voters: 2,
-			servers: []Server{voter("a"), voter("b"), follower("c")},
+			servers: []replica.Server{voter("a"), voter("b"), follower("c")},
 			nodes:   map[state.NodeID]known{"a": live("a"), "c": live("c")}},
 		{name: "a voter that stays away loses it", voters: 2, want: "b: loses its vote",
-			servers: []Server{voter("a"), voter("b"), follower("c")},
+			servers: []replica.Server{voter("a"), voter("b"), follower("c")},
 			nodes:   map[state.NodeID]known{"a": live("a"), "c": live("c")}, away: map[state.NodeID]bool{"b": true}},
 		{name: "and nobody does where nobody could take it", voters: 2,
-			servers: []Server{voter("a"), voter("b"), follower("c")},
+			servers: []replica.Server{voter("a"), voter("b"), follower("c")},
 			nodes:   map[state.NodeID]known{"a": live("a")}, away: map[state.NodeID]bool{"b": true, "c": true}},
 		{name: "a node that has moved", voters: 5, want: "b: is now b at elsewhere:1",
-			servers: []Server{voter("a"), voter("b")},
+			servers: []replica.Server{voter("a"), voter("b")},
 			nodes:   map[state.NodeID]known{"a": live("a"), "b": {name: "b", address: "elsewhere:1", live: true}}},
 		{name: "a node with a new name", voters: 5, want: "b: is now d at b:5324",
-			servers: []Server{voter("a"), voter("b")},
+			servers: []replica.Server{voter("a"), voter("b")},
 			nodes:   map[state.NodeID]known{"a": live("a"), "b": {name: "d", address: "b:5324", live: true}}},
 		{name: "a name that another node has is not taken", voters: 5,
-			servers: []Server{voter("a"), voter("b")},
+			servers: []replica.Server{voter("a"), voter("b")},
 			nodes:   map[state.NodeID]known{"a": live("a"), "b": {name: "a", address: "b:5324", live: true}}},
 		{name: "a node that was removed is forgotten", voters: 5, want: "b: is no member",
-			servers: []Server{voter("a")},
+			servers: []replica.Server{voter("a")},
 			nodes:   map[state.NodeID]known{"a": live("a"), "b": live("b")}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -76,15 +77,17 @@ func TestNextChange(t *testing.T) {
 
 // The level rises by one, when every member says so by the session that it has.
 func TestNextLevel(t *testing.T) {
-	member := func(name string) Server { return Server{ID: state.NodeID(name), Name: name, Voter: name != "follower"} }
-	three := []Server{member("a"), member("b"), member("follower")}
+	member := func(name string) replica.Server {
+		return replica.Server{ID: state.NodeID(name), Name: name, Voter: name != "follower"}
+	}
+	three := []replica.Server{member("a"), member("b"), member("follower")}
 	reads := func(a, b, f uint64) map[state.NodeID]known {
 		return map[state.NodeID]known{"a": {reads: a}, "b": {reads: b}, "follower": {reads: f}}
 	}
 	for _, c := range []struct {
 		name    string
 		level   uint64
-		servers []Server
+		servers []replica.Server
 		nodes   map[state.NodeID]known
 		next    uint64
 		holding string
@@ -113,7 +116,7 @@ func TestNextLevel(t *testing.T) {
 
 // A raft leader is one that a majority of the voters says so of, in one term.
 func TestQuorum(t *testing.T) {
-	servers := []Server{{ID: "a", Voter: true}, {ID: "b", Voter: true}, {ID: "c", Voter: true}, {ID: "d"}}
+	servers := []replica.Server{{ID: "a", Voter: true}, {ID: "b", Voter: true}, {ID: "c", Voter: true}, {ID: "d"}}
 	leads := view{State: "leading", Term: 7, Leader: "a"}
 	follows := view{State: "following", Term: 7, Leader: "a"}
 	for _, c := range []struct {
@@ -140,7 +143,7 @@ func TestQuorum(t *testing.T) {
 // A removal after which nobody could be elected is refused: it would count as
 // soon as it is written, and nobody could take it back.
 func TestMayRemove(t *testing.T) {
-	servers := []Server{{ID: "a", Name: "A", Voter: true}, {ID: "b", Name: "B", Voter: true}, {ID: "c", Name: "C", Voter: true}, {ID: "d", Name: "D"}}
+	servers := []replica.Server{{ID: "a", Name: "A", Voter: true}, {ID: "b", Name: "B", Voter: true}, {ID: "c", Name: "C", Voter: true}, {ID: "d", Name: "D"}}
 	up := func(ids ...state.NodeID) map[state.NodeID]view {
 		views := map[state.NodeID]view{}
 		for _, id := range ids {
@@ -150,7 +153,7 @@ func TestMayRemove(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name    string
-		servers []Server
+		servers []replica.Server
 		views   map[state.NodeID]view
 		remove  state.NodeID
 		want    string

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/replica"
 	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
@@ -21,7 +22,7 @@ type cluster struct {
 	self    state.NodeID
 	dir     *Dir
 	dirLife int // by which dir may be changed
-	replica *replica
+	replica *replica.Replica
 	port    *clusterport.Port
 	seen    *seen
 	life    context.Context // of the node

@@ -27,6 +27,7 @@ import (
 	"leaderlatch/ensemble/diskthread"
 	"leaderlatch/ensemble/durable"
 	"leaderlatch/ensemble/permanent"
+	"leaderlatch/ensemble/replica"
 	"leaderlatch/ensemble/state"
 )
 
@@ -429,7 +430,9 @@ func (d *Dir) clearRaft() error {
 }
 
 // ofReplica is the folder as the replica uses it.
-func (d *Dir) ofReplica() Folder { return Folder{Path: d.path, Thread: d.files, There: d.there} }
+func (d *Dir) ofReplica() replica.Folder {
+	return replica.Folder{Path: d.path, Thread: d.files, There: d.there}
+}
 
 func (d *Dir) raftPath() string { return filepath.Join(d.path, "raft.db") }
 

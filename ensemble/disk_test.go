@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"leaderlatch/ensemble/diskthread"
+	"leaderlatch/ensemble/replica"
 	"leaderlatch/ensemble/state"
 )
 
@@ -128,7 +129,7 @@ func TestASnapshotLeavesTheMinimumFree(t *testing.T) {
 	n := startNode(t, t.TempDir(), func(c *Config) {
 		c.MinimumFree = minimum
 		c.freeSpace = func(string) (uint64, error) { return uint64(free.Load()), nil }
-		c.createState = func(name string) (StateFile, error) {
+		c.createState = func(name string) (replica.StateFile, error) {
 			f, err := os.Create(name)
 			return &spaceTaker{f, &free, &least}, err
 		}

@@ -27,14 +27,13 @@
 //
 // Package state is the replicated state machine, plain data and its bytes. Package session
 // is the protocol that makes it safe to act on the state, pure code over clock readings.
-// replica.go is this node's part in Raft: what it is in there, which other nodes are, and how
-// something gets into the log (fsm.go, forward.go) and out of it in time (hint.go, silence.go);
-// servers.go is the list of members. transport.go, raftstore.go, snapshots.go and logsize.go
-// put Raft right, raftlog.go says what it logs.
+// Package replica is this node's part in Raft: what it is in there, which other nodes are, and
+// how something gets into the log and out of it; observer.go has the node hear of that.
 //
 // cluster.go is this node's part in who the nodes are: entering.go is how it gets into a
 // cluster, changes.go how that changes, lift.go how tokens rise with it; ask.go is how nodes
-// talk about that, views.go and report.go what they tell operators.
+// talk about that, views.go and report.go what they tell operators, level.go how the formats of
+// what they write rise. recover.go makes a cluster of one node that has lost the others.
 //
 // node.go is the door, and drives all of it; start.go has it begin, proposer.go has committed
 // what the session wants, duties.go what the raft leader owes the cluster. datadir.go is what
@@ -47,22 +46,17 @@
 //
 //   - the loop, which looks at the clocks
 //   - the proposer, and the dispatcher, which calls members
-//   - one that follows Raft's leadership, one that finds a raft leader missing, one that asks
-//     other nodes who leads
-//   - one that hands Raft what other nodes send, and one that accepts on the cluster port
-//   - one for each other member that is sent hints
+//   - those of the replica
+//   - one that asks other nodes who leads, and one that accepts on the cluster port
 //   - three that look after the folder: its free space, its files, whether it is still there
-//   - one that keeps the log small
 //   - until the node is in a cluster, one that sees to that
 //
 // Those of the cluster port's connections end with the connections, those of the log store
-// when it is closed. Short-lived ones wait for Raft's answers; one that gets none when Raft
-// shuts down ends with the process. Raft calls the fsm from a goroutine of its own.
+// when it is closed.
 //
 // # Locks
 //
-// They are taken in the order changing, handOvers, fsm, node; last the dispatcher's or the
-// dead-man switch's. Of the others, anew comes before the folder's and the forwarder's before
-// its link's; reloading and the transport's are taken alone. Members are called with no lock
-// held.
+// They are taken in the order changing, handOvers, the replica's fsm, node; last the
+// dispatcher's or the dead-man switch's. Of the others, anew comes before the folder's. Members
+// are called with no lock held.
 package ensemble

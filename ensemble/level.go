@@ -1,12 +1,15 @@
 package ensemble
 
-import "leaderlatch/ensemble/state"
+import (
+	"leaderlatch/ensemble/replica"
+	"leaderlatch/ensemble/state"
+)
 
 // nextLevel is the level that a cluster should have: one more than it has, if each of
 // the members says so, by the session that it has. Whoever has none may be about to be
 // started as an older program, and holds it. holding are the members that do; none at the
 // newest level.
-func nextLevel(level uint64, servers []Server, nodes map[state.NodeID]known) (next uint64, holding []Server) {
+func nextLevel(level uint64, servers []replica.Server, nodes map[state.NodeID]known) (next uint64, holding []replica.Server) {
 	if level >= state.NewestLevel || len(servers) == 0 {
 		return level, nil
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/replica"
 	"leaderlatch/ensemble/state"
 )
 
@@ -54,7 +55,7 @@ func (c *cluster) lift(ctx context.Context, via Place, in invitation, above uint
 	if in.Tokens == 0 {
 		return &refusal{fmt.Sprintf("%s, and %s runs an older version, which cannot lift those of its cluster; upgrade that cluster first", higherTokens(c.cfg.Name), via)}
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*ChangeTime)
+	ctx, cancel := context.WithTimeout(ctx, 2*replica.ChangeTime)
 	defer cancel()
 	return c.untilNow(ctx, func() error {
 		_, err := c.ask(ctx, clusterport.Join, via.Address, "", askLift, above, nil)
@@ -68,7 +69,7 @@ func higherTokens(name string) string {
 
 // passLift answers askLift of a node that is to join.
 func (c *cluster) passLift(ctx context.Context, peer clusterport.Hello, with json.RawMessage) (any, error) {
-	ctx, cancel := context.WithTimeout(ctx, ChangeTime) // before the asking node gives up, so that it hears why
+	ctx, cancel := context.WithTimeout(ctx, replica.ChangeTime) // before the asking node gives up, so that it hears why
 	defer cancel()
 	err := c.askLeader(ctx, askLift, with, nil, func(ctx context.Context) error {
 		_, err := c.answerLift(ctx, peer, with)

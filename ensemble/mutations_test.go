@@ -2,6 +2,7 @@ package ensemble
 
 import (
 	"leaderlatch/ensemble/mutation"
+	"leaderlatch/ensemble/replica"
 	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 	"leaderlatch/ensemble/state/statetest"
@@ -18,8 +19,8 @@ func omits(mutate mutation.Mutation) session.Omissions {
 }
 
 // omitsOfReplica gives the rules that are left out by its replica.
-func omitsOfReplica(mutate mutation.Mutation) Omissions {
-	return Omissions{
+func omitsOfReplica(mutate mutation.Mutation) replica.Omissions {
+	return replica.Omissions{
 		Apply: mutate == mutation.ApplyUnflushed, Commit: mutate == mutation.CommitUnflushed, Follow: mutate == mutation.FollowUnflushed,
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/ensemble/logstore"
+	"leaderlatch/ensemble/replica"
 	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
@@ -55,7 +56,7 @@ type Config struct {
 	// Seams of tests.
 	dial         func(ctx context.Context, network, address string) (net.Conn, error)
 	beforeCommit func()
-	createState  func(name string) (StateFile, error)
+	createState  func(name string) (replica.StateFile, error)
 	stallLimit   time.Duration // of the log
 	hangLimit    time.Duration // of all else in the folder
 	released     time.Time
@@ -64,8 +65,8 @@ type Config struct {
 	bootID       string
 	alter        func(*state.State, state.Entry) state.Entry
 	omit         session.Omissions
-	omitReplica  Omissions
-	observe      func(Observer) Observer // who observes the replica in the node's place, and passes on to it
+	omitReplica  replica.Omissions
+	observe      func(replica.Observer) replica.Observer // who observes the replica in the node's place, and passes on to it
 }
 
 // Node is one node of the ensemble: the replicated state, this node's session
@@ -79,7 +80,7 @@ type Node struct {
 	dirLife int // by which dir may be changed
 	self    state.NodeID
 	store   *logstore.Store
-	replica *replica
+	replica *replica.Replica
 	cluster *cluster
 	opens   *opens
 	duty    *duties

@@ -6,6 +6,7 @@ import (
 
 	"leaderlatch/ensemble/logstore"
 	"leaderlatch/ensemble/permanent"
+	"leaderlatch/ensemble/replica"
 	"leaderlatch/ensemble/state"
 )
 
@@ -41,7 +42,7 @@ func PlanRecovery(dir *Dir, cfg Config) (*Recovery, error) {
 	}
 	member := id.Join == ""
 	r := &Recovery{dir: dir, cfg: cfg}
-	err := r.withReplica(func(of *replica) error {
+	err := r.withReplica(func(of *replica.Replica) error {
 		members, err := of.Members()
 		for _, s := range members {
 			if s.ID != id.Node {
@@ -75,7 +76,7 @@ func (r *Recovery) Do() error {
 		return err
 	}
 	cluster := identity{}
-	err := r.withReplica(func(of *replica) error {
+	err := r.withReplica(func(of *replica.Replica) error {
 		return of.Recover(r.cfg.Name, r.cfg.Address, func(s *state.State) {
 			cluster.found(0)
 			s.Refound(cluster.Cluster, cluster.TokenBase, recoverTokens)
@@ -91,13 +92,13 @@ func (r *Recovery) Do() error {
 }
 
 // withReplica opens what the node has of its cluster's state.
-func (r *Recovery) withReplica(f func(*replica) error) error {
+func (r *Recovery) withReplica(f func(*replica.Replica) error) error {
 	store, err := logstore.Open(r.dir.raftPath(), logstore.Options{Format: state.LogstoreVersion(uint64(r.dir.id().Format)), Thread: r.dir.log})
 	if err != nil {
 		return permanent.Errorf("data folder: %w; %s", err, permanent.CureFolder)
 	}
 	defer store.Close()
-	of, err := openReplica(replicaConfig{Self: r.dir.id().Node, Folder: r.dir.ofReplica(), Logger: r.cfg.Logger}, store)
+	of, err := replica.Open(replica.Config{Self: r.dir.id().Node, Folder: r.dir.ofReplica(), Logger: r.cfg.Logger}, store)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"leaderlatch/ensemble/logstore"
+	"leaderlatch/ensemble/replica"
 	"leaderlatch/ensemble/state"
 	"leaderlatch/ensemble/state/statetest"
 )
@@ -105,7 +106,7 @@ func memberOfThree(t *testing.T, end, term, last uint64) *Dir {
 	}
 	of := state.New()
 	of.Apply(end, state.Entry{Ops: []state.Op{state.Found{Cluster: dir.id().Cluster, TokenBase: dir.id().TokenBase}}}, nil)
-	inFolder(t, dir, func(in Inside) error {
+	inFolder(t, dir, func(in replica.Inside) error {
 		address := func(name, at string) raft.ServerAddress { return raft.ServerAddress(Place{name, at}.text()) }
 		_, transport := raft.NewInmemTransport("")
 		sink, err := in.Snapshots.Create(raft.SnapshotVersionMax, end, term, raft.Configuration{Servers: []raft.Server{
@@ -136,9 +137,9 @@ func memberOfThree(t *testing.T, end, term, last uint64) *Dir {
 }
 
 // inFolder calls f with what a recovery opens.
-func inFolder(t *testing.T, dir *Dir, f func(Inside) error) {
+func inFolder(t *testing.T, dir *Dir, f func(replica.Inside) error) {
 	t.Helper()
-	err := (&Recovery{dir: dir, cfg: theFirst(t)}).withReplica(func(of *replica) error { return f(of.Inside()) })
+	err := (&Recovery{dir: dir, cfg: theFirst(t)}).withReplica(func(of *replica.Replica) error { return f(of.Inside()) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +163,7 @@ func theFirst(t *testing.T) Config {
 // recovered gives the state in the folder's newest snapshot, and with which entry that ends.
 func recovered(t *testing.T, dir *Dir) (s *state.State, end uint64) {
 	t.Helper()
-	inFolder(t, dir, func(in Inside) error {
+	inFolder(t, dir, func(in replica.Inside) error {
 		list, err := in.Snapshots.List()
 		if err != nil || len(list) == 0 {
 			return fmt.Errorf("%d snapshots, error %v", len(list), err)
@@ -370,7 +371,7 @@ func lengthened(t *testing.T, path string) {
 			t.Errorf("it went on: %v", p)
 		}
 	}()
-	(&Recovery{dir: dir, cfg: theFirst(t)}).withReplica(func(of *replica) error {
+	(&Recovery{dir: dir, cfg: theFirst(t)}).withReplica(func(of *replica.Replica) error {
 		return of.Recover("n1", "127.0.0.1:1", func(*state.State) { panic("dead") })
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/ensemble/logstore"
 	"leaderlatch/ensemble/permanent"
+	"leaderlatch/ensemble/replica"
 	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
@@ -203,11 +204,11 @@ func (n *Node) openStore() error {
 	n.opens.store = store
 	n.opens.last.Store(counter)
 	n.roster.Bind(bound)
-	observes := Observer(observer{n})
+	observes := replica.Observer(observer{n})
 	if n.cfg.observe != nil {
 		observes = n.cfg.observe(observes)
 	}
-	n.replica, err = openReplica(replicaConfig{
+	n.replica, err = replica.Open(replica.Config{
 		Self: n.self, Heartbeat: n.cfg.Timing.Heartbeat, Lease: n.cfg.Timing.Lease, Folder: n.dir.ofReplica(),
 		Observer: observes, Level: n.seen.level.Load, Room: n.folder.roomForSnapshot, Logger: n.log,
 		Alter: n.cfg.alter, CreateState: n.cfg.createState, Omit: n.cfg.omitReplica,

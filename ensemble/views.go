@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/replica"
 	"leaderlatch/ensemble/state"
 )
 
@@ -74,7 +75,7 @@ func (c *cluster) look(ctx context.Context) (views map[state.NodeID]view, silent
 
 // quorum gives the raft leader that a majority of the voters follows, and which
 // voters do; "" if there is none.
-func quorum(servers []Server, views map[state.NodeID]view) (leader state.NodeID, with []state.NodeID) {
+func quorum(servers []replica.Server, views map[state.NodeID]view) (leader state.NodeID, with []state.NodeID) {
 	voters := 0
 	followers := map[state.NodeID][]state.NodeID{}
 	for _, s := range servers {

@@ -22,6 +22,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"leaderlatch/ensemble/mutation"
+	"leaderlatch/ensemble/replica"
 	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 )
@@ -865,7 +866,7 @@ func (h *host) start() {
 		now: h.clocks.read, bootID: "one boot", dial: h.w.net.dialer(h.address),
 		alter: func(s *state.State, e state.Entry) state.Entry { return mutated(h.w.mutate, s, e) },
 		omit:  omits(h.w.mutate), omitReplica: omitsOfReplica(h.w.mutate),
-		observe: func(o Observer) Observer { return installs{o, h.w, &runs} },
+		observe: func(o replica.Observer) replica.Observer { return installs{o, h.w, &runs} },
 		beforeCommit: func() {
 			select {
 			case <-time.After(time.Duration(h.flush.Load())):
@@ -887,7 +888,7 @@ func (h *host) start() {
 
 // installs counts the snapshots that are installed on a node that runs.
 type installs struct {
-	Observer
+	replica.Observer
 	w    *world
 	runs *atomic.Bool
 }

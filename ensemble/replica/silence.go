@@ -1,4 +1,4 @@
-package ensemble
+package replica
 
 import (
 	"math/rand/v2"
@@ -18,7 +18,7 @@ import (
 const stalled = 50 * time.Millisecond
 
 // watchSilence has Raft miss a silent raft leader in time.
-func (r *replica) watchSilence() {
+func (r *Replica) watchSilence() {
 	timeout := r.cfg.Heartbeat
 	patience := func() time.Duration { return timeout + rand.N(timeout/4) }
 	limit := patience()
@@ -47,6 +47,6 @@ func (r *replica) watchSilence() {
 
 // missRaftLeader has Raft look at once whether its raft leader is silent: it does when the
 // timeout gets shorter, and a nanosecond suffices.
-func (r *replica) missRaftLeader() {
+func (r *Replica) missRaftLeader() {
 	r.reloadRaft(func(c *raft.ReloadableConfig) { c.HeartbeatTimeout-- })
 }

@@ -1,4 +1,4 @@
-package ensemble
+package replica
 
 import (
 	"sync/atomic"
@@ -69,7 +69,7 @@ func (f *follower) needs(c *entryID) bool {
 }
 
 // hintFollowers has followers told of an applied entry. It does not block.
-func (r *replica) hintFollowers(index, term uint64) {
+func (r *Replica) hintFollowers(index, term uint64) {
 	if r.leads.Load() != term {
 		return
 	}
@@ -85,7 +85,7 @@ func (r *replica) hintFollowers(index, term uint64) {
 
 // stores notes how far a member has said that it has stored the log of a term in which
 // this node leads. It does not block, once the node is started.
-func (r *replica) stores(id raft.ServerID, index, term uint64) {
+func (r *Replica) stores(id raft.ServerID, index, term uint64) {
 	v, ok := r.followers.Load(id)
 	if !ok {
 		if !r.sendsTo(id, term) { // it waits for the start, which Raft does not
@@ -104,7 +104,7 @@ func (r *replica) stores(id raft.ServerID, index, term uint64) {
 }
 
 // ends notes where the log of a node ended that knew of no later term than this.
-func (r *replica) ends(id raft.ServerID, at, term uint64) {
+func (r *Replica) ends(id raft.ServerID, at, term uint64) {
 	if f, ok := r.followers.Load(id); ok {
 		f.(*follower).ends(at, term)
 	}
@@ -112,7 +112,7 @@ func (r *replica) ends(id raft.ServerID, at, term uint64) {
 
 // sendHints sends a follower the newest hint whenever it is woken, for as long as it is
 // a member.
-func (r *replica) sendHints(f *follower) {
+func (r *Replica) sendHints(f *follower) {
 	t := r.transport
 	header := raft.RPCHeader{
 		ProtocolVersion: raft.ProtocolVersionMax,
@@ -148,7 +148,7 @@ func (r *replica) sendHints(f *follower) {
 // leadsIn reports whether this node is the raft leader of a term: it was in the
 // role at one moment between two at which the term was that. Raft may ask before its
 // start returns.
-func (r *replica) leadsIn(term uint64) bool {
+func (r *Replica) leadsIn(term uint64) bool {
 	select {
 	case <-r.started:
 	case <-r.done:
@@ -158,7 +158,7 @@ func (r *replica) leadsIn(term uint64) bool {
 }
 
 // sendsTo reports whether this node is the raft leader of a term, and another one a member.
-func (r *replica) sendsTo(id raft.ServerID, term uint64) bool {
+func (r *Replica) sendsTo(id raft.ServerID, term uint64) bool {
 	if !r.leadsIn(term) {
 		return false
 	}

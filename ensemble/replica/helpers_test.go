@@ -1,8 +1,10 @@
-package ensemble
+package replica
 
 import (
+	"log/slog"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -18,6 +20,21 @@ func folderAt(t *testing.T, path string) Folder {
 	thread := diskthread.Start()
 	t.Cleanup(thread.Close)
 	return Folder{Path: path, Thread: thread, There: func() error { return nil }}
+}
+
+// testLog is a logger into the test's output.
+func testLog(t *testing.T) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
+}
+
+func poll(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !cond(); {
+		if time.Now().After(end) {
+			t.Fatalf("never: %s", what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
 }
 
 // testRaftLog is Raft's logger into the test's output.

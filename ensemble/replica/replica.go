@@ -1,4 +1,4 @@
-package ensemble
+package replica
 
 import (
 	"cmp"
@@ -21,9 +21,9 @@ import (
 	"leaderlatch/ensemble/state"
 )
 
-// replicaConfig is what a replica needs to know. To look at one, or to recover it, Self, Folder
+// Config is what a replica needs to know. To look at one, or to recover it, Self, Folder
 // and Logger suffice.
-type replicaConfig struct {
+type Config struct {
 	Self      state.NodeID
 	Heartbeat time.Duration // Raft's timeouts
 	Lease     time.Duration // L: what takes longer is given up
@@ -46,7 +46,7 @@ type Folder struct {
 	There  func() error       // why it is at its path no more
 }
 
-// Omissions are rules of raftStore. One that is true is left out, which shows in tests that
+// Omissions are rules by which entries are sent while the own disk writes them (store.go). One that is true is left out, which shows in tests that
 // it is needed.
 type Omissions struct {
 	Apply  bool // a raft leader applies what is not on its disk
@@ -76,10 +76,10 @@ func (nobody) Follow()                              {}
 func (nobody) Lead(func() bool)                     {}
 func (nobody) Turned()                              {}
 
-// replica is this node's copy of the state and of the log that makes it, and the node's part
+// Replica is this node's copy of the state and of the log that makes it, and the node's part
 // in Raft: what it is in there, and which other nodes are. It is safe for concurrent use.
-type replica struct {
-	cfg      replicaConfig
+type Replica struct {
+	cfg      Config
 	self     state.NodeID
 	observer Observer
 	log      *slog.Logger
@@ -116,13 +116,13 @@ type replica struct {
 	reloading sync.Mutex // held over a change of Raft's settings
 }
 
-// openReplica opens the snapshots that go with a log, and has the two agree. Nothing runs yet. An
+// Open opens the snapshots that go with a log, and has the two agree. Nothing runs yet. An
 // error is a [permanent.Error].
-func openReplica(c replicaConfig, store *logstore.Store) (*replica, error) {
+func Open(c Config, store *logstore.Store) (*Replica, error) {
 	if c.Observer == nil {
 		c.Observer = nobody{}
 	}
-	r := &replica{cfg: c, self: c.Self, observer: c.Observer, log: c.Logger, store: store, started: make(chan struct{}), leading: make(chan bool, 1)}
+	r := &Replica{cfg: c, self: c.Self, observer: c.Observer, log: c.Logger, store: store, started: make(chan struct{}), leading: make(chan bool, 1)}
 	life, end := context.WithCancel(context.Background())
 	r.done, r.end = life.Done(), end
 	r.trailing.Store(trailingEntries)
@@ -148,14 +148,14 @@ func openReplica(c replicaConfig, store *logstore.Store) (*replica, error) {
 }
 
 // IsNew reports whether there is nothing of a state in the folder.
-func (r *replica) IsNew() (bool, error) {
+func (r *Replica) IsNew() (bool, error) {
 	last, err := r.store.LastIndex()
 	return last == 0 && r.snapshots.newest.Load() == nil, err
 }
 
 // Start starts Raft on a port. Until Run it proposes nothing and tells nobody. An error is a
 // [permanent.Error].
-func (r *replica) Start(port *clusterport.Port) (err error) {
+func (r *Replica) Start(port *clusterport.Port) (err error) {
 	r.port = port
 	layer := port.Raft(r.addressToDial)
 	r.transport = newTransport(r, r.done, &raft.NetworkTransportConfig{
@@ -186,7 +186,7 @@ func (r *replica) Start(port *clusterport.Port) (err error) {
 }
 
 // addressToDial is where Raft reaches a member, by its id.
-func (r *replica) addressToDial(id string) (string, error) {
+func (r *Replica) addressToDial(id string) (string, error) {
 	select {
 	case <-r.started:
 	case <-r.done:
@@ -203,7 +203,7 @@ func (r *replica) addressToDial(id string) (string, error) {
 }
 
 // config gives Raft's settings.
-func (r *replica) config() *raft.Config {
+func (r *Replica) config() *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(r.self)
 	c.HeartbeatTimeout = r.cfg.Heartbeat
@@ -222,7 +222,7 @@ func (r *replica) config() *raft.Config {
 }
 
 // Run begins what goes on for as long as Raft runs, and takes proposals of other nodes.
-func (r *replica) Run() {
+func (r *Replica) Run() {
 	r.entries.running.Store(true)
 	changes := make(chan raft.Observation, 16)
 	r.raft.RegisterObserver(raft.NewObserver(changes, false, func(o *raft.Observation) bool {
@@ -240,7 +240,7 @@ func (r *replica) Run() {
 
 // Stop ends Raft, and closes the port meanwhile: Raft waits for what it has asked other nodes.
 // It returns when the store is used no more.
-func (r *replica) Stop() error {
+func (r *Replica) Stop() error {
 	r.end()
 	r.forward.close()
 	shutdown := r.raft.Shutdown()
@@ -252,16 +252,16 @@ func (r *replica) Stop() error {
 }
 
 // Read calls fn with the state as of the last entry applied.
-func (r *replica) Read(fn func(*state.State)) { r.fsm.read(fn) }
+func (r *Replica) Read(fn func(*state.State)) { r.fsm.read(fn) }
 
 // Found makes this node, which has nothing yet, the only member.
-func (r *replica) Found(name, address string) error {
+func (r *Replica) Found(name, address string) error {
 	servers := []raft.Server{{ID: raft.ServerID(r.self), Address: raftAddress(name, address)}}
 	return r.raft.BootstrapCluster(raft.Configuration{Servers: servers}).Error()
 }
 
 // Add makes a node a member that votes or only follows, or has the one that it is change.
-func (r *replica) Add(s Server) error {
+func (r *Replica) Add(s Server) error {
 	change := r.raft.AddNonvoter
 	if s.Voter {
 		change = r.raft.AddVoter
@@ -270,12 +270,12 @@ func (r *replica) Add(s Server) error {
 }
 
 // Demote has a member vote no more.
-func (r *replica) Demote(id state.NodeID) error {
+func (r *Replica) Demote(id state.NodeID) error {
 	return r.await(r.raft.DemoteVoter(raft.ServerID(id), 0, ChangeTime))
 }
 
 // Remove has a node be a member no more.
-func (r *replica) Remove(id state.NodeID) error {
+func (r *Replica) Remove(id state.NodeID) error {
 	return r.await(r.raft.RemoveServer(raft.ServerID(id), 0, ChangeTime))
 }
 
@@ -283,7 +283,7 @@ func (r *replica) Remove(id state.NodeID) error {
 const ChangeTime = 5 * time.Second
 
 // Drop ends all dealings with a node that was removed.
-func (r *replica) Drop(id state.NodeID) {
+func (r *Replica) Drop(id state.NodeID) {
 	if f, ok := r.followers.LoadAndDelete(raft.ServerID(id)); ok {
 		close(f.(*follower).gone)
 	}
@@ -292,7 +292,7 @@ func (r *replica) Drop(id state.NodeID) {
 
 // Lost gives what a node has lost of the log that it had stored in this term, as far as this
 // one knows, as the raft leader.
-func (r *replica) Lost(id state.NodeID) (stored, end uint64, lost bool) {
+func (r *Replica) Lost(id state.NodeID) (stored, end uint64, lost bool) {
 	f, ok := r.followers.Load(raft.ServerID(id))
 	if !ok {
 		return 0, 0, false
@@ -306,7 +306,7 @@ func (r *replica) Lost(id state.NodeID) (stored, end uint64, lost bool) {
 
 // HandOver has another voter take raft leadership. A question may have stayed behind, for as
 // long as the other one is busy: asked says so.
-func (r *replica) HandOver(to Server) (asked bool) {
+func (r *Replica) HandOver(to Server) (asked bool) {
 	switch r.await(r.raft.LeadershipTransferToServer(raft.ServerID(to.ID), raftAddress(to.Name, to.Address))) {
 	case nil, raft.ErrLeadershipTransferInProgress, raft.ErrEnqueueTimeout, raft.ErrNotLeader:
 		return false
@@ -315,25 +315,25 @@ func (r *replica) HandOver(to Server) (asked bool) {
 }
 
 // RaftLeader is the raft leader that this node follows or is, by Raft; empty: none.
-func (r *replica) RaftLeader() state.NodeID {
+func (r *Replica) RaftLeader() state.NodeID {
 	_, id := r.raft.LeaderWithID()
 	return state.NodeID(id)
 }
 
 // HasHeard reports whether this node has heard of a commit since its start.
-func (r *replica) HasHeard() bool { return r.raft.CommitIndex() > 0 }
+func (r *Replica) HasHeard() bool { return r.raft.CommitIndex() > 0 }
 
 // IsLeader reports whether this node is the raft leader, caught up or not.
-func (r *replica) IsLeader() bool { return r.raft.State() == raft.Leader }
+func (r *Replica) IsLeader() bool { return r.raft.State() == raft.Leader }
 
 // LastIndex is that of the last entry in the log.
-func (r *replica) LastIndex() uint64 { return r.raft.LastIndex() }
+func (r *Replica) LastIndex() uint64 { return r.raft.LastIndex() }
 
 // Term is Raft's.
-func (r *replica) Term() uint64 { return r.raft.CurrentTerm() }
+func (r *Replica) Term() uint64 { return r.raft.CurrentTerm() }
 
 // Role is what this node is in Raft, in Riak's words for a peer.
-func (r *replica) Role() string {
+func (r *Replica) Role() string {
 	switch r.raft.State() {
 	case raft.Leader:
 		return "leading"
@@ -348,17 +348,17 @@ func (r *replica) Role() string {
 
 // Propose has operations committed, as the raft leader, and applied by this node. An error says
 // that they are not, or that nobody knows.
-func (r *replica) Propose(ops ...state.Op) error { return r.ProposeAs(r.cfg.Level(), ops...) }
+func (r *Replica) Propose(ops ...state.Op) error { return r.ProposeAs(r.cfg.Level(), ops...) }
 
 // ProposeAs does so in the formats of a level.
-func (r *replica) ProposeAs(level uint64, ops ...state.Op) error {
+func (r *Replica) ProposeAs(level uint64, ops ...state.Op) error {
 	return r.await(r.raft.Apply(entryOf(level, ops), r.cfg.Lease))
 }
 
 // Submit has operations put into the log as one entry, by this node's Raft or by that of the
 // raft leader. The outcome goes to done, once, from another goroutine; Raft may leave it out
 // when it shuts down.
-func (r *replica) Submit(ops []state.Op, done func(index uint64, err error)) {
+func (r *Replica) Submit(ops []state.Op, done func(index uint64, err error)) {
 	entry := entryOf(r.cfg.Level(), ops)
 	if leader := r.LikelyRaftLeader(); leader != "" && leader != r.self {
 		r.forward.send(leader, entry, done)
@@ -389,7 +389,7 @@ func awaitCommit(f raft.ApplyFuture) error {
 // sent. Raft would go on as it is, and be sent it for ever. Nor would the node learn how a
 // session ends, so it does not wait for that. Of its own, it has all in its log, and tries
 // again.
-func (r *replica) snapshotFailed(index uint64, err error) {
+func (r *Replica) snapshotFailed(index uint64, err error) {
 	if r.wasSent(index) && !errors.Is(err, diskthread.ErrClosed) {
 		r.observer.Failed(fmt.Errorf("disk: the snapshot of entry %d, which the raft leader sent, cannot be stored in %s: %w; make room, or replace the disk", index, r.cfg.Folder.Path, err))
 	}
@@ -397,7 +397,7 @@ func (r *replica) snapshotFailed(index uint64, err error) {
 
 // roomForSnapshot refuses a snapshot of the node's own state for which there is no room. One
 // that the raft leader has sent the node cannot do without.
-func (r *replica) roomForSnapshot(index uint64, bytes int64) error {
+func (r *Replica) roomForSnapshot(index uint64, bytes int64) error {
 	select {
 	case <-r.started:
 	default:
@@ -411,7 +411,7 @@ func (r *replica) roomForSnapshot(index uint64, bytes int64) error {
 
 // wasSent reports whether a snapshot that ends with an entry came from the raft leader. At its
 // start Raft says itself what it cannot read.
-func (r *replica) wasSent(index uint64) bool {
+func (r *Replica) wasSent(index uint64) bool {
 	select {
 	case <-r.started:
 		return index > r.raft.AppliedIndex()
@@ -421,7 +421,7 @@ func (r *replica) wasSent(index uint64) bool {
 }
 
 // NameOf is a node's name for people, its id where the name is not known.
-func (r *replica) NameOf(id state.NodeID) string {
+func (r *Replica) NameOf(id state.NodeID) string {
 	name := r.nameHeard(id)
 	if name == "" {
 		r.Read(func(s *state.State) {
@@ -433,7 +433,7 @@ func (r *replica) NameOf(id state.NodeID) string {
 }
 
 // Yields is why this node takes no part in Raft now; nil: it does.
-func (r *replica) Yields() error {
+func (r *Replica) Yields() error {
 	if r.yields.Load() {
 		return errYields
 	}
@@ -446,7 +446,7 @@ var (
 )
 
 // Raise has the log store write the formats of a level. Should that fail, so does the node.
-func (r *replica) Raise(level uint64) { r.store.Raise(state.LogstoreVersion(level)) }
+func (r *Replica) Raise(level uint64) { r.store.Raise(state.LogstoreVersion(level)) }
 
 // hearsay is who leads, as another node said at a time.
 type hearsay struct {
@@ -458,13 +458,13 @@ type hearsay struct {
 const hearsayLasts = 3 * time.Second
 
 // HearOf takes note of who leads, as another node says.
-func (r *replica) HearOf(leader state.NodeID) {
+func (r *Replica) HearOf(leader state.NodeID) {
 	r.hearsay.Store(&hearsay{leader, time.Now()})
 	r.observer.Turned()
 }
 
 // reloadRaft changes settings of Raft while it runs.
-func (r *replica) reloadRaft(change func(*raft.ReloadableConfig)) {
+func (r *Replica) reloadRaft(change func(*raft.ReloadableConfig)) {
 	r.reloading.Lock()
 	defer r.reloading.Unlock()
 	c := r.raft.ReloadableConfig()
@@ -477,7 +477,7 @@ func (r *replica) reloadRaft(change func(*raft.ReloadableConfig)) {
 // snapshotUnread has a new snapshot be taken in the place of the newest one, which cannot be
 // read any more though it is of this node's own state. Raft would try for ever to send it to
 // a node that needs one.
-func (r *replica) snapshotUnread(name string, err error) {
+func (r *Replica) snapshotUnread(name string, err error) {
 	select {
 	case <-r.started:
 	default:
@@ -493,14 +493,14 @@ func (r *replica) snapshotUnread(name string, err error) {
 }
 
 // lacksSnapshot reports whether the newest snapshot is still one that cannot be read.
-func (r *replica) lacksSnapshot() bool {
+func (r *Replica) lacksSnapshot() bool {
 	name := r.unread.Load()
 	return name != nil && r.snapshots.isNewest(*name)
 }
 
 // nameHeard is a node's name by the configuration, or as it has introduced itself to this
 // one; empty: it is not known by these. It takes no lock.
-func (r *replica) nameHeard(id state.NodeID) string {
+func (r *Replica) nameHeard(id state.NodeID) string {
 	select {
 	case <-r.started:
 		if s, ok := r.Server(id); ok {
@@ -515,7 +515,7 @@ func (r *replica) nameHeard(id state.NodeID) string {
 
 // LikelyRaftLeader is the raft leader by Raft or, where that knows none, by what another node
 // has said just now; empty: nobody has.
-func (r *replica) LikelyRaftLeader() state.NodeID {
+func (r *Replica) LikelyRaftLeader() state.NodeID {
 	if _, id := r.raft.LeaderWithID(); id != "" {
 		return state.NodeID(id)
 	}
@@ -528,7 +528,7 @@ func (r *replica) LikelyRaftLeader() state.NodeID {
 // watchRaft follows whether this node is the raft leader, and who is. Raft waits
 // for its notices to be taken, so nothing here blocks. A raft leader acts on
 // stamps only when its own state machine has caught up with its log.
-func (r *replica) watchRaft(changes <-chan raft.Observation) {
+func (r *Replica) watchRaft(changes <-chan raft.Observation) {
 	silent := map[raft.ServerID]bool{}
 	for {
 		select {
@@ -577,7 +577,7 @@ func (r *replica) watchRaft(changes <-chan raft.Observation) {
 
 // caughtUp returns when all that is in the log of this raft leader is applied, or false when
 // it is none any more. While Raft hands over it takes no question.
-func (r *replica) caughtUp() bool {
+func (r *Replica) caughtUp() bool {
 	for {
 		if err := r.raft.Barrier(0).Error(); err != raft.ErrLeadershipTransferInProgress {
 			return err == nil
@@ -591,7 +591,7 @@ func (r *replica) caughtUp() bool {
 }
 
 // follows reports whether this node follows in a term, a raft leader or as yet nobody.
-func (r *replica) follows(term uint64) bool {
+func (r *Replica) follows(term uint64) bool {
 	select {
 	case <-r.started:
 		return r.raft.State() == raft.Follower && r.raft.CurrentTerm() == term
@@ -601,7 +601,7 @@ func (r *replica) follows(term uint64) bool {
 }
 
 // flushed is up to which entry this node's log is on its disk.
-func (r *replica) flushed() uint64 {
+func (r *Replica) flushed() uint64 {
 	if r.cfg.Omit.Commit {
 		return math.MaxUint64
 	}
@@ -610,7 +610,7 @@ func (r *replica) flushed() uint64 {
 
 // await gives the outcome of something that Raft was asked for. Raft leaves some
 // without one when it shuts down.
-func (r *replica) await(f raft.Future) error {
+func (r *Replica) await(f raft.Future) error {
 	done := make(chan error, 1)
 	go func() { done <- f.Error() }()
 	select {
@@ -636,7 +636,7 @@ func withoutPanic[T any](f func() (T, error)) (v T, err error) {
 // to elect another one before their leases end. Raft would not: it goes on sending
 // heartbeats while it cannot store an entry. If the disk comes back, so does the
 // node, as a follower; if not, the store ends it. It has to be called again and again.
-func (r *replica) Yield() {
+func (r *Replica) Yield() {
 	hangs := r.store.Busy() > r.cfg.Lease/3
 	switch {
 	case !hangs && r.yields.Load():
@@ -646,5 +646,13 @@ func (r *replica) Yield() {
 		r.yields.Store(true)
 		r.log.Warn("the disk hangs: no raft leader until it answers", "for", r.store.Busy())
 		r.port.ClosePurpose(clusterport.Raft)
+	}
+}
+
+// signal wakes the reader of a channel that has room for one.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }

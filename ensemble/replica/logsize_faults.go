@@ -1,6 +1,6 @@
 //go:build faults
 
-package ensemble
+package replica
 
 import (
 	"os"

@@ -1,4 +1,4 @@
-package ensemble
+package replica
 
 import (
 	"slices"
@@ -33,7 +33,7 @@ func splitRaftAddress(a raft.ServerAddress) (name, address string) {
 
 // Servers gives the members of the cluster in order of their ids, by the newest
 // configuration in this node's log. It may be called from any goroutine.
-func (r *replica) Servers() []Server {
+func (r *Replica) Servers() []Server {
 	f := r.raft.GetConfiguration()
 	if f.Error() != nil {
 		return nil
@@ -51,7 +51,7 @@ func serversOf(c raft.Configuration) (all []Server) {
 }
 
 // Server gives a member by its id.
-func (r *replica) Server(id state.NodeID) (Server, bool) {
+func (r *Replica) Server(id state.NodeID) (Server, bool) {
 	all := r.Servers()
 	i := slices.IndexFunc(all, func(s Server) bool { return s.ID == id })
 	if i < 0 {
@@ -63,7 +63,7 @@ func (r *replica) Server(id state.NodeID) (Server, bool) {
 // AddressOf is where to dial a member: where it said that it is when it last
 // talked to this node, else where the configuration says. So nodes find each other
 // again though all have moved.
-func (r *replica) AddressOf(s Server) string {
+func (r *Replica) AddressOf(s Server) string {
 	if a, ok := r.met.Load(s.ID); ok {
 		return a.(string)
 	}
@@ -71,7 +71,7 @@ func (r *replica) AddressOf(s Server) string {
 }
 
 // Meet notes where a node says that it is, and its name.
-func (r *replica) Meet(peer clusterport.Hello) {
+func (r *Replica) Meet(peer clusterport.Hello) {
 	id := state.NodeID(peer.Node)
 	if peer.Name != "" {
 		r.heardAs.Store(id, peer.Name)
@@ -86,6 +86,6 @@ func (r *replica) Meet(peer clusterport.Hello) {
 }
 
 // Others gives the members but this node.
-func (r *replica) Others() []Server {
+func (r *Replica) Others() []Server {
 	return slices.DeleteFunc(r.Servers(), func(s Server) bool { return s.ID == r.self })
 }

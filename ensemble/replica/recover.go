@@ -1,4 +1,4 @@
-package ensemble
+package replica
 
 import (
 	"github.com/hashicorp/raft"
@@ -8,7 +8,7 @@ import (
 )
 
 // Members gives the members by what is on disk, while Raft does not run.
-func (r *replica) Members() ([]Server, error) {
+func (r *Replica) Members() ([]Server, error) {
 	_, t := raft.NewInmemTransport("")
 	c, err := withoutPanic(func() (raft.Configuration, error) {
 		return raft.GetConfiguration(r.offline(), newFSM(nobody{}), r.entries, r.entries, r.snapshots, t)
@@ -21,7 +21,7 @@ func (r *replica) Members() ([]Server, error) {
 
 // Recover makes this node, while Raft does not run, the only member, with all that its log
 // has. refound changes the state before it is written down.
-func (r *replica) Recover(name, address string, refound func(*state.State)) error {
+func (r *Replica) Recover(name, address string, refound func(*state.State)) error {
 	if err := r.entries.lengthen(); err != nil {
 		return err
 	}
@@ -39,7 +39,7 @@ func (r *replica) Recover(name, address string, refound func(*state.State)) erro
 }
 
 // offline gives settings for what Raft does without running.
-func (r *replica) offline() *raft.Config {
+func (r *Replica) offline() *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(r.self)
 	c.Logger = r.logger

@@ -1,4 +1,4 @@
-package ensemble
+package replica
 
 import (
 	"bytes"
@@ -228,7 +228,7 @@ func checkForwarded(b []byte, from state.NodeID) error {
 }
 
 // dialMember opens a connection for proposals.
-func (r *replica) dialMember(ctx context.Context, to state.NodeID) (net.Conn, error) {
+func (r *Replica) dialMember(ctx context.Context, to state.NodeID) (net.Conn, error) {
 	s, ok := r.Server(to)
 	if !ok {
 		return nil, fmt.Errorf("%s is not a member", r.NameOf(to))
@@ -239,7 +239,7 @@ func (r *replica) dialMember(ctx context.Context, to state.NodeID) (net.Conn, er
 
 // acceptProposals is the receiving side: it proposes what a node sends, as long
 // as this one is the raft leader. Raft has at most maxForwarded of them and one more at once.
-func (r *replica) acceptProposals(c net.Conn, peer clusterport.Hello) {
+func (r *Replica) acceptProposals(c net.Conn, peer clusterport.Hello) {
 	f := clusterport.NewFramer(c)
 	room := make(chan struct{}, maxForwarded)
 	for {

@@ -1,4 +1,4 @@
-package ensemble
+package replica
 
 import (
 	"github.com/hashicorp/raft"
@@ -13,11 +13,11 @@ type Inside struct {
 	Transport *raft.NetworkTransport
 	Snapshots raft.SnapshotStore
 
-	replica *replica
+	replica *Replica
 }
 
 // Inside is for tests.
-func (r *replica) Inside() Inside {
+func (r *Replica) Inside() Inside {
 	i := Inside{Raft: r.raft, Snapshots: r.snapshots, replica: r}
 	if r.transport != nil {
 		i.Transport = r.transport.NetworkTransport

@@ -1,4 +1,4 @@
-package ensemble
+package replica
 
 import (
 	"errors"
@@ -71,7 +71,7 @@ func (l *logSize) trailing() uint64 {
 
 // watchLog takes snapshots when the log has become too large in bytes, and when the newest
 // cannot be read any more.
-func (r *replica) watchLog() {
+func (r *Replica) watchLog() {
 	for {
 		select {
 		case <-r.done:
@@ -112,7 +112,7 @@ func (r *replica) watchLog() {
 const snapshotAgain = time.Second
 
 // snapshotted is called when a snapshot is written. Raft shortens its log when it returns.
-func (r *replica) snapshotted(trailing uint64) {
+func (r *Replica) snapshotted(trailing uint64) {
 	if r.trailing.Swap(trailing) == trailing {
 		return
 	}

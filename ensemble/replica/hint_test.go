@@ -1,4 +1,4 @@
-package ensemble
+package replica
 
 import (
 	"testing"
@@ -55,7 +55,7 @@ func TestWhatAFollowerHasStoredIsNotForgotten(t *testing.T) {
 // Raft may tell of a follower before the node has Raft.
 func TestAFollowerMayAnswerBeforeTheStartIsOver(t *testing.T) {
 	done := make(chan struct{})
-	r := &replica{started: make(chan struct{}), done: done}
+	r := &Replica{started: make(chan struct{}), done: done}
 	told := make(chan struct{})
 	go func() {
 		r.stores("another", 5, 2)
