@@ -421,7 +421,7 @@ func (c *cluster) removed(by string) {
 // it wait for room when the leadership is lost, it would take itself for handing over for
 // ever, elected again or not, and take nothing.
 func (c *cluster) handOver() {
-	if !c.replica.IsLeader() {
+	if !c.replica.IsRaftLeader() {
 		return
 	}
 	if !c.handOvers.TryLock() { // one is being tried

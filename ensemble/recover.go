@@ -43,7 +43,7 @@ func PlanRecovery(dir *Dir, cfg Config) (*Recovery, error) {
 	member := id.Join == ""
 	r := &Recovery{dir: dir, cfg: cfg}
 	err := r.withReplica(func(of *replica.Replica) error {
-		members, err := of.Members()
+		members, err := of.ServersOnDisk()
 		for _, s := range members {
 			if s.ID != id.Node {
 				r.lost = append(r.lost, s.Name)

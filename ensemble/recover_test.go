@@ -335,7 +335,7 @@ func TestAnInterruptedRecoveryIsFinished(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer kill(n)
-			poll(t, "the node has the state", func() bool { return n.seen.founded.Load() && n.replica.IsLeader() })
+			poll(t, "the node has the state", func() bool { return n.seen.founded.Load() && n.replica.IsRaftLeader() })
 			if all := n.replica.Servers(); n.Err() != nil || len(all) != 1 || all[0].ID != n.self {
 				t.Errorf("members %v, error %v", all, n.Err())
 			}

@@ -295,11 +295,11 @@ func TestHandingOverWhereOneIsGone(t *testing.T) {
 			l.node.cluster.handOvers.Lock()
 			_, tried := l.node.cluster.handOvers.failed[first]
 			l.node.cluster.handOvers.Unlock()
-			if tried && l.node.replica.IsLeader() {
+			if tried && l.node.replica.IsRaftLeader() {
 				t.Logf("found by try %d", i+1)
 				w.until("another one leads", 10*time.Second, func() bool {
 					l.node.cluster.handOver()
-					return !l.node.replica.IsLeader()
+					return !l.node.replica.IsRaftLeader()
 				})
 				break
 			}

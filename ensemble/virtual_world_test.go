@@ -89,7 +89,7 @@ func (w *world) whole() bool {
 
 // raftLeader is the host of the raft leader, nil while there is none.
 func (w *world) raftLeader() *host {
-	i := slices.IndexFunc(w.hosts, func(h *host) bool { return h.node != nil && h.node.replica.IsLeader() })
+	i := slices.IndexFunc(w.hosts, func(h *host) bool { return h.node != nil && h.node.replica.IsRaftLeader() })
 	if i < 0 {
 		return nil
 	}

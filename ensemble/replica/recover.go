@@ -7,8 +7,8 @@ import (
 	"leaderlatch/ensemble/state"
 )
 
-// Members gives the members by what is on disk, while Raft does not run.
-func (r *Replica) Members() ([]Server, error) {
+// ServersOnDisk gives the members by what is on disk, while Raft does not run.
+func (r *Replica) ServersOnDisk() ([]Server, error) {
 	_, t := raft.NewInmemTransport("")
 	c, err := withoutPanic(func() (raft.Configuration, error) {
 		return raft.GetConfiguration(r.offline(), newFSM(nobody{}), r.entries, r.entries, r.snapshots, t)

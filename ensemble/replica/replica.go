@@ -43,7 +43,7 @@ type Config struct {
 type Folder struct {
 	Path   string
 	Thread *diskthread.Thread // on which its files are used
-	There  func() error       // why it is at its path no more
+	There  func() error       // why it is at its path no more; nil: it is
 }
 
 // Omissions are rules by which entries are sent while the own disk writes them (store.go). One that is true is left out, which shows in tests that
@@ -54,8 +54,9 @@ type Omissions struct {
 	Follow bool // a follower says that it has what is not on its disk
 }
 
-// Observer is told what becomes of a replica. The first three calls come under the lock of the
-// state, in order, by one goroutine at a time, and may read it until they return.
+// Observer is told what becomes of a replica. Applied and Restored are called under the lock of
+// the state, in order, and may read it until they return. The others are called by any
+// goroutine, and Failed with that lock or without. None may wait for anything.
 type Observer interface {
 	Applied(s *state.State, effects []state.Effect) // of the newest entry
 	Restored(s *state.State)
@@ -323,8 +324,8 @@ func (r *Replica) RaftLeader() state.NodeID {
 // HasHeard reports whether this node has heard of a commit since its start.
 func (r *Replica) HasHeard() bool { return r.raft.CommitIndex() > 0 }
 
-// IsLeader reports whether this node is the raft leader, caught up or not.
-func (r *Replica) IsLeader() bool { return r.raft.State() == raft.Leader }
+// IsRaftLeader reports whether this node is the raft leader, caught up or not.
+func (r *Replica) IsRaftLeader() bool { return r.raft.State() == raft.Leader }
 
 // LastIndex is that of the last entry in the log.
 func (r *Replica) LastIndex() uint64 { return r.raft.LastIndex() }
