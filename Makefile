@@ -40,11 +40,11 @@ race: ## all tests under the race detector (needs a C compiler)
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l .) && test -z "$$unformatted" || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
 	go vet ./...
-	go vet -tags faults ./ensemble/... ./cmd/leader-latch
-	go vet -tags bench ./ensemble/... ./cmd/leader-latch
+	go vet -tags faults ./ensemble/... ./cmd/leader-latch/e2e
+	go vet -tags bench ./ensemble/... ./cmd/leader-latch/e2e
 	$(TOOL) staticcheck ./...
-	$(TOOL) staticcheck -tags faults ./ensemble/... ./cmd/leader-latch
-	$(TOOL) staticcheck -tags bench ./ensemble/... ./cmd/leader-latch
+	$(TOOL) staticcheck -tags faults ./ensemble/... ./cmd/leader-latch/e2e
+	$(TOOL) staticcheck -tags bench ./ensemble/... ./cmd/leader-latch/e2e
 
 FUZZTIME ?= 30s
 fuzz: ## every fuzz target for FUZZTIME (30s) each
@@ -55,8 +55,8 @@ fuzz: ## every fuzz target for FUZZTIME (30s) each
 	done
 
 FAULTS ?= 90s
-faults: ## real processes under faults, random ones for FAULTS (90s) beside some minutes of named ones (needs root; cmd/leader-latch/FAULTS.md)
-	LEADER_LATCH_TEST_TIMING=$(TIMING) go test -tags faults -count=1 -timeout 12h -parallel 2 -v -run '^TestFault' ./cmd/leader-latch -faults $(FAULTS) $(FAULTS_FLAGS)
+faults: ## real processes under faults, random ones for FAULTS (90s) beside some minutes of named ones (needs root; cmd/leader-latch/e2e/FAULTS.md)
+	LEADER_LATCH_TEST_TIMING=$(TIMING) go test -tags faults -count=1 -timeout 12h -parallel 2 -v -run '^TestFault' ./cmd/leader-latch/e2e -faults $(FAULTS) $(FAULTS_FLAGS)
 
 CORPUS ?= testdata/riakconf/real
 corpus: ## read every riak.conf of a folder, CORPUS=..., beside its expected outcome
@@ -64,8 +64,8 @@ corpus: ## read every riak.conf of a folder, CORPUS=..., beside its expected out
 
 BENCH ?=
 BESIDE ?=
-bench: ## the table of cmd/leader-latch/SPEED.md, measured on this machine in 10 minutes; BENCH=storm one of its parts, BENCH_FLAGS=-short a trial; BESIDE=<commit or binary>: not worse than that one?
-	@go test -C cmd/leader-latch -tags bench -count=1 -timeout 6h $(if $(BESIDE),\
+bench: ## the table of cmd/leader-latch/e2e/SPEED.md, measured on this machine in 10 minutes; BENCH=storm one of its parts, BENCH_FLAGS=-short a trial; BESIDE=<commit or binary>: not worse than that one?
+	@go test -C cmd/leader-latch/e2e -tags bench -count=1 -timeout 6h $(if $(BESIDE),\
 	  -run '^TestBeside$$' -beside='$(or $(abspath $(wildcard $(BESIDE))),$(BESIDE))' -rows='$(BENCH)',\
 	  -run '^TestMeasure$$/$(BENCH)') $(BENCH_FLAGS)
 

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"leaderlatch/cmd/leader-latch/internal/doctest"
 )
 
 // source reads the program's own Go files: all constant texts, those that are added up as
@@ -100,5 +102,5 @@ func TestDocumentHasTheLogLines(t *testing.T) {
 	for _, l := range logLines {
 		fmt.Fprintf(&table, "| %s | %s | %s |\n", l.lines, l.means, l.do)
 	}
-	wantTable(t, operatingDocument, "log lines", table.String())
+	doctest.WantTable(t, operatingDocument, "log lines", table.String())
 }

@@ -10,12 +10,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"leaderlatch/cmd/leader-latch/internal/riakcases"
 	"leaderlatch/cmd/leader-latch/status"
 	"leaderlatch/ensemble"
 	"leaderlatch/packaging"
@@ -23,16 +23,6 @@ import (
 )
 
 const riakCases = "../../testdata/riak-admin"
-
-// riakCase is a file of testdata/riak-admin.
-type riakCase struct {
-	name        string
-	Command     []string `json:"command"`
-	NodeRunning bool     `json:"node_running"`
-	ExitCode    int      `json:"exit_code"`
-	Stderr      string   `json:"stderr"`
-	stdout      string
-}
 
 // node is the stand-in for a node that a case runs against.
 type stubNode struct {
@@ -133,7 +123,7 @@ func (c *stubCluster) Apply(_ context.Context, ch status.Change, _ string) error
 func ptr[T any](v T) *T { return &v }
 
 // The rings of Riak's cases.
-const n1, n2, n3 = "riak@127.0.0.1", "riak@10.0.0.2", "dev3@host"
+const n1, n2, n3 = riakcases.N1, riakcases.N2, riakcases.N3
 
 func valid(name string, share int) status.Member {
 	return status.Member{Name: name, Status: "valid", Up: true, Share: share}
@@ -335,23 +325,23 @@ func TestRiakCases(t *testing.T) {
 	}
 	compared := 0
 	for _, file := range files {
-		c := readRiakCase(t, file)
-		node, same := sameText[c.name]
-		_, code := sameCode[c.name]
-		_, gone := notHere[c.name]
-		_, other := elsewhereTested[c.name]
+		c := riakcases.Read(t, file)
+		node, same := sameText[c.Name]
+		_, code := sameCode[c.Name]
+		_, gone := notHere[c.Name]
+		_, other := elsewhereTested[c.Name]
 		if n := len(slices.DeleteFunc([]bool{same, code, gone, other}, func(b bool) bool { return !b })); n != 1 {
-			t.Errorf("%s is in %d of the tables, want one", c.name, n)
+			t.Errorf("%s is in %d of the tables, want one", c.Name, n)
 			continue
 		}
 		switch {
 		case same:
-			if t.Run(c.name, func(t *testing.T) { c.compare(t, node) }) {
+			if t.Run(c.Name, func(t *testing.T) { compareCase(t, c, node) }) {
 				compared++
 			}
 		case code:
-			t.Run(c.name, func(t *testing.T) {
-				if got, out, errs := c.run(t, down); got != c.ExitCode {
+			t.Run(c.Name, func(t *testing.T) {
+				if got, out, errs := runCase(t, c, down); got != c.ExitCode {
 					t.Errorf("exit code %d, want %d\n%s%s", got, c.ExitCode, out, errs)
 				}
 			})
@@ -364,34 +354,12 @@ func TestRiakCases(t *testing.T) {
 	}
 }
 
-func readRiakCase(t *testing.T, file string) *riakCase {
-	t.Helper()
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &riakCase{name: strings.TrimSuffix(filepath.Base(file), ".json")}
-	if err := json.Unmarshal(b, c); err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(strings.TrimSuffix(file, ".json") + ".txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.stdout = string(text)
-	return c
-}
-
-// notOurs are the lines on what is not here: partitions, their replicas, and
-// generated files.
-var notOurs = regexp.MustCompile(`(?m)^(Transfers resulting|Partitions reassigned) .*\n(  .*\n)*\n|^WARNING: Not all replicas .*\n\n|^-config .*\n`)
-
-func (c *riakCase) compare(t *testing.T, node *stubNode) {
-	code, stdout, stderr := c.run(t, node)
-	if want := notOurs.ReplaceAllString(c.stdout, ""); stdout != want {
+func compareCase(t *testing.T, c *riakcases.Case, node *stubNode) {
+	code, stdout, stderr := runCase(t, c, node)
+	if want := c.Ours(); stdout != want {
 		t.Errorf("prints\n%swant\n%s", stdout, want)
 	}
-	if stderr != c.Stderr && c.name != "admin-cluster-commit-failed" { // which says why as well
+	if stderr != c.Stderr && c.Name != "admin-cluster-commit-failed" { // which says why as well
 		t.Errorf("stderr\n%swant\n%s", stderr, c.Stderr)
 	}
 	if code != c.ExitCode {
@@ -399,9 +367,9 @@ func (c *riakCase) compare(t *testing.T, node *stubNode) {
 	}
 }
 
-func (c *riakCase) run(t *testing.T, node *stubNode) (code int, stdout, stderr string) {
+func runCase(t *testing.T, c *riakcases.Case, node *stubNode) (code int, stdout, stderr string) {
 	name := n1
-	if c.name == "riak-other-nodename" {
+	if c.Name == "riak-other-nodename" {
 		name = "two@127.0.0.1"
 	}
 	return runRiak(t, c.Command, name, node)
@@ -462,12 +430,12 @@ func TestPlansOfSeveralNodes(t *testing.T) {
 			After:   []status.Ring{ring(joins(valid(n1, 0), 344, 500), joins(valid(n2, 0), 328, 500), leaves), two},
 		},
 	} {
-		c := readRiakCase(t, filepath.Join(riakCases, name+".json"))
+		c := riakcases.Read(t, filepath.Join(riakCases, name+".json"))
 		var b strings.Builder
 		if err := plan.Print(&b); err != nil {
 			t.Fatal(err)
 		}
-		if want := notOurs.ReplaceAllString(c.stdout, ""); b.String() != want {
+		if want := c.Ours(); b.String() != want {
 			t.Errorf("%s prints\n%swant\n%s", name, b.String(), want)
 		}
 	}

@@ -1,6 +1,0 @@
-//go:build race
-
-package main
-
-// The race detector keeps memory of its own, which grows with what it has seen.
-const raceEnabled = true
