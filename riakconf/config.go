@@ -21,18 +21,9 @@ type Config struct {
 	StrongConsistency bool
 	Listeners         []Listener // in order of their names
 
-	// Folders, all absolute.
-	PlatformBinDir  string
+	// Folders, absolute.
 	PlatformDataDir string
-	PlatformEtcDir  string
-	PlatformLibDir  string
 	PlatformLogDir  string
-
-	// Files for TLS, absolute, or "" where none is set. Whether they can be
-	// read is for who needs them.
-	SSLCertFile   string
-	SSLKeyFile    string
-	SSLCACertFile string
 
 	Log Log
 
@@ -95,12 +86,11 @@ type Log struct {
 	SyslogFacility string
 	SyslogLevel    string
 
-	Crash            bool
-	CrashFile        string
-	CrashMessageSize int64
-	CrashSize        int64
-	CrashRotation    string
-	CrashKeep        int
+	Crash         bool
+	CrashFile     string
+	CrashSize     int64
+	CrashRotation string
+	CrashKeep     int
 }
 
 // DataDir is the folder of this service's own state, in which it keeps
@@ -135,7 +125,7 @@ func newBuilder(s *Settings, overrides []Override) *builder {
 		config:    &Config{Path: s.main.path, places: make(map[string]string)},
 	}
 	for _, o := range overrides {
-		if k, known := row(o.Key); !known || k.field == nil {
+		if k, known := row(o.Key); !known || !k.judged() {
 			b.problems = append(b.problems, Problem{
 				Position: Position{File: o.Origin},
 				Text:     fmt.Sprintf("%s can be set in riak.conf only", o.Key),
@@ -150,11 +140,11 @@ func newBuilder(s *Settings, overrides []Override) *builder {
 // what depends on more than one.
 func (b *builder) build() {
 	for _, k := range schema {
-		if k.field == nil {
+		if !k.judged() {
 			continue
 		}
 		b.config.places[k.Name] = b.place(k.Name)
-		if v, set := b.value(k.Name, k); set {
+		if v, set := b.value(k.Name, k); set && !k.idle {
 			b.store(k, v)
 		}
 	}

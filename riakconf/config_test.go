@@ -71,10 +71,7 @@ func TestDefaults(t *testing.T) {
 			Name: "internal", Key: "listener.leader_latch.internal", Host: "127.0.0.1", Port: 5323,
 			Position: Position{c.Path, 4},
 		}},
-		PlatformBinDir:  "/usr/sbin",
 		PlatformDataDir: "/var/lib/riak",
-		PlatformEtcDir:  "/etc/riak",
-		PlatformLibDir:  "/usr/lib/riak/lib",
 		PlatformLogDir:  "/var/log/riak",
 		Log: Log{
 			Format:  "text",
@@ -82,7 +79,7 @@ func TestDefaults(t *testing.T) {
 			ErrorFile:   "/var/log/riak/error.log",
 			SyslogIdent: "riak", SyslogFacility: "daemon", SyslogLevel: "info",
 			Crash: true, CrashFile: "/var/log/riak/crash.log",
-			CrashMessageSize: 64 << 10, CrashSize: 10 << 20, CrashRotation: "$D0", CrashKeep: 5,
+			CrashSize: 10 << 20, CrashRotation: "$D0", CrashKeep: 5,
 		},
 		ClusterListener: Address{"127.0.0.1", 5324},
 		MinimumNodes:    1,
@@ -169,20 +166,14 @@ func TestEverySettingArrives(t *testing.T) {
 			{Name: "internal", Key: "listener.leader_latch.internal", Host: "::1", Port: 5323, Position: Position{path, 6}},
 			{Name: "rack.2", Key: `listener.leader_latch.rack\.2`, Host: "2001:db8::7", Fencing: true, Position: Position{path, 5}},
 		},
-		PlatformBinDir:  base + "/bin",
 		PlatformDataDir: base + "/data",
-		PlatformEtcDir:  base + "/data/etc",
-		PlatformLibDir:  filepath.Dir(base) + "/lib",
 		PlatformLogDir:  "/logs",
-		SSLCertFile:     base + "/data/etc/cert.pem",
-		SSLKeyFile:      "/nonesuch/key.pem",
-		SSLCACertFile:   base + "/ca.pem",
 		Log: Log{
 			Format:  "json",
 			Console: "both", ConsoleLevel: "debug", ConsoleFile: base + "/c.log",
 			ErrorFile: "/logs/e.log",
 			Syslog:    true, SyslogIdent: "latch", SyslogFacility: "local3", SyslogLevel: "warning",
-			CrashFile: base + "/x.log", CrashMessageSize: 1536, CrashRotation: "$W0",
+			CrashFile: base + "/x.log", CrashRotation: "$W0",
 		},
 		ClusterListener: Address{"::", 7000},
 		MinimumNodes:    2,
@@ -209,6 +200,17 @@ func TestEverySettingArrives(t *testing.T) {
 	for key := range s.All() {
 		k, _ := row(key)
 		rows[k.Name] = true
+	}
+	idle := map[string]string{
+		"platform_bin_dir": base + "/bin", "platform_etc_dir": base + "/data/etc", "platform_lib_dir": filepath.Dir(base) + "/lib",
+		"ssl.certfile": base + "/data/etc/cert.pem", "ssl.keyfile": "/nonesuch/key.pem", "ssl.cacertfile": base + "/ca.pem",
+		"log.crash.maximum_message_size": "",
+	}
+	for _, e := range s.Effective() {
+		path, want := idle[e.Key]
+		if k, _ := row(e.Key); e.Idle != (want || k.Foreign) || want && e.Path != path {
+			t.Errorf("%+v is shown, want idle %v, %s", e, want, path)
+		}
 	}
 	for _, k := range Keys() {
 		if rows[k.Name] == k.Foreign {
@@ -422,6 +424,7 @@ listener.leader_latch.a = 127.0.0.1:99999
 listener.leader_latch.b = 127.0.0.1
 listener.leader_latch.c = [::1]:7
 listener.leader_latch.d = 0:0:0:0:0:0:0:1:7
+log.crash.maximum_message_size = much
 `,
 		"more.conf", "leader_latch.join_timeout = 0s\nleader_latch.fencing.b = yes\n",
 		"leader-latch.conf", "leader_latch.join = db1\nleader_latch.max_connections = -1\n")
@@ -441,6 +444,7 @@ listener.leader_latch.d = 0:0:0:0:0:0:0:1:7
 		`riak.conf:14: listener.leader_latch.a: port 99999 is above 65535`,
 		`riak.conf:15: listener.leader_latch.b: "127.0.0.1" has no port`,
 		`riak.conf:17: listener.leader_latch.d: [::1]:7 is already taken by listener.leader_latch.c ([::1]:7, riak.conf:16); give`,
+		`riak.conf:18: log.crash.maximum_message_size: "much" is not a size`,
 		`more.conf:1: leader_latch.join_timeout: "0s" is not a duration`,
 		`more.conf:2: leader_latch.fencing.b: "yes" is neither on nor off`,
 		`leader-latch.conf:1: leader_latch.join: "db1" has no @`,
@@ -560,6 +564,7 @@ leader_laxxh.voters = 3
 leader_laxxx.voters = 3
 NodeName = x
 strong-consistency = on
+Platform-Lib-Dir = /lib
 `, []string{
 			"riak.conf:6: leader_latch.minimum_node: this key is not known and does nothing; did you mean leader_latch.minimum_nodes?",
 			"riak.conf:7: leader_latch.minimumnodes: this key is not known and does nothing; did you mean leader_latch.minimum_nodes?",
@@ -576,6 +581,7 @@ strong-consistency = on
 			"riak.conf:18: leader_laxxh.voters: this key is not known and does nothing; did you mean leader_latch.voters?",
 			"riak.conf:20: NodeName: this key is not known and does nothing; did you mean nodename?",
 			"riak.conf:21: strong-consistency: this key is not known and does nothing; did you mean strong_consistency?",
+			"riak.conf:22: Platform-Lib-Dir: this key is not known and does nothing; did you mean platform_lib_dir?",
 		}},
 	}
 	for _, tt := range tests {
@@ -852,8 +858,7 @@ func checkRanges(t *testing.T, c *Config) {
 			t.Errorf("listeners %v", c.Listeners)
 		}
 	}
-	for _, path := range []string{c.DataDir(), c.PlatformBinDir, c.PlatformEtcDir, c.PlatformLibDir, c.PlatformLogDir,
-		c.Log.ConsoleFile, c.Log.ErrorFile, c.Log.CrashFile} {
+	for _, path := range []string{c.DataDir(), c.PlatformLogDir, c.Log.ConsoleFile, c.Log.ErrorFile, c.Log.CrashFile} {
 		if !filepath.IsAbs(path) {
 			t.Errorf("%q is not absolute", path)
 		}

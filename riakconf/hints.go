@@ -43,7 +43,7 @@ func misspelt(key string) string {
 		return "" // nearly all
 	}
 	meant := strings.ReplaceAll(strings.ToLower(key), "-", "_")
-	if k, known := row(meant); known && k.field != nil && !strings.HasPrefix(meant, ownPrefix) {
+	if k, known := row(meant); known && k.judged() && !strings.HasPrefix(meant, ownPrefix) {
 		return meant
 	}
 	return ""

@@ -18,8 +18,8 @@ type Key struct {
 	Help    string // one line
 	Foreign bool   // Riak's alone: known for references and for Effective, never judged
 
-	idle    bool                   // its value is read, and has no effect but on references
-	field   func(*Config) any      // where its value goes; nil if config.go sees to it
+	idle    bool                   // its value has to fit, and has no effect but on references
+	field   func(*Config) any      // where its value goes; nil if it is idle, or config.go sees to it
 	derived func(c *Config) string // the default, where it depends on other settings
 }
 
@@ -33,6 +33,9 @@ func (k Key) Flag() string {
 	}
 	return strings.ReplaceAll(name, "_", "-")
 }
+
+// judged reports whether a value that does not fit is refused, by the row alone.
+func (k Key) judged() bool { return k.field != nil || k.idle }
 
 // Keys is the schema: every key that this service reads, in the order in
 // which a reader would want them, Riak's before its own.
@@ -89,35 +92,29 @@ var schema = []Key{
 		Help:  "the default port of the cluster listener if no maximum is set",
 		field: func(c *Config) any { return &c.portMinimum }},
 	{Name: "platform_bin_dir", Type: folderType, Default: "/usr/sbin",
-		Help:  "Riak's programs; only values with $(platform_bin_dir) use it",
-		idle:  true,
-		field: func(c *Config) any { return &c.PlatformBinDir }},
+		Help: "Riak's programs; only values with $(platform_bin_dir) use it",
+		idle: true},
 	{Name: "platform_data_dir", Type: folderType, Default: "/var/lib/riak",
 		Help:  "data; this service keeps its own in the folder leader_latch below it",
 		field: func(c *Config) any { return &c.PlatformDataDir }},
 	{Name: "platform_etc_dir", Type: folderType, Default: "/etc/riak",
-		Help:  "configuration; only values with $(platform_etc_dir) use it",
-		idle:  true,
-		field: func(c *Config) any { return &c.PlatformEtcDir }},
+		Help: "configuration; only values with $(platform_etc_dir) use it",
+		idle: true},
 	{Name: "platform_lib_dir", Type: folderType, Default: "/usr/lib/riak/lib",
-		Help:  "Riak's libraries; only values with $(platform_lib_dir) use it",
-		idle:  true,
-		field: func(c *Config) any { return &c.PlatformLibDir }},
+		Help: "Riak's libraries; only values with $(platform_lib_dir) use it",
+		idle: true},
 	{Name: "platform_log_dir", Type: folderType, Default: "/var/log/riak",
 		Help:  "log files",
 		field: func(c *Config) any { return &c.PlatformLogDir }},
 	{Name: "ssl.certfile", Type: fileType, Note: "none",
-		Help:  "Riak's TLS certificate; only values with $(ssl.certfile) use it",
-		idle:  true,
-		field: func(c *Config) any { return &c.SSLCertFile }},
+		Help: "Riak's TLS certificate; only values with $(ssl.certfile) use it",
+		idle: true},
 	{Name: "ssl.keyfile", Type: fileType, Note: "none",
-		Help:  "its private key; only values with $(ssl.keyfile) use it",
-		idle:  true,
-		field: func(c *Config) any { return &c.SSLKeyFile }},
+		Help: "its private key; only values with $(ssl.keyfile) use it",
+		idle: true},
 	{Name: "ssl.cacertfile", Type: fileType, Note: "none",
-		Help:  "the certificates of its authority; only values with $(ssl.cacertfile) use it",
-		idle:  true,
-		field: func(c *Config) any { return &c.SSLCACertFile }},
+		Help: "the certificates of its authority; only values with $(ssl.cacertfile) use it",
+		idle: true},
 
 	// Logs (riak.conf rules 57 to 61).
 	{Name: "log.console", Type: oneOf("off", "file", "console", "both"), Default: "file",
@@ -151,9 +148,8 @@ var schema = []Key{
 		Help:  "the file for crashes, rotated when the service starts",
 		field: func(c *Config) any { return &c.Log.CrashFile }},
 	{Name: "log.crash.maximum_message_size", Type: sizeType, Default: "64KB",
-		Help:  "not used: a crash is written in full",
-		idle:  true,
-		field: func(c *Config) any { return &c.Log.CrashMessageSize }},
+		Help: "not used: a crash is written in full",
+		idle: true},
 	{Name: "log.crash.size", Type: sizeType, Default: "10MB",
 		Help:  "log.crash.file is rotated when it has this size; 0: never for its size",
 		field: func(c *Config) any { return &c.Log.CrashSize }},

@@ -60,8 +60,8 @@ func TestEveryRowIsWhole(t *testing.T) {
 		if (k.Default == "") == (k.Note == "") {
 			t.Errorf("%s: default %q, note %q; want one of them", k.Name, k.Default, k.Note)
 		}
-		if (k.field == nil) != (pattern || k.Foreign) {
-			t.Errorf("%s: a row has a field unless it is a pattern or foreign", k.Name)
+		if (k.field == nil) != (pattern || k.Foreign || k.idle) {
+			t.Errorf("%s: a row has a field unless it is a pattern, foreign or idle", k.Name)
 		}
 		if k.Default != "" && !strings.Contains(k.Default, "$(") {
 			if _, err := k.Type.parse(k.Default); err != nil {

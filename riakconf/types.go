@@ -171,27 +171,6 @@ func parseInteger(s string) (*big.Int, error) {
 	return n, nil
 }
 
-// parseFloat reads digits on both sides of a point, and an optional sign and exponent.
-func parseFloat(s string) (float64, error) {
-	_, digits := cutSign(s)
-	mantissa, exponent, scaled := strings.Cut(strings.ToLower(digits), "e")
-	whole, fraction, _ := strings.Cut(mantissa, ".")
-	_, exponent = cutSign(exponent)
-	if !isDigits(whole) || !isDigits(fraction) || scaled && !isDigits(exponent) {
-		return 0, fmt.Errorf("%s is not a number with a point; write for example 0.5", show(s))
-	}
-	return strconv.ParseFloat(s, 64)
-}
-
-// parsePercent reads a whole percentage. Its last character is dropped unseen,
-// so that 10 is 1 percent, as in Riak (riak.conf rule 51).
-func parsePercent(s string) (int64, error) {
-	if s == "" {
-		return 0, errors.New("no percentage; write for example 10%")
-	}
-	return parseRange(s[:len(s)-1], 0, 100)
-}
-
 // parseSize reads a number of bytes, rounded up (riak.conf rule 49).
 func parseSize(s string) (int64, error) {
 	units := []struct {
