@@ -11,12 +11,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -119,15 +116,6 @@ func patienceOf(r *http.Request) (context.Context, context.CancelFunc) {
 		return context.WithCancel(r.Context())
 	}
 	return context.WithTimeout(r.Context(), d)
-}
-
-// withPatience adds to a query how long the node may take: less than ctx, so that its reason
-// gets here in time.
-func withPatience(ctx context.Context, query url.Values) url.Values {
-	if end, ok := ctx.Deadline(); ok {
-		query.Set("timeout", (time.Until(end) * 9 / 10).String())
-	}
-	return query
 }
 
 // waitReady waits until a JOIN would succeed, at whichever node is there then.
@@ -390,79 +378,3 @@ func shortPath(dir string) (path string, done func(), err error) {
 	}
 	return filepath.Join("/proc/thread-self/fd", strconv.Itoa(int(f.Fd())), adminSocket), func() { f.Close() }, nil
 }
-
-// errNodeDown is that no node runs on the data folder.
-var errNodeDown = errors.New("node is not running")
-
-// admin asks the node that runs on this machine.
-type admin struct {
-	conf   *riakconf.Config
-	client *http.Client
-}
-
-func newAdmin(conf *riakconf.Config) *admin {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		short, done, err := shortPath(conf.DataDir())
-		if err != nil {
-			return nil, err
-		}
-		defer done()
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", short)
-	}
-	return &admin{conf, &http.Client{Transport: &http.Transport{DialContext: dial}}}
-}
-
-// get asks for a path and reads the answer into v: JSON, or text for a
-// *string. errNodeDown is returned if no node runs.
-func (a *admin) get(ctx context.Context, path string, query url.Values, v any) error {
-	return a.ask(ctx, http.MethodGet, path, query, v)
-}
-
-// post is get for what changes the node.
-func (a *admin) post(ctx context.Context, path string, query url.Values, v any) error {
-	return a.ask(ctx, http.MethodPost, path, query, v)
-}
-
-func (a *admin) ask(ctx context.Context, method, path string, query url.Values, v any) error {
-	u := url.URL{Scheme: "http", Host: "node", Path: path, RawQuery: query.Encode()}
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
-	if err != nil {
-		return err
-	}
-	resp, err := a.client.Do(req)
-	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return errNodeDown
-	case errors.Is(err, syscall.ENOTDIR):
-		return checkDataDir(a.conf)
-	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("may not talk to the node by %s: run this as root or as the user that the service runs as", filepath.Join(a.conf.DataDir(), adminSocket))
-	case err != nil:
-		return fmt.Errorf("ask the node: %w", err)
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return fmt.Errorf("ask the node: %w", err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return &adminError{resp.StatusCode, string(answer)}
-	}
-	if text, ok := v.(*string); ok {
-		*text = string(answer)
-		return nil
-	}
-	if v == nil {
-		return nil
-	}
-	return json.Unmarshal(answer, v)
-}
-
-// adminError is a node's refusal, in its own words.
-type adminError struct {
-	status int
-	text   string
-}
-
-func (e *adminError) Error() string { return strings.TrimSpace(e.text) }

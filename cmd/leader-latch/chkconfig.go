@@ -34,26 +34,3 @@ this machine finds no address within 3 s.`,
 		}
 	},
 }
-
-// problems prints what is wrong with a configuration, a line each.
-func (e *env) problems(code int, warnings []riakconf.Problem, err error) int {
-	e.warnings(warnings)
-	fmt.Fprintln(e.stderr, err)
-	return code
-}
-
-func (e *env) warnings(warnings []riakconf.Problem) {
-	for _, w := range warnings {
-		fmt.Fprintf(e.stderr, "warning: %v\n", w)
-	}
-}
-
-// load reads the configuration for a command that only has to find the node:
-// warnings were given when that started.
-func (e *env) load(config string) (*riakconf.Config, int) {
-	conf, _, err := riakconf.Load(config)
-	if err != nil {
-		return nil, e.problems(exitPermanent, nil, err)
-	}
-	return conf, exitOK
-}

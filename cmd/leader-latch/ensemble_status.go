@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"github.com/spf13/pflag"
@@ -49,19 +48,4 @@ have to change is said on stderr.`,
 			return exitOK
 		}
 	},
-}
-
-// nodeError prints why the node gave no answer.
-func (e *env) nodeError(err error) int {
-	if err == errNodeDown {
-		fmt.Fprintln(e.stderr, "Node is not running!") // Riak's words
-		return exitFailed
-	}
-	return e.fail(exitFailed, err)
-}
-
-func (e *env) printJSON(v any) error {
-	enc := json.NewEncoder(e.stdout)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
 }

@@ -22,23 +22,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Exit codes, as packaging/OPERATING.md lists them.
-const (
-	exitOK        = 0
-	exitFailed    = 1
-	exitUsage     = 2
-	exitPermanent = 3 // will never work without a change by a person; the unit does not restart
-)
-
 const defaultConfig = "/etc/riak/riak.conf"
-
-// env is what a command has of the world.
-type env struct {
-	stdout, stderr io.Writer
-	getenv         func(string) string
-	stdin          io.Reader
-	lookup         func(ctx context.Context, host string) ([]string, error) // [net.Resolver.LookupHost]
-}
 
 // command is one of the words after leader-latch.
 type command struct {
@@ -204,16 +188,4 @@ Every command takes --config PATH (-c), else LEADER_LATCH_CONFIG, else
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 will never work without a
 change by a person.
 `, defaultConfig)
-}
-
-// usageError says what is wrong with the arguments of a command.
-func (e *env) usageError(c, format string, args ...any) int {
-	fmt.Fprintf(e.stderr, "leader-latch %s: %s; see leader-latch %s --help\n", c, fmt.Sprintf(format, args...), c)
-	return exitUsage
-}
-
-// fail prints an error and gives the code for it.
-func (e *env) fail(code int, err error) int {
-	fmt.Fprintf(e.stderr, "leader-latch: %v\n", err)
-	return code
 }

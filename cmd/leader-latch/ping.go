@@ -3,13 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/spf13/pflag"
 )
-
-// askTimeout bounds what a running node answers at once.
-const askTimeout = 10 * time.Second
 
 var pingCommand = command{
 	name:  "ping",

@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"math"
 	"strconv"
-	"syscall"
 	"time"
 
 	"leaderlatch/packaging"
@@ -131,13 +129,4 @@ func (r *riak) describe(_ context.Context, args []string) int {
 	}
 	fmt.Fprint(r.stdout, "riak config describe requires a variable name to query\n  Try `riak config describe setting.name`\n")
 	return exitFailed
-}
-
-// openFiles is the limit for a process that is started here.
-func openFiles() int {
-	var l syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil || l.Max > math.MaxInt {
-		return math.MaxInt
-	}
-	return int(l.Max) // the service raises its own to that
 }

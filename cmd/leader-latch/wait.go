@@ -11,9 +11,6 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// retryAsking is the pause between attempts to reach a node that does not run.
-const retryAsking = 100 * time.Millisecond
-
 var waitCommand = command{
 	name:  "wait",
 	short: "wait until a JOIN at the local node would succeed",
