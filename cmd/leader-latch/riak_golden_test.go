@@ -99,7 +99,7 @@ func (c *stubCluster) Ring() status.Ring { return c.ring }
 
 func (c *stubCluster) Joinable(_ context.Context, other string) error {
 	if c.others[other] == nil {
-		return errUnreachable
+		return ensemble.ErrUnreachable
 	}
 	return nil
 }

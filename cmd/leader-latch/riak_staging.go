@@ -30,7 +30,7 @@ type clusterOperator interface {
 	// Ring is the cluster as it is now.
 	Ring() status.Ring
 	// Joinable reports an error unless this node could join the cluster of
-	// another. It wraps errUnreachable if that node does not answer.
+	// another. It wraps [ensemble.ErrUnreachable] if that node does not answer.
 	Joinable(ctx context.Context, other string) error
 	// Pass has the claimant answer an order: this cluster's, or, with via, that
 	// of the cluster of that node.
@@ -42,9 +42,6 @@ type clusterOperator interface {
 	// the change is that this node joins the cluster of that one.
 	Apply(ctx context.Context, c status.Change, via string) error
 }
-
-// errUnreachable is that another node does not answer.
-var errUnreachable = errors.New("not reachable")
 
 // order is what nodes pass on.
 type order struct {
@@ -183,7 +180,7 @@ func (s *staging) join(ctx context.Context, other string) stagingAnswer {
 		a, err = s.cluster.Pass(ctx, other, order{What: "stage", Change: status.Change{Action: "join", Node: s.node, Address: s.cluster.Here().Address}})
 	}
 	switch {
-	case errors.Is(err, errUnreachable):
+	case errors.Is(err, ensemble.ErrUnreachable):
 		return say(exitFailed, "Node %s is not reachable!", other)
 	case err != nil:
 		return say(exitFailed, "Failed: %v", err)
@@ -331,8 +328,8 @@ func (c realCluster) Here() ensemble.Place { return c.node.now().Here() }
 
 // Ring implements clusterOperator.
 func (c realCluster) Ring() status.Ring {
-	ctx := context.Background() // the questions have limits of their own
-	return ringOf(c.node.now().Cluster(ctx), c.status(ctx).Report.RingReady)
+	now := c.node.now().Cluster(context.Background()) // the questions have limits of their own
+	return ringOf(now, riakReport(now).RingReady)
 }
 
 // Joinable implements clusterOperator.
@@ -342,13 +339,6 @@ func (c realCluster) Joinable(ctx context.Context, other string) error {
 		return err
 	}
 	_, err = c.node.now().Joinable(ctx, via)
-	return unreachable(err)
-}
-
-func unreachable(err error) error {
-	if errors.Is(err, ensemble.ErrUnreachable) {
-		return fmt.Errorf("%w: %w", errUnreachable, err)
-	}
 	return err
 }
 
@@ -366,8 +356,7 @@ func (c realCluster) Pass(ctx context.Context, via string, o order) (a stagingAn
 	if err != nil {
 		return a, err
 	}
-	err = c.node.now().OrderAt(ctx, place, o, &a)
-	return a, unreachable(err)
+	return a, c.node.now().OrderAt(ctx, place, o, &a)
 }
 
 // Enter implements clusterOperator.
