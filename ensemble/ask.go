@@ -87,6 +87,13 @@ type refusal struct{ text string }
 
 func (r *refusal) Error() string { return r.text }
 
+// answered reports whether an error is the answer of a node that was asked.
+func answered(err error) bool {
+	_, refused := errors.AsType[*refusal](err)
+	_, again := errors.AsType[laterError](err)
+	return refused || again
+}
+
 // ask asks a node a question. An error that the node gave is a *refusal or a
 // laterError; any other one says that it could not be asked.
 func (c *cluster) ask(ctx context.Context, p clusterport.Purpose, address string, node state.NodeID, ask string, with, is any) (clusterport.Hello, error) {

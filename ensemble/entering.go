@@ -389,10 +389,8 @@ func (c *cluster) joinable(ctx context.Context, via Place) (peer string, in invi
 		return "", in, err
 	}
 	hello, err := c.askUntilNow(ctx, via, &in)
-	_, refused := errors.AsType[*refusal](err)
-	_, again := errors.AsType[laterError](err)
 	switch {
-	case refused || again:
+	case answered(err):
 		err = fmt.Errorf("%s: %w", via, err)
 	case err != nil:
 		err = fmt.Errorf("%s %w: %w", via, ErrUnreachable, err)

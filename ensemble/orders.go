@@ -3,7 +3,6 @@ package ensemble
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"leaderlatch/ensemble/clusterport"
@@ -27,9 +26,7 @@ func (c *cluster) Order(ctx context.Context, with, is any) error {
 // [ErrUnreachable] if that node does not answer.
 func (c *cluster) OrderAt(ctx context.Context, via Place, with, is any) error {
 	_, err := c.ask(ctx, clusterport.Join, via.Address, "", askOrder, with, is)
-	_, refused := errors.AsType[*refusal](err)
-	_, again := errors.AsType[laterError](err)
-	if err != nil && !refused && !again {
+	if err != nil && !answered(err) {
 		err = fmt.Errorf("%s %w: %w", via, ErrUnreachable, err)
 	}
 	return err
