@@ -122,7 +122,7 @@ func (c *cluster) add(ctx context.Context, a applicant) error {
 		return fmt.Errorf("%s was removed from this cluster; move its data folder away to let it join as a new node", a.Name)
 	}
 	if reads := max(a.Reads, state.FirstLevel); reads < level {
-		return fmt.Errorf("%s reads formats up to level %d, and this cluster writes level %d; install the release there that runs here (%s)", a.Name, reads, level, c.cfg.Version)
+		return fmt.Errorf("%s reads formats up to level %d, and this cluster writes level %d; install the release there that runs here, %s", a.Name, reads, level, c.cfg.Version)
 	}
 	voter := false
 	for _, s := range c.replica.Servers() {
