@@ -62,6 +62,9 @@ type conn struct {
 	// touches it.
 	attended bool
 
+	// recognized: the first input has been looked at. Only the reader touches it.
+	recognized bool
+
 	// mu guards what follows and is held over every write, so that the gate,
 	// the write and the end of the connection exclude each other. Nothing
 	// that may wait is done under it, neither closing nor logging.
@@ -202,6 +205,9 @@ func (c *conn) advance(err error) outcome {
 // answerLines answers the complete lines in the buffer, in their order, until
 // one has to wait.
 func (c *conn) answerLines() {
+	if !c.recognized && len(c.in) > 0 {
+		c.recognize()
+	}
 	rest := c.in
 	for {
 		line, size, crlf, err := cutLine(rest)

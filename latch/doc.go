@@ -20,6 +20,6 @@
 // one all those whose clients have been silent for a while (park.go); whoever has
 // something to say writes, without ever waiting, under the connection's lock; write.go
 // holds what happens when the kernel does not take it, close.go the order in which a
-// connection ends, and protocol.go, alone, the words of the wire. The package runs on
-// Linux.
+// connection ends, and protocol.go, alone, the words of the wire; foreign.go knows other
+// protocols by theirs. The package runs on Linux.
 package latch

@@ -17,8 +17,8 @@ type Config struct {
 	Elections Elections
 
 	// Logger is where the server logs; nil: nowhere. In normal life nothing
-	// above Debug is logged but JOINs that are refused or wait, of which there is a line
-	// for each reason and 10 s, however many there are.
+	// above Debug is logged but JOINs that are refused or wait, and clients of other
+	// protocols, of which there is a line for each reason and 10 s, however many there are.
 	Logger *slog.Logger
 
 	// JoinTimeout is the time within which a JOIN is answered

@@ -20,7 +20,10 @@ type tally struct {
 	kinds map[tallyKind]*tallied // of which there was a line less than an interval ago
 }
 
-type tallyKind struct{ message, reason string }
+type tallyKind struct {
+	level           slog.Level
+	message, reason string
+}
 
 type tallied struct {
 	count   int
@@ -35,7 +38,15 @@ func newTally(log *slog.Logger) *tally {
 // add counts one. It gives what writes the line that is due at once, nil if none is: a log
 // may wait for its disk.
 func (t *tally) add(message, reason string, example func() []slog.Attr) (write func()) {
-	kind := tallyKind{message, reason}
+	return t.count(tallyKind{slog.LevelInfo, message, reason}, example)
+}
+
+// warn is add for what a person has to see to.
+func (t *tally) warn(message, reason string, example func() []slog.Attr) (write func()) {
+	return t.count(tallyKind{slog.LevelWarn, message, reason}, example)
+}
+
+func (t *tally) count(kind tallyKind, example func() []slog.Attr) (write func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if k := t.kinds[kind]; k != nil {
@@ -86,5 +97,5 @@ func (t *tally) flush() {
 
 func (t *tally) write(kind tallyKind, count int, example []slog.Attr) {
 	attrs := append([]slog.Attr{slog.String("reason", kind.reason), slog.Int("count", count)}, example...)
-	t.log.LogAttrs(context.Background(), slog.LevelInfo, kind.message, attrs...)
+	t.log.LogAttrs(context.Background(), kind.level, kind.message, attrs...)
 }

@@ -35,6 +35,7 @@ var logLines = []logLine{
 	{"`leader_latch.format_level has no effect`", "the cluster writes a higher level already, and that never falls", "take the key out"},
 	{"`JOIN waits`", "two clients of one name; the second waits for the first to go, which is connected to the node that is named", "if clients shall be different members: different names"},
 	{"`JOIN refused`", "with the reason, as far as this node knows it", "what the reason says"},
+	{"`a client speaks another protocol`", "with the reason: the PROXY protocol, TLS or HTTP at the port of a `listener.leader_latch`; it is answered `ERROR` as any other line is", "what the reason says"},
 	{"`connection limit reached`", "as many clients are connected as this node takes", "raise `leader_latch.max_connections` or the limit of open files, or send clients to other nodes"},
 	{"`fewer connections are served than leader_latch.max_connections says`", "it names the limit that is lower, and the number to set", "set it, or lower `leader_latch.max_connections`"},
 	{"`idle connections take more memory than they need`", "the kernel does not let the process watch them together", "raise fs.epoll.max_user_watches"},
