@@ -51,6 +51,9 @@ type Config struct {
 	// time, and several times at once. nil: this node takes no orders.
 	Order func(ctx context.Context, term uint64, with json.RawMessage) (any, error)
 
+	// LogElections has each change of a group's leader logged.
+	LogElections bool
+
 	Logger *slog.Logger
 
 	// Seams of tests.
@@ -87,6 +90,7 @@ type Node struct {
 	folder  *folderWatch
 	port    *clusterport.Port
 
+	elections    *electionLog // nil: they are not logged
 	dispatch     *session.Dispatcher
 	wake         chan struct{}   // the loop has something to look at; room for one
 	wakeProposer chan struct{}   // the session has something to propose; room for one

@@ -23,8 +23,13 @@ func (o observer) Applied(s *state.State, effects []state.Effect) {
 		}
 	}
 	n.mu.Lock()
-	defer n.unlock()
+	current := n.roster.Current()
 	n.roster.Applied(s, effects)
+	current = current || n.roster.Current()
+	n.unlock()
+	if n.elections != nil && current {
+		n.elections.applied(s, effects)
+	}
 }
 
 // Restored hands on a state that was in a snapshot.

@@ -116,6 +116,9 @@ func newNode(dir *Dir, cfg Config) (*Node, error) {
 		awaySince: make(map[state.NodeID]session.Reading),
 		handOvers: handOvers{failed: make(map[state.NodeID]time.Time)},
 	}
+	if cfg.LogElections {
+		n.elections = newElectionLog(n.log)
+	}
 	n.opens = &opens{cluster: n.cluster, failed: n.failed, wake: func() { signal(n.wake) }}
 	n.duty = &duties{node: n}
 	return n, nil
@@ -171,6 +174,9 @@ func (n *Node) start() error {
 	n.running.Go(n.run)
 	n.running.Go(n.runProposer)
 	n.running.Go(func() { n.dispatch.Run(n.done, n.allJoined) })
+	if n.elections != nil {
+		n.running.Go(func() { n.elections.run(n.done) })
+	}
 	switch id := n.dir.id(); {
 	case id.Cluster == "" || id.Join != "":
 		n.running.Go(n.cluster.enter)

@@ -25,7 +25,8 @@ type Config struct {
 	PlatformDataDir string
 	PlatformLogDir  string
 
-	Log Log
+	Log          Log
+	LogElections bool // each change of a group's leader has a line
 
 	// ClusterListener is where other nodes' connections are taken. Its host
 	// may be a name, or an address that this machine does not have; its port

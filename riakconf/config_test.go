@@ -142,6 +142,7 @@ leader_latch.dead_man_switch = off
 leader_latch.fencing.rack\.2 = on
 leader_latch.fencing.a = off
 leader_latch.log.format = json
+leader_latch.log.elections = on
 leader_latch.max_connections = 1000
 leader_latch.idle_timeout = 5m
 leader_latch.minimum_free_space = 1GB
@@ -176,6 +177,7 @@ func TestEverySettingArrives(t *testing.T) {
 			CrashFile: base + "/x.log", CrashRotation: "$W0",
 		},
 		ClusterListener: Address{"::", 7000},
+		LogElections:    true,
 		MinimumNodes:    2,
 		Join:            []Node{{"db@10.0.0.1", "10.0.0.1", 7000}, {"db@::1", "::1", 7001}, {"db@db9", "db9", 7000}},
 		Timing:          "quick",

@@ -66,6 +66,7 @@ func (l *lives) start(ctx context.Context) error {
 		MinimumFree:   uint64(l.conf.MinimumFree),
 		DeadManSwitch: l.conf.DeadManSwitch,
 		Order:         l.answer,
+		LogElections:  l.conf.LogElections,
 		Logger:        l.log,
 	})
 	if err != nil {

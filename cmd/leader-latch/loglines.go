@@ -33,6 +33,8 @@ var logLines = []logLine{
 	{"`nodes have different leader_latch.timing`", "each judges the others by its own", "make it the same on all"},
 	{"`the formats of what nodes write have a new level`", "after an upgrade of all nodes, and at the first start of a new cluster: from here on none can go back to an older version", ""},
 	{"`leader_latch.format_level has no effect`", "the cluster writes a higher level already, and that never falls", "take the key out"},
+	{"`leader changed`", "with `leader_latch.log.elections` = on: a group's leader, by the state that this node applied", ""},
+	{"`too many changes of leaders at once`", "so many lines of `leader changed` are missing", "look at the logs of the other nodes, or at `groups`"},
 	{"`JOIN waits`", "two clients of one name; the second waits for the first to go, which is connected to the node that is named", "if clients shall be different members: different names"},
 	{"`JOIN refused`", "with the reason, as far as this node knows it", "what the reason says"},
 	{"`a client speaks another protocol`", "with the reason: the PROXY protocol, TLS or HTTP at the port of a `listener.leader_latch`; it is answered `ERROR` as any other line is", "what the reason says"},

@@ -595,6 +595,9 @@ func (r *Roster) Changed() bool {
 // Known reports whether the state has been seen up to date: the node has had a session.
 func (r *Roster) Known() bool { return r.known }
 
+// Current reports whether the node has a session: what it applies has just been committed.
+func (r *Roster) Current() bool { return r.session.phase == phaseOpen }
+
 // Stopping reports whether Stop was called.
 func (r *Roster) Stopping() bool { return r.stopping }
 

@@ -120,11 +120,13 @@ type (
 		Incarnation Incarnation
 	}
 
-	// Joined: the membership is committed; Leader leads its group.
+	// Joined: the membership is committed; Leader leads its group. If that is the client,
+	// the group came into being with it.
 	Joined struct {
 		Member MemberID
 		Group  string
 		Client string
+		Node   NodeID // of the member
 		Leader string
 		Token  uint64
 	}
@@ -142,12 +144,17 @@ type (
 		Member MemberID
 		Group  string
 		Client string
+		Node   NodeID // of the member
+		By     Ending
+		Led    bool // the group, before the operation that ended this
+		Last   bool // the group is gone with it
 	}
 
 	// Led: the leader of a group that goes on has changed.
 	Led struct {
 		Group  string
 		Leader string
+		Node   NodeID // of the leader
 		Token  uint64
 	}
 
@@ -156,6 +163,16 @@ type (
 
 	// Raised: the level is a higher one.
 	Raised struct{ Level uint64 }
+)
+
+// Ending is the kind of the operation that has ended a membership.
+type Ending byte
+
+const (
+	ByLeave  Ending = iota + 1 // of the member
+	ByEnd                      // of its node's session
+	ByOpen                     // of a new session of its node
+	ByExpire                   // of its node's session
 )
 
 func (Opened) effect()  {}
@@ -203,13 +220,13 @@ func (s *State) Apply(index uint64, entry Entry, effects []Effect) []Effect {
 			}
 		case End:
 			if ses := s.accept(op.Incarnation, op.Seq); ses != nil {
-				effects = s.end(ses, pos, at, effects)
+				effects = s.end(ses, ByEnd, pos, at, effects)
 			}
 		case Expire:
 			// Compare and expire: whoever proposed this may have been deposed
 			// or late; a renewal accepted since makes it void.
 			if ses := s.sessions[op.Incarnation]; ses != nil && ses.renewal == op.Renewal {
-				effects = s.end(ses, pos, at, effects)
+				effects = s.end(ses, ByExpire, pos, at, effects)
 			}
 		case Remove:
 			if n := s.node(op.Node); !n.removed {
@@ -266,7 +283,7 @@ func (s *State) open(op Open, pos Position, at int64, effects []Effect) []Effect
 			// another boot: its session goes by Expire, then the node asks anew.
 			return effects
 		}
-		effects = s.end(n.session, pos, at, effects)
+		effects = s.end(n.session, ByOpen, pos, at, effects)
 	}
 	n.counter, n.name, n.address, n.reads = op.Counter, op.Name, op.Address, op.Reads
 	n.session = &nodeSession{
@@ -283,17 +300,17 @@ func (s *State) open(op Open, pos Position, at int64, effects []Effect) []Effect
 
 // end ends a session. All its members leave before anyone is named in their
 // place: no leader is named that goes in the same moment.
-func (s *State) end(ses *nodeSession, pos Position, at int64, effects []Effect) []Effect {
+func (s *State) end(ses *nodeSession, by Ending, pos Position, at int64, effects []Effect) []Effect {
 	var headless []*group
 	for _, seq := range slices.Sorted(maps.Keys(ses.members)) {
 		m := ses.members[seq]
 		s.keep(m.group)
-		if m.group.first == m && !m.group.headless {
+		led := m.group.first == m && !m.group.headless
+		if led {
 			m.group.headless = true
 			headless = append(headless, m.group)
 		}
-		m.group.remove(m)
-		effects = append(effects, Left{m.id, m.group.name, m.client})
+		effects = append(effects, m.left(ses.node.id, by, led))
 	}
 	for _, g := range headless {
 		g.headless = false
@@ -320,19 +337,24 @@ func (s *State) join(ses *nodeSession, op Join, pos Position, at int64, effects 
 	if g.first == m {
 		g.token, g.since = s.token(pos), at
 	}
-	return append(effects, Joined{id, op.Group, op.Client, g.first.client, g.token})
+	return append(effects, Joined{id, op.Group, op.Client, ses.node.id, g.first.client, g.token})
 }
 
 func (s *State) leave(ses *nodeSession, m *member, pos Position, at int64, effects []Effect) []Effect {
 	s.keep(m.group)
 	led := m.group.first == m
-	m.group.remove(m)
 	delete(ses.members, m.id.Seq)
-	effects = append(effects, Left{m.id, m.group.name, m.client})
+	effects = append(effects, m.left(ses.node.id, ByLeave, led))
 	if led {
 		effects = s.succeed(m.group, pos, at, effects)
 	}
 	return effects
+}
+
+// left takes a member out of its group.
+func (m *member) left(node NodeID, by Ending, led bool) Left {
+	m.group.remove(m)
+	return Left{m.id, m.group.name, m.client, node, by, led, m.group.first == nil}
 }
 
 // succeed names the leader of a group that has lost its own, or lets the
@@ -343,7 +365,7 @@ func (s *State) succeed(g *group, pos Position, at int64, effects []Effect) []Ef
 		return effects
 	}
 	g.token, g.since = s.token(pos), at
-	return append(effects, Led{g.name, g.first.client, g.token})
+	return append(effects, Led{g.name, g.first.client, s.sessions[g.first.id.Incarnation].node.id, g.token})
 }
 
 // token is the fencing token of a member that becomes first at a position:
