@@ -31,10 +31,10 @@
 // how something gets into the log and out of it; observer.go has the node hear of that.
 //
 // cluster.go is this node's part in who the nodes are: entering.go is how it gets into a
-// cluster, changes.go how that changes, lift.go how tokens rise with it; ask.go is how nodes
-// talk about that, views.go and report.go what they tell operators, elections.go what the log
-// tells of elections, level.go how the formats of what they write rise. recover.go makes a
-// cluster of one node that has lost the others.
+// cluster, changes.go how that changes, lift.go how tokens rise with it, rekey.go how the
+// cookie changes; ask.go is how nodes talk about that, views.go and report.go what they tell
+// operators, elections.go what the log tells of elections, level.go how the formats of what
+// they write rise. recover.go makes a cluster of one node that has lost the others.
 //
 // node.go is the door, and drives all of it; start.go has it begin, proposer.go has committed
 // what the session wants, duties.go what the raft leader owes the cluster. datadir.go is what

@@ -18,6 +18,8 @@ type Config struct {
 	NodeHost string // a name, or a numeric address in its canonical form, without brackets
 	Cookie   string
 
+	SecondCookie string // accepted beside Cookie; "": none is
+
 	StrongConsistency bool
 	Listeners         []Listener // in order of their names
 
@@ -426,6 +428,13 @@ func (b *builder) advise() {
 		case n < shortCookie:
 			b.warn(keyCookie, "it has only %d characters and can be guessed; %s", n, cure)
 		}
+	}
+	switch c.SecondCookie {
+	case "":
+	case c.Cookie:
+		b.warn(keySecondCookie, "it is the same as %s, and does nothing; take it out", keyCookie)
+	default:
+		b.warn(keySecondCookie, "nodes with this cookie are let in, too; take it out when no node has it as its %s any more", keyCookie)
 	}
 	if value, _ := b.text(keyStrongConsistency); value == "off" {
 		cure := "change"

@@ -146,6 +146,7 @@ leader_latch.log.elections = on
 leader_latch.max_connections = 1000
 leader_latch.idle_timeout = 5m
 leader_latch.minimum_free_space = 1GB
+leader_latch.second_cookie = a b=c
 `
 
 func TestEverySettingArrives(t *testing.T) {
@@ -154,13 +155,14 @@ func TestEverySettingArrives(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantLines(t, "warnings", messages(path, warnings))
+	wantLines(t, "warnings", messages(path, warnings), "riak.conf:47: leader_latch.second_cookie: nodes with this cookie are let in, too")
 	base := filepath.Dir(filepath.Dir(path))
 	want := &Config{
 		Path:              path,
 		NodeName:          "db@2001:db8::7",
 		NodeHost:          "2001:db8::7",
 		Cookie:            `a b=c "d" and more`,
+		SecondCookie:      "a b=c",
 		StrongConsistency: true,
 		Listeners: []Listener{
 			{Name: "a", Key: "listener.leader_latch.a", Host: "db7.example.com", Port: 5323, Position: Position{path, 7}},
@@ -548,6 +550,12 @@ func TestWarnings(t *testing.T) {
 		{quiet + "erlang.distribution.port_range.maximum = 70000\nleader_latch.cluster_listener = 127.0.0.1:5324\n", nil},
 		{quietly("distributed_cookie = 0123456789abcdé\n"), []string{
 			"riak.conf:5: distributed_cookie: it has only 15 characters and can be guessed; set it",
+		}},
+		{quiet + "leader_latch.second_cookie = another\n", []string{
+			"riak.conf:5: leader_latch.second_cookie: nodes with this cookie are let in, too; take it out when no node has it as its distributed_cookie any more",
+		}},
+		{quiet + "leader_latch.second_cookie = 0123456789abcdef\n", []string{
+			"riak.conf:5: leader_latch.second_cookie: it is the same as distributed_cookie, and does nothing; take it out",
 		}},
 		{quiet + `
 leader_latch.minimum_node = 3

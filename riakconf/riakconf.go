@@ -91,8 +91,8 @@ func DataDir(path string) (string, error) {
 	return b.config.DataDir(), nil
 }
 
-// CookieFile gives the file in which the secret of the cluster stands, or "" where no
-// file sets it or it is the default, which is none. The error, if any, is of type
+// CookieFile gives the file in which the secret of the cluster stands, or the one that it
+// is to have, or "" where no file sets it or it is the default, which is none. The error, if any, is of type
 // [Problems]: a file cannot be read.
 func CookieFile(path string) (string, error) {
 	r := newReader(path)
@@ -100,8 +100,10 @@ func CookieFile(path string) (string, error) {
 	if s == nil {
 		return "", r.inOrder(r.problems)
 	}
-	if cookie, set := s.Get(keyCookie); !set || cookie == defaultCookie {
-		return "", nil
+	for _, key := range []string{keyCookie, keySecondCookie} {
+		if cookie, set := s.Get(key); set && cookie != defaultCookie {
+			return s.position(key).File, nil
+		}
 	}
-	return s.position(keyCookie).File, nil
+	return "", nil
 }

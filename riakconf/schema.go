@@ -18,17 +18,18 @@ type Key struct {
 	Help    string // one line
 	Foreign bool   // Riak's alone: known for references and for Effective, never judged
 
+	secret  bool                   // no flag sets it: everybody on a machine sees those
 	idle    bool                   // its value has to fit, and has no effect but on references
 	field   func(*Config) any      // where its value goes; nil if it is idle, or config.go sees to it
 	derived func(c *Config) string // the default, where it depends on other settings
 }
 
 // Flag is the name of the flag of serve that sets the key, without dashes, or
-// "" if there is none: the settings of this service's own have one, Riak's
-// and those for each listener have none.
+// "" if there is none: the settings of this service's own have one, Riak's,
+// secrets and those for each listener have none.
 func (k Key) Flag() string {
 	name, own := strings.CutPrefix(k.Name, ownPrefix)
-	if !own || strings.Contains(name, "$") {
+	if !own || k.secret || strings.Contains(name, "$") {
 		return ""
 	}
 	return strings.ReplaceAll(name, "_", "-")
@@ -52,6 +53,7 @@ const (
 	keyStrongConsistency = "strong_consistency"
 	keyPortMaximum       = "erlang.distribution.port_range.maximum"
 	keyPortMinimum       = "erlang.distribution.port_range.minimum"
+	keySecondCookie      = "leader_latch.second_cookie"
 	keyClusterListener   = "leader_latch.cluster_listener"
 	keyMinimumNodes      = "leader_latch.minimum_nodes"
 	keyJoin              = "leader_latch.join"
@@ -172,6 +174,10 @@ var schema = []Key{
 	foreign("tls_protocols.tlsv1.2", "on"),
 
 	// Settings of this service's own.
+	{Name: keySecondCookie, Type: textType, Note: "none",
+		Help:   "nodes with this distributed_cookie are let in, too, while the cookie is changed node by node",
+		secret: true,
+		field:  func(c *Config) any { return &c.SecondCookie }},
 	{Name: keyClusterListener, Type: Type{kind: kindAddress, port: clusterPort}, Note: "nodename's host, port 5324 (or erlang.distribution.port_range.maximum, .minimum)",
 		Help:  "where nodes talk to each other",
 		field: func(c *Config) any { return &c.ClusterListener },

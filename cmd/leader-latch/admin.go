@@ -37,6 +37,7 @@ import (
 //	POST /cluster/join?node=N&address=A  answers when the node is a member of the cluster of N
 //	POST /cluster/leave?node=N  answers when the node is alone, and answers as such; without N, this one
 //	POST /cluster/force-remove?node=N
+//	POST /cluster/cookie        cookies: from here on the node has these
 //	GET /ring                   status.Ring
 //	POST /staging/{what}?node=N stagingAnswer, to riak-admin cluster
 //
@@ -105,6 +106,16 @@ func (a *adminServer) handler() http.Handler {
 		ctx, cancel := patienceOf(r)
 		defer cancel()
 		writeError(w, a.node.now().ForceRemove(ctx, r.URL.Query().Get("node")))
+	})
+	mux.HandleFunc("POST /cluster/cookie", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := patienceOf(r)
+		defer cancel()
+		var c cookies
+		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxCookies)).Decode(&c)
+		if err == nil {
+			err = a.node.rekey(ctx, c)
+		}
+		writeError(w, err)
 	})
 	return mux
 }

@@ -49,17 +49,22 @@ func newAdmin(conf *riakconf.Config) *admin {
 // get asks for a path and reads the answer into v: JSON, or text for a
 // *string. errNodeDown is returned if no node runs.
 func (a *admin) get(ctx context.Context, path string, query url.Values, v any) error {
-	return a.ask(ctx, http.MethodGet, path, query, v)
+	return a.ask(ctx, http.MethodGet, path, query, nil, v)
 }
 
 // post is get for what changes the node.
 func (a *admin) post(ctx context.Context, path string, query url.Values, v any) error {
-	return a.ask(ctx, http.MethodPost, path, query, v)
+	return a.ask(ctx, http.MethodPost, path, query, nil, v)
 }
 
-func (a *admin) ask(ctx context.Context, method, path string, query url.Values, v any) error {
+// send is post of what is too secret for a query.
+func (a *admin) send(ctx context.Context, path string, query url.Values, body io.Reader) error {
+	return a.ask(ctx, http.MethodPost, path, query, body, nil)
+}
+
+func (a *admin) ask(ctx context.Context, method, path string, query url.Values, body io.Reader, v any) error {
 	u := url.URL{Scheme: "http", Host: "node", Path: path, RawQuery: query.Encode()}
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
 	if err != nil {
 		return err
 	}

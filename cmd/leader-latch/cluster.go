@@ -20,7 +20,7 @@ import (
 )
 
 // clusterWords are what cluster can do, as usage and errors have it.
-const clusterWords = "join NODE | leave [NODE] | force-remove NODE | status"
+const clusterWords = "join NODE | leave [NODE] | force-remove NODE | cookie | status"
 
 var clusterCommand = command{
 	name:  "cluster",
@@ -38,6 +38,9 @@ leave [NODE]        has the node, or another one that lives, leave in order: its
 force-remove NODE   takes out a node that is dead. Should it come back, it stops
                     with exit code 3. One that is up is refused, as leave has it
                     go in order, unless --yes is given.
+cookie              has the node take distributed_cookie and
+                    leader_latch.second_cookie from riak.conf, without a restart.
+                    If any member would be cut off, it keeps those that it has.
 status              lists the members: which are up, which vote, which is the
                     raft leader, which level of formats each reads and allows, and
                     which version of the program it runs; and whether nodes can
@@ -67,6 +70,8 @@ is not within --timeout.`,
 				return e.clusterJoin(ctx, config, args[0])
 			case what == "leave" && len(args) <= 1:
 				return e.clusterChange(ctx, config, "leave", append(args, "")[0], "has left the cluster", nil)
+			case what == "cookie" && len(args) == 0:
+				return e.clusterCookie(ctx, config)
 			case what == "force-remove" && len(args) == 1:
 				allowed := refuseUp
 				if *yes {
@@ -75,7 +80,7 @@ is not within --timeout.`,
 				return e.clusterChange(ctx, config, "force-remove", args[0], "was removed from the cluster", allowed)
 			case what == "join" || what == "force-remove":
 				return e.usageError("cluster", "%s needs one node, as in cluster %s riak@192.0.2.1", what, what)
-			case what == "status" || what == "leave":
+			case what == "status" || what == "leave" || what == "cookie":
 				return e.usageError("cluster", "unknown argument %q", args[len(args)-1])
 			default:
 				return e.usageError("cluster", "unknown word %q, write %s", what, choices(strings.Split(clusterWords, " | ")...))

@@ -141,7 +141,7 @@ folder, which has the same syntax and wins. A setting is a line
 
 and # begins a comment. Keys that are not listed here are Riak's and are left
 alone. Those whose names begin with leader_latch are flags of leader-latch serve
-too, but for those that end in $name.`)
+too, but for those that end in $name, and for secrets.`)
 	manSection(w, "SETTINGS", "")
 	for _, k := range riakconf.Keys() {
 		if k.Foreign {

@@ -75,6 +75,7 @@ func TestInstalled(t *testing.T) {
 		{"distributed_cookie = riak", "", "/var/lib/riak/leader_latch", ""},
 		{"distributed_cookie = secret", "", "/var/lib/riak/leader_latch", conf},
 		{"distributed_cookie = riak", "distributed_cookie = secret", "/var/lib/riak/leader_latch", own},
+		{"distributed_cookie = riak", "leader_latch.second_cookie = secret", "/var/lib/riak/leader_latch", own},
 	} {
 		write(conf, c.riak)
 		write(own, c.own)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 	"sync/atomic"
 
 	"leaderlatch/ensemble"
@@ -21,11 +22,14 @@ type lives struct {
 	conf   *riakconf.Config
 	dir    *ensemble.Dir
 	timing session.Timing
-	key    func() (*clusterport.Key, error)
+	derive func(cookie string) (*clusterport.Key, error)
 	log    *slog.Logger
 	order  func(ctx context.Context, term uint64, with json.RawMessage) (any, error) // see [ensemble.Config]
 
 	node atomic.Pointer[ensemble.Node]
+
+	mu  sync.Mutex                       // held while a node starts, or gets other cookies
+	key func() (*clusterport.Key, error) // of the present cookies, derived when it is needed
 }
 
 // now is the present node. It may be called from any goroutine.
@@ -33,6 +37,8 @@ func (l *lives) now() *ensemble.Node { return l.node.Load() }
 
 // start opens the cluster port and starts a node.
 func (l *lives) start(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	bind, why := clusterBind(l.conf.ClusterListener, net.InterfaceAddrs)
 	if why != "" {
 		l.log.Info("the cluster listener takes connections on all addresses", "reason", why, "others_dial", l.conf.ClusterAddress())
@@ -93,6 +99,22 @@ func (l *lives) anew(ctx context.Context) error {
 		return err
 	}
 	return l.start(ctx)
+}
+
+// rekey has the present node, and all after it, prove themselves by other cookies, if the
+// other members can follow.
+func (l *lives) rekey(ctx context.Context, c cookies) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key, err := c.key(l.derive)
+	if err != nil {
+		return err
+	}
+	if err := l.now().Rekey(ctx, key); err != nil {
+		return err
+	}
+	l.key = func() (*clusterport.Key, error) { return key, nil }
+	return nil
 }
 
 // placeOf is a node as an operator names it, with a port, for the ensemble.

@@ -100,7 +100,9 @@ func (p *Port) welcome(c *conn) (handler func(*conn), err error) {
 		}
 		return nil, err
 	}
-	c.secured(t)
+	if err := c.secured(t); err != nil {
+		return nil, err
+	}
 	hello, err := readMessage(t)
 	if err == nil {
 		handler, err = p.judge(self, hello.Hello, c)

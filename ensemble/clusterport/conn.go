@@ -2,6 +2,7 @@ package clusterport
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"sync"
 )
@@ -18,6 +19,7 @@ type conn struct {
 	// and for good before the connection is handed out.
 	peer    Hello
 	purpose Purpose
+	proof   *x509.Certificate // by which the other side has proved itself; nil: it has not yet
 }
 
 // track makes a connection known to the port, so that it is closed with it.
@@ -34,15 +36,17 @@ func (p *Port) track(raw net.Conn) (*conn, bool) {
 	return c, true
 }
 
-// secured notes that TLS is there, and with whom. From here on CloseNode finds
-// the connection.
-func (c *conn) secured(t *tls.Conn) {
+// secured notes that TLS is there, and with whom. From here on CloseNode and Rekey
+// find the connection. The key may have been changed meanwhile.
+func (c *conn) secured(t *tls.Conn) error {
 	cs := t.ConnectionState()
 	c.port.mu.Lock()
 	defer c.port.mu.Unlock()
 	c.Conn = t
 	c.peer = Hello{Node: certified(cs)}
 	c.purpose = Purpose(cs.NegotiatedProtocol)
+	c.proof = cs.PeerCertificates[0]
+	return c.port.key.accepts(c.proof)
 }
 
 // met notes who the other side is.

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"time"
 )
@@ -48,6 +49,10 @@ func (p *Port) dial(ctx context.Context, purpose Purpose, address, node string) 
 		return c, nil
 	}
 	c.Close()
+	if errors.Is(err, ErrWrongCookie) { // Raft would keep that to itself, too
+		p.notices.note(slog.LevelWarn, "other-cookie", hostOf(raw), "a node has another cookie",
+			slog.String("remote", raw.RemoteAddr().String()), slog.String("reason", err.Error()))
+	}
 	if refused := (*RefusedError)(nil); p.cfg.Refused != nil && errors.As(err, &refused) {
 		p.cfg.Refused(refused)
 	}
@@ -82,7 +87,9 @@ func (p *Port) introduce(c *conn, purpose Purpose, node string) error {
 	if err := t.Handshake(); err != nil {
 		return explain(err)
 	}
-	c.secured(t)
+	if err := c.secured(t); err != nil {
+		return err
+	}
 	if err := writeMessage(t, message{Hello: self}); err != nil {
 		return explain(err)
 	}

@@ -19,6 +19,10 @@
 //     do not.
 //   - A node that was removed still has the cookie. It is refused by its id, and
 //     that only keeps out one that is honest; to lock it out, change the cookie.
+//   - While the cookie is changed a node accepts two ([Key.Accepting]), and proves
+//     itself by one. Each lets in whoever has it, so the change protects from
+//     who has the old one when that is accepted nowhere any more. Then [Port.Rekey]
+//     has closed the connections, too, that were proved by it.
 //   - Nothing is written to disk, and nothing depends on the wall clock or on
 //     who issues certificates to others. Limits keep strangers from using up
 //     goroutines, memory and log; against a flood of packets there is no defence.

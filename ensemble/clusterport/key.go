@@ -43,7 +43,17 @@ var (
 type Key struct {
 	signer    ed25519.PrivateKey
 	authority *x509.Certificate
-	roots     *x509.CertPool
+	roots     *x509.CertPool // those whose certificates are accepted
+}
+
+// Accepting gives a key by which a node proves itself as by k, and which also
+// accepts nodes that prove themselves by another one: so the nodes of a cluster
+// go from one to another, one after the other.
+func (k *Key) Accepting(other *Key) *Key {
+	both := *k
+	both.roots = k.roots.Clone()
+	both.roots.AddCert(other.authority)
+	return &both
 }
 
 // DeriveKey makes the key of a cookie, always the same one of the same cookie.
@@ -100,12 +110,16 @@ func (k *Key) certificate(node string) (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: private, Leaf: leaf}, nil
 }
 
-// verify accepts a connection whose other side has a certificate by this key.
+// verify accepts a connection whose other side has a certificate that the key accepts.
 func (k *Key) verify(cs tls.ConnectionState) error {
 	if len(cs.PeerCertificates) == 0 {
 		return fmt.Errorf("%w: no certificate", ErrWrongCookie)
 	}
-	_, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{
+	return k.accepts(cs.PeerCertificates[0])
+}
+
+func (k *Key) accepts(cert *x509.Certificate) error {
+	_, err := cert.Verify(x509.VerifyOptions{
 		Roots:       k.roots,
 		CurrentTime: validAt,
 		KeyUsages:   []x509.ExtKeyUsage{x509.ExtKeyUsageAny},

@@ -31,9 +31,9 @@ var ErrClosed = errors.New("cluster port closed")
 
 // Config says how a [Port] behaves.
 type Config struct {
-	// Key gives the key of the cluster's cookie, always the same; see
-	// [DeriveKey]. It is asked when the first connection comes or goes, from
-	// any goroutine, so that a node that is alone never needs it. It must be set.
+	// Key gives the key of the cluster's cookie; see [DeriveKey]. It is asked
+	// when the first connections come or go, from any goroutine, so that a node
+	// that is alone never needs it; then [Port.Rekey] changes it. It must be set.
 	Key func() (*Key, error)
 
 	// Self is who this node is now. It is asked at every handshake, from any
@@ -144,18 +144,17 @@ func (p *Port) self(protocols ...string) (Hello, *tls.Config, error) {
 	if err := h.check(); err != nil {
 		return h, nil, fmt.Errorf("cluster port: this node's own hello: %w", err)
 	}
-	key, err := p.cfg.Key() // may take its time, and others need the mutex
-	if err != nil {
+	if err := p.findKey(); err != nil {
 		return h, nil, fmt.Errorf("cluster port: %w", err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.key != key || p.certNode != h.Node {
-		cert, err := key.certificate(h.Node)
+	if p.certNode != h.Node {
+		cert, err := p.key.certificate(h.Node)
 		if err != nil {
 			return h, nil, fmt.Errorf("cluster port: %w", err)
 		}
-		p.key, p.cert, p.certNode = key, cert, h.Node
+		p.cert, p.certNode = cert, h.Node
 	}
 	return h, &tls.Config{
 		MinVersion:             tls.VersionTLS13,
@@ -163,11 +162,41 @@ func (p *Port) self(protocols ...string) (Hello, *tls.Config, error) {
 		Certificates:           []tls.Certificate{p.cert},
 		ClientAuth:             tls.RequireAnyClientCert,
 		InsecureSkipVerify:     true, // VerifyConnection does it, without names and clock
-		VerifyConnection:       key.verify,
+		VerifyConnection:       p.key.verify,
 		NextProtos:             protocols,
 		SessionTicketsDisabled: true,
 		Time:                   p.cfg.wall,
 	}, nil
+}
+
+// findKey sees to it that there is a key.
+func (p *Port) findKey() error {
+	p.mu.Lock()
+	there := p.key != nil
+	p.mu.Unlock()
+	if there {
+		return nil
+	}
+	key, err := p.cfg.Key() // may take its time, and others need the mutex
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.key == nil {
+		p.key = key
+	}
+	return nil
+}
+
+// Rekey has the node prove itself by another key from here on, and closes all
+// connections to and from nodes that have proved themselves by one which that does
+// not accept.
+func (p *Port) Rekey(key *Key) {
+	p.mu.Lock()
+	p.key, p.certNode = key, ""
+	p.mu.Unlock()
+	p.closeAll(func(c *conn) bool { return c.proof != nil && key.accepts(c.proof) != nil })
 }
 
 // Handle has f called, on a goroutine of its own, for every connection that is

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/url"
+
+	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/riakconf"
+)
+
+// cookies are the secrets of the cluster port: that by which a node proves itself, and
+// another one that it accepts while the cookie is changed.
+type cookies struct {
+	Cookie string `json:"cookie"`
+	Second string `json:"second,omitempty"`
+}
+
+// maxCookies bounds what a command tells of them.
+const maxCookies = 64 << 10
+
+func cookiesOf(conf *riakconf.Config) cookies { return cookies{conf.Cookie, conf.SecondCookie} }
+
+// key gives the key of the cluster port.
+func (c cookies) key(derive func(cookie string) (*clusterport.Key, error)) (*clusterport.Key, error) {
+	key, err := derive(c.Cookie)
+	if err != nil || c.Second == "" || c.Second == c.Cookie {
+		return key, err
+	}
+	second, err := derive(c.Second)
+	if err != nil {
+		return nil, err
+	}
+	return key.Accepting(second), nil
+}
+
+// clusterCookie has the node take the cookies that riak.conf has now.
+func (e *env) clusterCookie(ctx context.Context, config string) int {
+	conf, code := e.load(config)
+	if conf == nil {
+		return code
+	}
+	body, err := json.Marshal(cookiesOf(conf))
+	if err != nil {
+		return e.fail(exitFailed, err)
+	}
+	if err := newAdmin(conf).send(ctx, "/cluster/cookie", withPatience(ctx, url.Values{}), bytes.NewReader(body)); err != nil {
+		return e.orderError(err)
+	}
+	fmt.Fprintf(e.stdout, "Success: %s has the cookie of %s\n", conf.NodeName, conf.Path)
+	return exitOK
+}

@@ -1,0 +1,49 @@
+package ensemble
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/replica"
+)
+
+// Rekey has this node prove itself to the others by another key from here on, which also
+// says whom it accepts. All members have to accept it, and it them: a step of a change of
+// the cookie that comes too early would cut nodes off from each other. Otherwise nothing is
+// changed, and the error says which node is not there yet.
+func (n *Node) Rekey(ctx context.Context, key *clusterport.Key) error {
+	trial, err := clusterport.New(clusterport.Config{
+		Key:         func() (*clusterport.Key, error) { return key, nil },
+		Self:        n.cluster.hello,
+		Admit:       n.cluster.admit,
+		DialContext: n.cfg.dial,
+	})
+	if err != nil {
+		return err
+	}
+	defer trial.Close()
+	for _, s := range n.replica.Others() {
+		if err := n.tryKey(ctx, trial, s); err != nil {
+			return fmt.Errorf("nothing was done: %w", err)
+		}
+	}
+	n.port.Rekey(key)
+	n.log.Info("the cookie of the cluster port was changed")
+	return nil
+}
+
+// tryKey reports an error unless a member and the port with the new key let each other in.
+func (n *Node) tryKey(ctx context.Context, trial *clusterport.Port, s replica.Server) error {
+	ctx, cancel := context.WithTimeout(ctx, replica.ChangeTime)
+	defer cancel()
+	conn, _, err := trial.Dial(ctx, clusterport.Admin, n.replica.AddressOf(s), string(s.ID))
+	switch {
+	case err == nil:
+		return conn.Close()
+	case errors.Is(err, clusterport.ErrWrongCookie):
+		return fmt.Errorf("%s and this node would not let each other in; do the step before on that one first", s.Name)
+	}
+	return fmt.Errorf("%s cannot be asked whether it knows this cookie (%w); start it, or remove it from the cluster", s.Name, err)
+}
