@@ -616,3 +616,20 @@ func TestOpenFlushesWhatItFinds(t *testing.T) {
 		}
 	}
 }
+
+// One bit that is set is seen wherever it is.
+func TestAllZero(t *testing.T) {
+	for _, size := range []int{0, 1, 2, len(zeros) - 1, len(zeros), len(zeros) + 1, 3*len(zeros) + 7} {
+		b := make([]byte, size)
+		if !allZero(b) {
+			t.Errorf("%d zeros are not all zeros", size)
+		}
+		for i := range b {
+			b[i] = 1
+			if allZero(b) {
+				t.Errorf("byte %d of %d is not seen", i, size)
+			}
+			b[i] = 0
+		}
+	}
+}

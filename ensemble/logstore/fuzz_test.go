@@ -28,7 +28,7 @@ func FuzzSegment(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		dir := t.TempDir()
 		check(t, os.WriteFile(segmentPath(dir, 5), b, 0o600))
-		g, _, err := openSegment(dir, 5)
+		g, _, err := openSegment(dir, 5, new(bytes.Buffer))
 		if err != nil {
 			return
 		}

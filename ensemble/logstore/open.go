@@ -186,7 +186,7 @@ func (s *Store) checkFirst(bases []uint64) error {
 		if err != nil {
 			return err
 		}
-		lost = len(bytes.TrimLeft(b[min(segmentHeader, len(b)):], "\x00")) > 0
+		lost = !allZero(b[min(segmentHeader, len(b)):])
 	}
 	if lost {
 		return fmt.Errorf("%s has a log, and where that begins and ends is lost: %w", s.dir, ErrDamaged)
@@ -197,6 +197,7 @@ func (s *Store) checkFirst(bases []uint64) error {
 func (s *Store) loadSegments(e extent, bases []uint64) error {
 	s.first = e.first
 	next, torn := uint64(0), false
+	var buf bytes.Buffer
 	for _, base := range bases {
 		if torn || next != 0 && next != base {
 			return fmt.Errorf("%s: it begins at entry %d, and the one before ends at %d: %w", segmentPath(s.dir, base), base, next-1, ErrDamaged)
@@ -206,7 +207,7 @@ func (s *Store) loadSegments(e extent, bases []uint64) error {
 				return err
 			}
 		}
-		g, t, err := openSegment(s.dir, base)
+		g, t, err := openSegment(s.dir, base, &buf)
 		if err != nil {
 			return err
 		}

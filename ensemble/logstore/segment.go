@@ -170,24 +170,31 @@ func headerSum(b []byte) uint32 {
 }
 
 // openSegment reads a segment, and changes nothing. torn says that behind its last
-// record there is something that was not written to its end.
-func openSegment(dir string, base uint64) (g *segment, torn bool, err error) {
+// record there is something that was not written to its end. The file is read into buf, which
+// serves for one after the other.
+func openSegment(dir string, base uint64, buf *bytes.Buffer) (g *segment, torn bool, err error) {
 	g = newSegment(dir, base)
 	if err := g.open(); err != nil {
 		return nil, false, err
 	}
-	if torn, err = g.scan(); err != nil {
+	if torn, err = g.scan(buf); err != nil {
 		g.close()
 		return nil, false, fmt.Errorf("%s: %w", g.path, err)
 	}
 	return g, torn, nil
 }
 
-func (g *segment) scan() (torn bool, err error) {
-	b, err := io.ReadAll(g.file)
+func (g *segment) scan(buf *bytes.Buffer) (torn bool, err error) {
+	info, err := g.file.Stat()
 	if err != nil {
 		return false, err
 	}
+	buf.Reset()
+	buf.Grow(int(info.Size()) + bytes.MinRead) // where it grows step by step, each step copies all
+	if _, err := buf.ReadFrom(g.file); err != nil {
+		return false, err
+	}
+	b := buf.Bytes()
 	g.length = int64(len(b))
 	switch {
 	case len(b) < segmentHeader || string(b[:16]) != segmentMagic:
@@ -210,7 +217,7 @@ func (g *segment) scan() (torn bool, err error) {
 		g.end += int64(padded(len(r)))
 	}
 	rest := b[g.end:]
-	if len(bytes.TrimLeft(rest, "\x00")) == 0 {
+	if allZero(rest) {
 		return false, nil
 	}
 	// What is here was being written when the machine went down, or it is damage.
@@ -221,6 +228,19 @@ func (g *segment) scan() (torn bool, err error) {
 		}
 	}
 	return true, nil
+}
+
+var zeros [4 << 10]byte
+
+// allZero reports whether there are only zeros. Most of a log's last file is such.
+func allZero(b []byte) bool {
+	for len(b) > len(zeros) {
+		if !bytes.Equal(b[:len(zeros)], zeros[:]) {
+			return false
+		}
+		b = b[len(zeros):]
+	}
+	return bytes.Equal(b, zeros[:len(b)])
 }
 
 // cut has zeros in a segment's file from an offset on, up to a length, on disk too. A
