@@ -89,6 +89,8 @@ func (c *cluster) enter() {
 	if !c.dir.id().Settled {
 		if err := c.found(); err != nil && c.life.Err() == nil {
 			c.node.failed(err)
+		} else if err == nil {
+			c.replica.StandAlone()
 		}
 		return
 	}

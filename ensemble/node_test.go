@@ -88,6 +88,24 @@ func stop(t testing.TB, n *Node) {
 	}
 }
 
+// A node that is alone does not wait for a raft leader that could be missed, neither when it
+// founds its cluster nor when it starts again. The timeout is longer than the test waits.
+func TestANodeThatIsAloneLeadsAtOnce(t *testing.T) {
+	patient := func(c *Config) {
+		c.Timing = session.Timing{Name: "patient", Heartbeat: time.Minute, Renew: 100 * time.Millisecond, Lease: 3 * time.Minute, Close: 150 * time.Millisecond, Expiry: 182 * time.Second}
+	}
+	path := t.TempDir()
+	kill(startNode(t, path, patient))
+	startNode(t, path, patient)
+
+	m := newMachine(t, "riak@127.0.0.1", nil)
+	m.change = func(c *Config) {
+		patient(c)
+		c.MinimumNodes, c.Join = 1, []Place{m.place()}
+	}
+	m.start().ready()
+}
+
 // client is a Member that keeps what it is told. It is a connection whose
 // client learns at once that it was closed.
 type client struct {

@@ -237,6 +237,7 @@ func (r *Replica) Run() {
 	r.running.Go(r.watchSilence)
 	r.running.Go(r.watchLog)
 	r.port.Handle(clusterport.Forward, r.acceptProposals)
+	r.StandAlone()
 }
 
 // Stop ends Raft, and closes the port meanwhile: Raft waits for what it has asked other nodes.

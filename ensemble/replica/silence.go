@@ -2,6 +2,7 @@ package replica
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -49,4 +50,13 @@ func (r *Replica) watchSilence() {
 // timeout gets shorter, and a nanosecond suffices.
 func (r *Replica) missRaftLeader() {
 	r.reloadRaft(func(c *raft.ReloadableConfig) { c.HeartbeatTimeout-- })
+}
+
+// StandAlone has a node that is the only voter stand for election at once. It may at any
+// time, and there is nobody whose heartbeats it could wait for.
+func (r *Replica) StandAlone() {
+	voters := slices.DeleteFunc(r.Servers(), func(s Server) bool { return !s.Voter })
+	if len(voters) == 1 && voters[0].ID == r.self {
+		r.missRaftLeader()
+	}
 }
