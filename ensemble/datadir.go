@@ -24,6 +24,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"leaderlatch/ensemble/clusterport"
 	"leaderlatch/ensemble/diskthread"
 	"leaderlatch/ensemble/durable"
 	"leaderlatch/ensemble/permanent"
@@ -41,6 +42,7 @@ var ErrLocked = errors.New("another leader-latch runs on this data folder")
 //	lock       the lock, with the holder's process id
 //	node.json  who the node is: identity, below
 //	tokens     while the node joins: what the cluster that it gave up can have given
+//	cookie.key the key of the cookie, sealed
 //	raft.db    Raft's votes, the open counter, and where the log begins and ends
 //	log/       Raft's log
 //	snapshots/ Raft's snapshots
@@ -62,6 +64,11 @@ type Dir struct {
 
 	writing sync.Mutex // held over a change of identity, to disk; guards life
 	life    int        // which of the nodes that were started on the folder may change it: the last
+
+	machine  string                                        // its id; empty: there is none, and no key is kept
+	derive   func(cookie string) (*clusterport.Key, error) // a seam of tests
+	deriving sync.Mutex                                    // held over that, and over a change of sealed
+	sealed   atomic.Pointer[[]string]                      // the lines of cookie.key
 }
 
 // identity is the content of node.json. It is written before anything that
@@ -139,8 +146,15 @@ func OpenDir(ctx context.Context, path string) (*Dir, error) {
 		lock.Close()
 		return nil, permanent.Errorf("data folder: %w", err)
 	}
-	d := &Dir{path: path, held: held, lock: lock, log: diskthread.Start(int(lock.Fd())), files: diskthread.Start(int(lock.Fd()))}
-	if err := d.files.Do(d.readIdentity); err != nil {
+	d := &Dir{
+		path: path, held: held, lock: lock, log: diskthread.Start(int(lock.Fd())), files: diskthread.Start(int(lock.Fd())),
+		derive: clusterport.DeriveKey,
+	}
+	err = d.files.Do(func() error {
+		d.readKeys()
+		return d.readIdentity()
+	})
+	if err != nil {
 		d.Close()
 		return nil, err
 	}

@@ -23,9 +23,10 @@
 //     itself by one. Each lets in whoever has it, so the change protects from
 //     who has the old one when that is accepted nowhere any more. Then [Port.Rekey]
 //     has closed the connections, too, that were proved by it.
-//   - Nothing is written to disk, and nothing depends on the wall clock or on
-//     who issues certificates to others. Limits keep strangers from using up
-//     goroutines, memory and log; against a flood of packets there is no defence.
+//   - Nothing is written to disk here; the node keeps the key, sealed ([Key.Seal]).
+//   - Nothing depends on the wall clock or on who issues certificates to others.
+//     Limits keep strangers from using up goroutines, memory and log; against a
+//     flood of packets there is no defence.
 //
 // # Where to start
 //

@@ -1,6 +1,7 @@
 package clusterport
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
@@ -52,6 +53,55 @@ func TestValidityIsNotTheClocks(t *testing.T) {
 func TestEmptyCookie(t *testing.T) {
 	if _, err := DeriveKey(""); err == nil || !strings.Contains(err.Error(), "distributed_cookie") {
 		t.Errorf("error is %v, want one that names distributed_cookie", err)
+	}
+}
+
+// TestSealedKey: what was sealed opens as the same key with the same cookie and machine, and
+// with no other; nor does it with a bit changed.
+func TestSealedKey(t *testing.T) {
+	sealed, err := ourKey.Seal("cookie", "machine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := OpenKey(sealed, "cookie", "machine")
+	if err != nil || !k.signer.Equal(ourKey.signer) {
+		t.Fatalf("opened as %x, error %v", k.signer, err)
+	}
+	if bytes.Contains(sealed, ourKey.signer.Seed()[:4]) {
+		t.Error("the key can be read in what is sealed")
+	}
+	again, err := ourKey.Seal("cookie", "machine")
+	if err != nil || bytes.Equal(again, sealed) {
+		t.Errorf("sealed twice it is the same, error %v", err)
+	}
+	for _, wrong := range [][2]string{{"cookie2", "machine"}, {"", "machine"}, {"cookie", "machine2"}, {"cookie", ""}, {"cookiemachine", ""}} {
+		if _, err := OpenKey(sealed, wrong[0], wrong[1]); err == nil {
+			t.Errorf("it opens with the cookie %q and the machine %q", wrong[0], wrong[1])
+		}
+	}
+	for i := range 8 * len(sealed) {
+		b := bytes.Clone(sealed)
+		b[i/8] ^= 1 << (i % 8)
+		if _, err := OpenKey(b, "cookie", "machine"); err == nil {
+			t.Errorf("it opens with bit %d changed", i)
+		}
+	}
+	for n := range sealed {
+		if _, err := OpenKey(sealed[:n], "cookie", "machine"); err == nil {
+			t.Errorf("%d bytes of it open", n)
+		}
+	}
+}
+
+// TestSealedKeyOpensForGood: these bytes are on disks.
+func TestSealedKeyOpensForGood(t *testing.T) {
+	sealed, err := hex.DecodeString("000102030405060708090a0b27fad49ca0d7fb5512b773b549aa13927aa3a7543724e6a78a21cb0102d42a9d21ca783908787b9c732fc1286c57db72")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := OpenKey(sealed, "cookie", "0123456789abcdef0123456789abcdef")
+	if err != nil || !k.signer.Equal(ourKey.signer) {
+		t.Errorf("error %v", err)
 	}
 }
 
