@@ -316,7 +316,13 @@ func (n *Node) WaitReady(ctx context.Context) error {
 	}
 }
 
-// missing is why a JOIN would not succeed now.
+// Missing is why a JOIN would not succeed now; nil: it would, as far as this node knows.
+func (n *Node) Missing() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.missing()
+}
+
 func (n *Node) missing() error {
 	switch {
 	case n.Err() != nil:
@@ -331,6 +337,8 @@ func (n *Node) missing() error {
 		return fmt.Errorf("%w: this node waits until what its last session promised is over", ErrUnavailable)
 	case n.inactive():
 		return fmt.Errorf("%w: the cluster has never had %d nodes (leader_latch.minimum_nodes)", ErrUnavailable, n.cfg.MinimumNodes)
+	case !n.roster.Known() && n.replica.CatchingUp():
+		return fmt.Errorf("%w: this node is just starting, and still applies what is in its log", ErrUnavailable)
 	case !n.seen.active.Load() || !n.roster.Live():
 		return fmt.Errorf("%w: this node has no session: its renewals are not committed, by a majority and its own disk", ErrUnavailable)
 	}

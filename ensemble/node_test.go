@@ -12,7 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/logstore"
 	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 	"leaderlatch/ensemble/state/statetest"
@@ -104,6 +107,53 @@ func TestANodeThatIsAloneLeadsAtOnce(t *testing.T) {
 		c.MinimumNodes, c.Join = 1, []Place{m.place()}
 	}
 	m.start().ready()
+}
+
+// A node whose log takes long to apply says so, and not that there is no majority.
+func TestAStartThatAppliesItsLogSaysSo(t *testing.T) {
+	path := t.TempDir()
+	kill(startNode(t, path, nil))
+	appendEntries(t, path, 10_000) // Raft hands over 8,192 before it waits for the state machine
+	goOn := make(chan struct{})
+	apply := sync.OnceFunc(func() { close(goOn) })
+	defer apply()
+	n := startNodeUnready(t, path, func(c *Config) {
+		c.alter = func(_ *state.State, e state.Entry) state.Entry {
+			<-goOn
+			return e
+		}
+	})
+	poll(t, "it is known what is committed", n.replica.HasHeard)
+	if err := n.Missing(); err == nil || !strings.Contains(err.Error(), "still applies what is in its log") {
+		t.Errorf("a JOIN would be refused as %v", err)
+	}
+	apply()
+	poll(t, "JOINs are answered", func() bool { return n.Missing() == nil })
+}
+
+// appendEntries has entries that change nothing at the end of a log.
+func appendEntries(t *testing.T, path string, count uint64) {
+	t.Helper()
+	log, err := logstore.Open(filepath.Join(path, "raft.db"), logstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	last, err := log.LastIndex()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var end raft.Log
+	if err := log.GetLog(last, &end); err != nil {
+		t.Fatal(err)
+	}
+	var more []*raft.Log
+	for i := range count {
+		more = append(more, &raft.Log{Index: last + 1 + i, Term: end.Term, Type: raft.LogCommand, Data: state.Encode(state.FirstLevel, state.Entry{At: time.Now()})})
+	}
+	if err := log.StoreLogs(more); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // client is a Member that keeps what it is told. It is a connection whose

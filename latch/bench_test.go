@@ -183,6 +183,7 @@ func (e *leaderless) Join(_, _ string, m latch.Member) (latch.Membership, error)
 	e.joins <- m
 	return e, nil
 }
+func (*leaderless) Missing() error             { return nil }
 func (*leaderless) Live() bool                 { return true }
 func (*leaderless) Promise() (now, later bool) { return true, false }
 func (*leaderless) Stopped()                   {}

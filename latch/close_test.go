@@ -2,6 +2,7 @@ package latch_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -325,6 +326,7 @@ func (o oneMember) Join(_, _ string, m latch.Member) (latch.Membership, error) {
 	o.members <- m
 	return o, nil
 }
+func (oneMember) Missing() error             { return nil }
 func (oneMember) Live() bool                 { return true }
 func (oneMember) Promise() (now, later bool) { return true, false }
 func (oneMember) Stopped()                   {}
@@ -495,6 +497,29 @@ func TestALineIsCutOffWhenTheLeaseIsOver(t *testing.T) {
 	eventually(t, "the membership is given back", func() bool { return len(f.e.Closings()) > 0 })
 	if got, want := f.e.Closings(), []latchtest.Closing{{Group: "g", Client: "a"}}; !slices.Equal(got, want) {
 		t.Errorf("given back %v, want %v", got, want)
+	}
+}
+
+// A JOIN without an answer in time is refused for what the elections lack, where that is known.
+func TestARefusalSaysWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		missing error
+		reason  string
+	}{
+		{nil, "no answer in time: no majority of the nodes has taken it"},
+		{errors.New("it is just starting"), "no answer in time: it is just starting"},
+	} {
+		f := serve(t, func(cfg *latch.Config) { cfg.JoinTimeout = 50 * time.Millisecond })
+		f.e.SetMissing(c.missing)
+		f.e.Hold()
+		client := f.dial()
+		client.send("JOIN g a")
+		client.want("JOIN_FAILED SERVICE_UNAVAILABLE")
+		eventually(t, "the refusal is logged", func() bool { return len(f.log.lines("JOIN refused")) > 0 })
+		if line := f.log.lines("JOIN refused")[0]; !strings.Contains(line, fmt.Sprintf("reason=%q", c.reason)) {
+			t.Errorf("logged %q, want the reason %q", line, c.reason)
+		}
 	}
 }
 

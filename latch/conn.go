@@ -3,6 +3,7 @@ package latch
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"sync"
 	"syscall"
 	"time"
@@ -192,7 +193,7 @@ func (c *conn) advance(err error) outcome {
 	case c.state == joined || c.state == leaving || time.Now().Before(c.deadline):
 		c.arm()
 	case c.state == pending:
-		c.refuse(cmp.Or(c.cause, errJoinTimeout))
+		c.refuse(cmp.Or(c.cause, c.srv.noAnswer()))
 	default:
 		c.end(errIdle)
 	}
@@ -307,6 +308,14 @@ func (c *conn) join() {
 	}
 	c.membership, c.state = m, pending
 	c.deadline = time.Now().Add(c.srv.cfg.JoinTimeout) // advance, from which this is called, arms the reader for it
+}
+
+// noAnswer is why a JOIN had no answer in time.
+func (s *Server) noAnswer() error {
+	if why := s.cfg.Elections.Missing(); why != nil {
+		return fmt.Errorf("no answer in time: %w", why)
+	}
+	return errJoinTimeout
 }
 
 // Leader implements [Member].

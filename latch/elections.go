@@ -23,6 +23,10 @@ type Elections interface {
 	// up in its own time by closing. An error means that nothing was asked
 	// for and that m will never be called.
 	Join(group, client string, m Member) (Membership, error)
+
+	// Missing is why a Join has no outcome at this node now, whatever group it is for; nil:
+	// that is not known. It is called with the connection's lock held.
+	Missing() error
 }
 
 // Member is a connection as the elections see it. Its methods return at once.

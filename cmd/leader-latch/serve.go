@@ -373,12 +373,16 @@ func (e elections) Join(group, client string, m latch.Member) (latch.Membership,
 	return ms, nil
 }
 
+func (e elections) Missing() error { return e.node.now().Missing() }
+
 // switchedOff stands in while strong_consistency is off.
 type switchedOff struct{}
 
 func (switchedOff) Join(string, string, latch.Member) (latch.Membership, error) {
 	return nil, fmt.Errorf("%w: strong_consistency is off", latch.ErrUnavailable)
 }
+
+func (switchedOff) Missing() error { return nil } // no Join waits
 
 // logPlace is where the log goes, for who started the service and sees nothing of it.
 func logPlace(log riakconf.Log) string {

@@ -325,6 +325,10 @@ func (r *Replica) RaftLeader() state.NodeID {
 // HasHeard reports whether this node has heard of a commit since its start.
 func (r *Replica) HasHeard() bool { return r.raft.CommitIndex() > 0 }
 
+// CatchingUp reports whether there is more in the log that is known to be committed than was
+// handed to the state machine.
+func (r *Replica) CatchingUp() bool { return r.raft.AppliedIndex() < r.raft.CommitIndex() }
+
 // IsRaftLeader reports whether this node is the raft leader, caught up or not.
 func (r *Replica) IsRaftLeader() bool { return r.raft.State() == raft.Leader }
 

@@ -21,6 +21,7 @@ type Elections struct {
 	groups      map[string]*group
 	token       uint64
 	unavailable bool
+	missing     error
 	holding     bool
 	held        []*membership // in the order of joining
 	noting      bool
@@ -97,6 +98,20 @@ func (e *Elections) Join(group, client string, m latch.Member) (latch.Membership
 		e.enter(ms)
 	}
 	return ms, nil
+}
+
+// Missing implements [latch.Elections].
+func (e *Elections) Missing() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.missing
+}
+
+// SetMissing says why Joins have no outcome.
+func (e *Elections) SetMissing(why error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.missing = why
 }
 
 // Live implements [latch.Membership].
