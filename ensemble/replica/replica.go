@@ -162,7 +162,7 @@ func (r *Replica) Start(port *clusterport.Port) (err error) {
 	r.transport = newTransport(r, r.done, &raft.NetworkTransportConfig{
 		Stream:                layer,
 		ServerAddressProvider: layer,
-		MaxPool:               3,
+		MaxPool:               pooledConns,
 		// One at a time: with a pipeline, raft 1.8.0 waits for ever to hand over a
 		// request when an answer before it was a refusal. The follower then gets
 		// heartbeats and nothing else, and Shutdown never returns.

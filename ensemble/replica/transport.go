@@ -9,7 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// transport is Raft's own transport with six repairs of raft 1.8.0:
+// transport is Raft's own transport with seven repairs of raft 1.8.0:
 //
 //  1. It ends ([transport.end]). Raft handles heartbeats on goroutines of the transport. Its
 //     Shutdown does not wait for these, and Raft panics in one that finds the store closed.
@@ -29,18 +29,33 @@ import (
 //     10 s. A node that was away for a minute would get its entries that much later.
 //  5. It sends no entry of which only the term is known ([endOfSnapshot]).
 //  6. It passes a heartbeat before a snapshot ([transport.pass]).
+//  7. It repeats a heartbeat that fails ([transport.heartbeat]). After a failure Raft pauses, each
+//     time for longer. A node that was started again would wait for that, the more so as the
+//     first heartbeats go to connections of the process before.
 type transport struct {
 	*raft.NetworkTransport
 	node  leadership
 	calls chan raft.RPC // to Raft's main goroutine
 	done  <-chan struct{}
 
+	repeatsWithin time.Duration // see there
+
 	mu    sync.RWMutex // held, shared, over the handling of a heartbeat
 	ended bool
 
 	answering sync.Mutex
 	answers   map[raft.ServerID]chan struct{} // closed when the node answers a heartbeat
+	silent    map[raft.ServerID]time.Time     // since when heartbeats to it fail
 }
+
+// What is repeated of a heartbeat. So many are repeated at once: as many connections may be
+// left of a process before. The others are so far apart, and come until the node was silent for
+// that long: a process starts in a tenth of it.
+const (
+	pooledConns   = 3
+	repeatEvery   = 5 * time.Millisecond
+	repeatsWithin = 500 * time.Millisecond
+)
 
 // leadership is what the node knows of its role in Raft.
 type leadership interface {
@@ -57,7 +72,9 @@ func newTransport(node leadership, done <-chan struct{}, c *raft.NetworkTranspor
 		node:             node,
 		calls:            make(chan raft.RPC),
 		done:             done,
+		repeatsWithin:    repeatsWithin,
 		answers:          make(map[raft.ServerID]chan struct{}),
+		silent:           make(map[raft.ServerID]time.Time),
 	}
 	go t.pass()
 	return t
@@ -107,18 +124,55 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args 
 	}
 	sent := *args
 	sent.LeaderCommitIndex = min(args.LeaderCommitIndex, args.PrevLogEntry+uint64(len(args.Entries)), t.node.flushed())
+	if args.PrevLogEntry == 0 && args.LeaderCommitIndex == 0 && len(args.Entries) == 0 {
+		return t.heartbeat(id, to, &sent, answer)
+	}
 	err := t.NetworkTransport.AppendEntries(id, to, &sent, answer)
-	switch heartbeat := args.PrevLogEntry == 0 && args.LeaderCommitIndex == 0 && len(args.Entries) == 0; {
-	case err == nil && heartbeat:
-		t.answered(id)
+	switch {
 	case err == nil && answer.Success:
 		t.node.stores(id, args.PrevLogEntry+uint64(len(args.Entries)), args.Term)
 	case err == nil && answer.Term == args.Term:
 		t.node.ends(id, answer.LastLog, args.Term)
-	case err != nil && !heartbeat:
+	case err != nil:
 		t.awaitAnswer(id, args.Term)
 	}
 	return err
+}
+
+// heartbeat sends a heartbeat, again where it fails: it asks for nothing that may not be done
+// twice. A node that does not answer for long is Raft's to try again, at its own pace.
+func (t *transport) heartbeat(id raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, answer *raft.AppendEntriesResponse) error {
+	for failures := 0; ; failures++ {
+		err := t.NetworkTransport.AppendEntries(id, to, args, answer)
+		if err == nil {
+			t.answered(id)
+			return nil
+		}
+		var pause time.Duration
+		if failures >= pooledConns {
+			pause = repeatEvery
+		}
+		if t.silentFor(id) > t.repeatsWithin || !t.node.sendsTo(id, args.Term) {
+			return err
+		}
+		select {
+		case <-t.done:
+			return err
+		case <-time.After(pause):
+		}
+	}
+}
+
+// silentFor is for how long heartbeats to a node have failed, with the one that failed now.
+func (t *transport) silentFor(id raft.ServerID) time.Duration {
+	t.answering.Lock()
+	defer t.answering.Unlock()
+	since, silent := t.silent[id]
+	if !silent {
+		since = time.Now()
+		t.silent[id] = since
+	}
+	return time.Since(since)
 }
 
 // InstallSnapshot implements [raft.Transport].
@@ -134,6 +188,7 @@ func (t *transport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, arg
 func (t *transport) answered(id raft.ServerID) {
 	t.answering.Lock()
 	defer t.answering.Unlock()
+	delete(t.silent, id)
 	if answer := t.answers[id]; answer != nil {
 		close(answer)
 		delete(t.answers, id)

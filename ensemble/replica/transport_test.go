@@ -35,7 +35,10 @@ func wire(t *testing.T, l leads) (own *transport, peer *raft.NetworkTransport) {
 	}
 	done := make(chan struct{})
 	t.Cleanup(func() { close(done) })
-	return &transport{NetworkTransport: transports[0], node: l, calls: make(chan raft.RPC), done: done, answers: map[raft.ServerID]chan struct{}{}}, transports[1]
+	return &transport{
+		NetworkTransport: transports[0], node: l, calls: make(chan raft.RPC), done: done,
+		answers: map[raft.ServerID]chan struct{}{}, silent: map[raft.ServerID]time.Time{},
+	}, transports[1]
 }
 
 // What a raft leader calls committed is on its disk, and the other node has it by the same
@@ -124,5 +127,43 @@ func TestHeartbeatsThatWouldChangeSomething(t *testing.T) {
 		if beside != 0 {
 			t.Errorf("%+v: handled beside the main goroutine", tt)
 		}
+	}
+}
+
+// A heartbeat to a process that is just being started comes there as soon as it listens. It is
+// repeated while this node is the raft leader of its term, and for a while.
+func TestAHeartbeatIsRepeatedAtOnce(t *testing.T) {
+	own, peer := wire(t, leads{})
+	address := peer.LocalAddr()
+	beat := func(term uint64) error {
+		return own.AppendEntries("b", address, &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("a"), Addr: []byte("a")}, Term: term}, &raft.AppendEntriesResponse{})
+	}
+	peer.Close()
+	if beat(3) == nil {
+		t.Fatal("nobody is there, and a heartbeat is answered")
+	}
+
+	own.repeatsWithin = time.Hour
+	if beat(2) == nil {
+		t.Error("a heartbeat of another term is repeated until it is answered")
+	}
+	sent := make(chan error)
+	go func() { sent <- beat(3) }()
+	select {
+	case err := <-sent:
+		t.Fatalf("a heartbeat is given up: %v", err)
+	case <-time.After(20 * repeatEvery):
+	}
+	again, err := raft.NewTCPTransport(string(address), nil, 1, 10*time.Second, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	again.SetHeartbeatHandler(func(rpc raft.RPC) { rpc.Respond(&raft.AppendEntriesResponse{Success: true}, nil) })
+	if err := <-sent; err != nil {
+		t.Errorf("started again, and the heartbeat fails: %v", err)
+	}
+	if len(own.silent) > 0 {
+		t.Error("a node that answers counts as silent")
 	}
 }
