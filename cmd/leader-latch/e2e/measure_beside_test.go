@@ -46,6 +46,17 @@ var comparisons = []compared{
 		})},
 	{name: "start", what: "one node started after SIGTERM, JOIN answered, p50, ms", usual: true, turns: 11, prepare: starting(syscall.SIGTERM)},
 	{name: "start-killed", what: "one node started after kill -9, JOIN answered, p50, ms", turns: 11, prepare: starting(syscall.SIGKILL)},
+	{name: "restart", what: "kill -9 and start of a follower's node, next told elsewhere, p50, ms", usual: true, turns: 5,
+		prepare: restarting(func(t *testing.T, all []*member, exe string) time.Duration {
+			_, rest := raftLeader(t, all)
+			return restartOf(t, rest[0], rest[1], exe)
+		})},
+	{name: "restart-leader", what: "kill -9 and start of the raft leader's node, next told elsewhere, p50, ms", turns: 5,
+		prepare: restarting(func(t *testing.T, all []*member, exe string) time.Duration {
+			victim, rest := raftLeader(t, all)
+			return restartOf(t, victim, rest[0], exe)
+		})},
+	{name: "restart-all", what: "kill -9 and start of all three nodes, JOINs answered, p50, ms", turns: 5, prepare: restarting(restartOfAll)},
 	{name: "start-large", what: "one node started with 63 MiB of log and a snapshot of 1,000,000 members, JOIN answered, p50, ms", turns: 3,
 		prepare: startingLarge(func(took, _ time.Duration) time.Duration { return took })},
 	{name: "start-large-cpu", what: "server CPU for that, ms", turns: 3,
@@ -137,6 +148,17 @@ func starting(end syscall.Signal) func(*testing.T, string) func() float64 {
 	return func(t *testing.T, exe string) func() float64 {
 		restart := usedNode(t, exe, end)
 		return func() float64 { return latencies{restart()}.p50() }
+	}
+}
+
+func restarting(restart func(t *testing.T, all []*member, exe string) time.Duration) func(*testing.T, string) func() float64 {
+	return func(t *testing.T, exe string) func() float64 {
+		all := clusterAs(t, exe, 3, "leader_latch.timing = normal")
+		return func() float64 {
+			took := restart(t, all, exe)
+			wantWhole(all)
+			return latencies{took}.p50()
+		}
 	}
 }
 

@@ -629,6 +629,76 @@ func usedNode(t *testing.T, exe string, end syscall.Signal) (restart func() time
 	}
 }
 
+// restartOf kills a node, which the leader of a group is connected to, starts it at once, and
+// tells after how long the next leader was told, at another node.
+func restartOf(t *testing.T, victim, other *member, exe string) time.Duration {
+	t.Helper()
+	a, b := pair(t, victim.addr, other.addr, unique("restart"))
+	defer a.Close()
+	defer b.Close()
+	time.Sleep(time.Second) // nothing of the joining, or of a start before, is under way
+	b.SetDeadline(time.Now().Add(patience))
+	told := make(chan time.Time, 1)
+	began := time.Now()
+	go func() {
+		if leader, err := b.told(); err != nil || leader != "b" {
+			t.Errorf("told %q, %v", leader, err)
+		}
+		told <- time.Now()
+	}()
+	victim.kill()
+	victim.runAs(exe)
+	return (<-told).Sub(began)
+}
+
+// restartOfAll kills all nodes, starts them at once, and tells after how long a JOIN was
+// answered at each.
+func restartOfAll(t *testing.T, all []*member, exe string) time.Duration {
+	t.Helper()
+	began := time.Now()
+	for _, m := range all {
+		m.signal(syscall.SIGKILL)
+	}
+	for _, m := range all {
+		<-m.gone
+		m.runAs(exe)
+	}
+	if err := inParallel(len(all), len(all), func(i int) error {
+		for time.Since(began) < patience {
+			if c, err := elected(all[i].addr); err == nil {
+				return c.Close()
+			}
+			time.Sleep(time.Millisecond) // it does not listen yet, or refuses
+		}
+		return fmt.Errorf("no JOIN is answered at %s", all[i].name)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return time.Since(began)
+}
+
+func measureRestart(t *testing.T) {
+	all := timed(t, 3, "normal")
+	for _, role := range []string{"follower", "raft leader"} {
+		var l latencies
+		for range fewer(30) {
+			victim, rest := raftLeader(t, all)
+			if role == "follower" {
+				victim, rest = rest[0], []*member{rest[1], victim}
+			}
+			l = append(l, restartOf(t, victim, rest[0], ""))
+			wantWhole(all)
+		}
+		row("kill -9 and start of the "+role+"'s node, next told elsewhere", "%v", l)
+	}
+	var l latencies
+	for range fewer(30) {
+		l = append(l, restartOfAll(t, all, ""))
+		wantWhole(all)
+	}
+	row("kill -9 and start of all three, JOINs answered", "%v", l)
+}
+
 // answersAfter starts a node, and tells after how long a JOIN was answered.
 func answersAfter(t *testing.T, m *member, exe string, limit time.Duration) time.Duration {
 	t.Helper()

@@ -49,6 +49,7 @@ func TestMeasure(t *testing.T) {
 		{"distance", measureDistance},
 		{"million", measureMillion},
 		{"start", measureStart},
+		{"restart", measureRestart},
 		{"start-large", measureStartLarge},
 	} {
 		t.Run(s.name, s.measure)
