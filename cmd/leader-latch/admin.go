@@ -70,18 +70,18 @@ func (a *adminServer) handler() http.Handler {
 		writeJSON(w, a.status(r.Context()))
 	})
 	mux.HandleFunc("GET /groups", func(w http.ResponseWriter, r *http.Request) {
-		writeJSON(w, a.node.now().Groups(r.URL.Query().Get("group")))
+		writeJSON(w, a.node.current().Groups(r.URL.Query().Get("group")))
 	})
 	mux.HandleFunc("GET /groups/confirmed", func(w http.ResponseWriter, r *http.Request) {
-		writeJSON(w, a.node.now().Confirmed())
+		writeJSON(w, a.node.current().Confirmed())
 	})
 	mux.HandleFunc("GET /ring", func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, realCluster{a}.Ring())
 	})
 	mux.Handle("POST /staging/{what}", a.staging)
 	mux.HandleFunc("GET /wait", func(w http.ResponseWriter, r *http.Request) {
-		if hint := a.hint(); hint != "" {
-			http.Error(w, hint, http.StatusConflict)
+		if missing := a.missingSetting(); missing != "" {
+			http.Error(w, missing, http.StatusConflict)
 			return
 		}
 		ctx, cancel := patienceOf(r)
@@ -89,7 +89,7 @@ func (a *adminServer) handler() http.Handler {
 		writeError(w, a.withReasons(r, a.waitReady(ctx)))
 	})
 	mux.HandleFunc("GET /cluster", func(w http.ResponseWriter, r *http.Request) {
-		writeJSON(w, a.node.now().Cluster(r.Context()))
+		writeJSON(w, a.node.current().Cluster(r.Context()))
 	})
 	mux.HandleFunc("POST /cluster/join", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := patienceOf(r)
@@ -105,7 +105,7 @@ func (a *adminServer) handler() http.Handler {
 	mux.HandleFunc("POST /cluster/force-remove", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := patienceOf(r)
 		defer cancel()
-		writeError(w, a.node.now().ForceRemove(ctx, r.URL.Query().Get("node")))
+		writeError(w, a.node.current().ForceRemove(ctx, r.URL.Query().Get("node")))
 	})
 	mux.HandleFunc("POST /cluster/cookie", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := patienceOf(r)
@@ -132,7 +132,7 @@ func patienceOf(r *http.Request) (context.Context, context.CancelFunc) {
 // waitReady waits until a JOIN would succeed, at whichever node is there then.
 func (a *adminServer) waitReady(ctx context.Context) error {
 	for {
-		node := a.node.now()
+		node := a.node.current()
 		err := node.WaitReady(ctx)
 		if !errors.Is(err, ensemble.ErrAnew) {
 			return err
@@ -153,7 +153,7 @@ func (a *adminServer) withReasons(r *http.Request, err error) error {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), patience/12)
 	defer cancel()
-	if c := a.node.now().Cluster(ctx); !c.Majority {
+	if c := a.node.current().Cluster(ctx); !c.Majority {
 		for _, why := range whyDown(c) {
 			err = fmt.Errorf("%w; %s", err, why)
 		}
@@ -163,21 +163,21 @@ func (a *adminServer) withReasons(r *http.Request, err error) error {
 
 // join has the node join a cluster, and waits until the next one is a member.
 func (a *adminServer) join(ctx context.Context, via ensemble.Place) error {
-	node := a.node.now()
+	node := a.node.current()
 	if err := node.JoinCluster(ctx, via); err != nil {
 		return err
 	}
 	if err := a.next(ctx, node); err != nil {
 		return err
 	}
-	return a.node.now().WaitMember(ctx)
+	return a.node.current().WaitMember(ctx)
 }
 
 // leave has a node leave the cluster. If that is this one, it waits until the next one is
 // there, and can do all that an operator may want next; also where the node goes on as the
 // member that it was.
 func (a *adminServer) leave(ctx context.Context, name string) error {
-	node := a.node.now()
+	node := a.node.current()
 	err := node.Leave(ctx, name)
 	if !errors.Is(node.Err(), ensemble.ErrAnew) {
 		return err
@@ -185,12 +185,12 @@ func (a *adminServer) leave(ctx context.Context, name string) error {
 	if e := a.next(ctx, node); e != nil || err != nil {
 		return cmp.Or(err, e)
 	}
-	return a.node.now().WaitMember(ctx)
+	return a.node.current().WaitMember(ctx)
 }
 
 // next waits until there is another node than this one.
 func (a *adminServer) next(ctx context.Context, node *ensemble.Node) error {
-	for a.node.now() == node {
+	for a.node.current() == node {
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
@@ -207,14 +207,14 @@ func writeError(w http.ResponseWriter, err error) {
 }
 
 func (a *adminServer) status(ctx context.Context) ensembleStatus {
-	node := a.node.now()
+	node := a.node.current()
 	r := riakReport(node.Cluster(ctx))
 	s := ensembleStatus{Report: r}
 	if r.Enabled = a.conf.StrongConsistency; !r.Enabled {
 		r.Active = false
 	}
-	if hint := a.hint(); hint != "" {
-		s.Hints = append(s.Hints, hint)
+	if missing := a.missingSetting(); missing != "" {
+		s.Hints = append(s.Hints, missing)
 	}
 	switch have := len(r.ReadyMembers); {
 	case r.Active || !r.Enabled:
@@ -226,8 +226,8 @@ func (a *adminServer) status(ctx context.Context) ensembleStatus {
 	return s
 }
 
-// hint is the line of riak.conf without which no JOIN succeeds here.
-func (a *adminServer) hint() string {
+// missingSetting is the line of riak.conf without which no JOIN succeeds here.
+func (a *adminServer) missingSetting() string {
 	switch {
 	case !a.conf.StrongConsistency:
 		return fmt.Sprintf("%s: set strong_consistency = on; without it every JOIN is refused", a.conf.Path)

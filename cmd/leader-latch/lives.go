@@ -32,8 +32,8 @@ type lives struct {
 	key func() (*clusterport.Key, error) // of the present cookies, derived when it is needed
 }
 
-// now is the present node. It may be called from any goroutine.
-func (l *lives) now() *ensemble.Node { return l.node.Load() }
+// current is the present node. It may be called from any goroutine.
+func (l *lives) current() *ensemble.Node { return l.node.Load() }
 
 // start opens the cluster port and starts a node.
 func (l *lives) start(ctx context.Context) error {
@@ -51,7 +51,7 @@ func (l *lives) start(ctx context.Context) error {
 	if address.Port == 0 {
 		address.Port = listener.Addr().(*net.TCPAddr).Port
 	}
-	if l.now() == nil {
+	if l.current() == nil {
 		l.log.Info("starting", "node", l.conf.NodeName, "version", versionText()) // ahead of the node's own lines
 	}
 	var join []ensemble.Place
@@ -85,7 +85,7 @@ func (l *lives) start(ctx context.Context) error {
 
 // answer answers orders, also those that come before there is a node here.
 func (l *lives) answer(ctx context.Context, term uint64, with json.RawMessage) (any, error) {
-	if l.now() == nil {
+	if l.current() == nil {
 		return nil, fmt.Errorf("%s is just starting", l.conf.NodeName)
 	}
 	return l.order(ctx, term, with)
@@ -95,7 +95,7 @@ func (l *lives) answer(ctx context.Context, term uint64, with json.RawMessage) (
 func (l *lives) anew(ctx context.Context) error {
 	stop, cancel := context.WithTimeout(ctx, stopPatience)
 	defer cancel()
-	if err := l.now().Stop(stop); err != nil {
+	if err := l.current().Stop(stop); err != nil {
 		return err
 	}
 	return l.start(ctx)
@@ -110,7 +110,7 @@ func (l *lives) rekey(ctx context.Context, c cookies) error {
 	if err != nil {
 		return err
 	}
-	if err := l.now().Rekey(ctx, key); err != nil {
+	if err := l.current().Rekey(ctx, key); err != nil {
 		return err
 	}
 	l.key = func() (*clusterport.Key, error) { return key, nil }

@@ -324,11 +324,11 @@ func (s *staging) enter(ctx context.Context, via ensemble.Place) (stagingAnswer,
 type realCluster struct{ *adminServer }
 
 // Here implements clusterOperator.
-func (c realCluster) Here() ensemble.Place { return c.node.now().Here() }
+func (c realCluster) Here() ensemble.Place { return c.node.current().Here() }
 
 // Ring implements clusterOperator.
 func (c realCluster) Ring() status.Ring {
-	now := c.node.now().Cluster(context.Background()) // the questions have limits of their own
+	now := c.node.current().Cluster(context.Background()) // the questions have limits of their own
 	return ringOf(now, riakReport(now).RingReady)
 }
 
@@ -338,7 +338,7 @@ func (c realCluster) Joinable(ctx context.Context, other string) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.node.now().Joinable(ctx, via)
+	_, err = c.node.current().Joinable(ctx, via)
 	return err
 }
 
@@ -350,18 +350,18 @@ func (c realCluster) Pass(ctx context.Context, via string, o order) (a stagingAn
 	ctx, cancel := context.WithTimeout(ctx, passTime)
 	defer cancel()
 	if via == "" {
-		return a, c.node.now().Order(ctx, o, &a)
+		return a, c.node.current().Order(ctx, o, &a)
 	}
 	place, err := c.place(via)
 	if err != nil {
 		return a, err
 	}
-	return a, c.node.now().OrderAt(ctx, place, o, &a)
+	return a, c.node.current().OrderAt(ctx, place, o, &a)
 }
 
 // Enter implements clusterOperator.
 func (c realCluster) Enter(ctx context.Context, via ensemble.Place) error {
-	return c.node.now().JoinCluster(ctx, via)
+	return c.node.current().JoinCluster(ctx, via)
 }
 
 // Apply implements clusterOperator.
@@ -370,7 +370,7 @@ func (c realCluster) Apply(ctx context.Context, change status.Change, via string
 	case change.Action == "leave":
 		return c.leave(ctx, change.Node)
 	case change.Action == "force-remove":
-		return c.node.now().ForceRemove(ctx, change.Node)
+		return c.node.current().ForceRemove(ctx, change.Node)
 	case via == "":
 		return c.letIn(ctx, change)
 	}
@@ -388,13 +388,13 @@ const letInTime = 30 * time.Second
 func (c realCluster) letIn(ctx context.Context, change status.Change) error {
 	ctx, cancel := context.WithTimeout(ctx, letInTime)
 	defer cancel()
-	err := c.node.now().OrderAt(ctx, ensemble.Place{Name: change.Node, Address: change.Address}, order{What: "enter", Via: c.Here()}, nil)
+	err := c.node.current().OrderAt(ctx, ensemble.Place{Name: change.Node, Address: change.Address}, order{What: "enter", Via: c.Here()}, nil)
 	if err != nil && !errors.Is(err, ensemble.ErrUnreachable) {
 		return err
 	}
 	// Its answer may be lost, as it begins a new life.
 	for {
-		for _, m := range c.node.now().Cluster(ctx).Members {
+		for _, m := range c.node.current().Cluster(ctx).Members {
 			if m.Name == change.Node && m.Session {
 				return nil
 			}

@@ -204,7 +204,7 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 		}
 	}()
 	notify("READY=1")
-	defer startWatchdog(func() bool { return node.now().Healthy() })() // it takes the locks that a hung node holds
+	defer startWatchdog(func() bool { return node.current().Healthy() })() // it takes the locks that a hung node holds
 
 	code := exitOK
 	for again := true; again; {
@@ -213,8 +213,8 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 		case s := <-stopping:
 			log.Info("stopping on a signal; a second one ends the process at once", "signal", s.String())
 		case <-ctx.Done():
-		case <-node.now().Failed():
-			err := node.now().Err()
+		case <-node.current().Failed():
+			err := node.current().Err()
 			if errors.Is(err, ensemble.ErrAnew) {
 				err = node.anew(ctx)
 			}
@@ -232,7 +232,7 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
 	defer cancel()
-	if err := shutdown(stop, node.now(), servers, admin); err != nil && code == exitOK {
+	if err := shutdown(stop, node.current(), servers, admin); err != nil && code == exitOK {
 		code = fail(exitCode(err), err)
 	}
 	log.Info("stopped")
@@ -366,14 +366,14 @@ func serveLatch(conf *riakconf.Config, node *lives, timing session.Timing, liste
 type elections struct{ node *lives }
 
 func (e elections) Join(group, client string, m latch.Member) (latch.Membership, error) {
-	ms, err := e.node.now().Join(group, client, m)
+	ms, err := e.node.current().Join(group, client, m)
 	if err != nil {
 		return nil, err // not a nil *Membership in an interface
 	}
 	return ms, nil
 }
 
-func (e elections) Missing() error { return e.node.now().Missing() }
+func (e elections) Missing() error { return e.node.current().Missing() }
 
 // switchedOff stands in while strong_consistency is off.
 type switchedOff struct{}
