@@ -385,7 +385,7 @@ func (c *cluster) leave(ctx context.Context) error {
 	switch {
 	case err == nil || errors.Is(err, clusterport.ErrRemoved):
 		_, err = c.beginAnew("")
-	case c.beganAnew():
+	case c.hasBegunAnew():
 		err = nil // the raft leader's answer went with its connections to this node; the others have told since
 	default:
 		c.node.failed(ErrAnew)

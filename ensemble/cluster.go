@@ -48,7 +48,7 @@ type cluster struct {
 // localNode is the node whose cluster it is.
 type localNode interface {
 	serving() bool                    // it is the raft leader, and caught up as such
-	entered() bool                    // it has had a session
+	hasEntered() bool                 // it has had a session
 	retire(ctx context.Context) error // closes all connections and ends the session
 	failed(err error)                 // ends the node
 	Failed() <-chan struct{}

@@ -176,7 +176,7 @@ func TestNodesOfOneListFormOneCluster(t *testing.T) {
 func TestANodeJoinsAndLeaves(t *testing.T) {
 	a := newMachine(t, "riak1@127.0.0.1", nil).start()
 	b := newMachine(t, "riak2@127.0.0.1", nil).start()
-	poll(t, "a cluster of its own", func() bool { return a.entered() && b.entered() })
+	poll(t, "a cluster of its own", func() bool { return a.hasEntered() && b.hasEntered() })
 	if _, err := b.Join("g", "x", &client{}); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("JOIN at a node that was never joined: %v", err)
 	}
@@ -201,7 +201,7 @@ func TestANodeJoinsAndLeaves(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.again()
-	poll(t, "alone again", func() bool { return b.entered() && len(b.replica.Servers()) == 1 && len(a.replica.Servers()) == 1 })
+	poll(t, "alone again", func() bool { return b.hasEntered() && len(b.replica.Servers()) == 1 && len(a.replica.Servers()) == 1 })
 	if b.dir.id().Cluster == a.dir.id().Cluster {
 		t.Error("a node that left is of the same cluster still")
 	}
@@ -305,7 +305,7 @@ func TestJoiningIsTakenUpWhereItStopped(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			b := newMachine(t, fmt.Sprintf("b%d@127.0.0.1", i), nil)
 			b.start() // a cluster of its own, which it gives up
-			poll(t, "a cluster of its own", b.entered)
+			poll(t, "a cluster of its own", b.hasEntered)
 			kill(b.Node)
 			dir, err := OpenDir(t.Context(), b.path)
 			if err != nil {
@@ -357,7 +357,7 @@ func (m *machine) touch(name string) {
 // A node that is not let in says what it waits for and how that is given up; and so it is.
 func TestANodeThatIsNotLetInSaysWhatItWaitsFor(t *testing.T) {
 	b := newMachine(t, "b@127.0.0.1", nil).start()
-	poll(t, "a cluster of its own", b.entered)
+	poll(t, "a cluster of its own", b.hasEntered)
 	nobody := newMachine(t, "nobody@127.0.0.1", nil)
 	if _, err := b.cluster.beginAnew(nobody.place().text()); err != nil {
 		t.Fatal(err)
@@ -376,7 +376,7 @@ func TestANodeThatIsNotLetInSaysWhatItWaitsFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.again()
-	poll(t, "alone", b.entered)
+	poll(t, "alone", b.hasEntered)
 	if c := b.Cluster(t.Context()); c.Waits != "" || c.Joining != "" {
 		t.Errorf("it waits still: %+v", c)
 	}

@@ -345,7 +345,7 @@ func checkClock(now, released time.Time) error {
 // and never waits for the disk.
 func (d *Dir) id() identity { return *d.identity.Load() }
 
-func (d *Dir) settled() bool { return d.identity.Load().Settled }
+func (d *Dir) isSettled() bool { return d.identity.Load().Settled }
 
 // begin gives the folder to a node, and the number by which that may change it.
 func (d *Dir) begin() (life int) {

@@ -95,7 +95,7 @@ func (c *cluster) enter() {
 		return
 	}
 	via := placeOf(c.dir.id().Join)
-	for !c.node.entered() {
+	for !c.node.hasEntered() {
 		var err error
 		if _, member := c.replica.Server(c.self); !member {
 			if err = c.askToBeAdded(via); c.dir.id().Cluster == "" {
@@ -152,7 +152,7 @@ func (c *cluster) change(f func(*identity)) error {
 // session, or an error when ctx is done or the node has failed.
 func (c *cluster) WaitMember(ctx context.Context) error {
 	for {
-		if id := c.dir.id(); id.Settled && id.Join == "" && c.node.entered() {
+		if id := c.dir.id(); id.Settled && id.Join == "" && c.node.hasEntered() {
 			return nil
 		}
 		select {
@@ -454,7 +454,7 @@ func (c *cluster) beginAnewAbove(via string, given uint64) (begun bool, err erro
 	return true, nil
 }
 
-func (c *cluster) beganAnew() bool {
+func (c *cluster) hasBegunAnew() bool {
 	c.anew.Lock()
 	defer c.anew.Unlock()
 	return c.begunAnew

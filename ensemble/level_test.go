@@ -251,7 +251,7 @@ func TestANodeThatDoesNotReadTheLevelIsNotAdded(t *testing.T) {
 func TestANodeThatJoinsBeginsAtTheFirstLevel(t *testing.T) {
 	a := newMachine(t, "riak1@127.0.0.1", func(c *Config) { c.FormatLevel = 1 }).start()
 	b := newMachine(t, "riak2@127.0.0.1", nil).start()
-	poll(t, "a cluster of its own", func() bool { return a.entered() && b.entered() })
+	poll(t, "a cluster of its own", func() bool { return a.hasEntered() && b.hasEntered() })
 	levelIs(t, b.Node, state.NewestLevel)
 	if err := b.JoinCluster(t.Context(), a.place()); err != nil {
 		t.Fatal(err)

@@ -106,7 +106,7 @@ func TestTokensThatCannotBeLiftedKeepANodeFromJoining(t *testing.T) {
 	led(t, b, "g", "x")
 
 	c := newMachine(t, "c@127.0.0.1", nil).start() // with minimum_nodes = 3
-	poll(t, "a cluster of its own", c.entered)
+	poll(t, "a cluster of its own", c.hasEntered)
 	if err := c.JoinCluster(ctx, a.place()); err != nil {
 		t.Error(err)
 	}
@@ -253,14 +253,14 @@ func TestTokensRiseThroughLeavingAndJoining(t *testing.T) {
 		}
 		c.ready()
 	}
-	poll(t, "a cluster of its own", c.entered)
+	poll(t, "a cluster of its own", c.hasEntered)
 	joins(a)
 	given := led(t, c, "g", "x")
 	if err := c.Leave(ctx, ""); err != nil {
 		t.Fatal(err)
 	}
 	c.again()
-	poll(t, "alone", c.entered)
+	poll(t, "alone", c.hasEntered)
 	joins(b)
 	if token := led(t, c, "g", "x"); token <= given {
 		t.Errorf("token %d after %d", token, given)

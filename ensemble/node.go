@@ -163,7 +163,7 @@ func (n *Node) tellWaiters() {
 // inactive reports whether elections are known not to have begun: the cluster is
 // too small, or the node is not in one yet.
 func (n *Node) inactive() bool {
-	return n.roster.Known() && !n.seen.active.Load() && n.cluster.size() < n.cfg.MinimumNodes || !n.dir.settled()
+	return n.roster.Known() && !n.seen.active.Load() && n.cluster.size() < n.cfg.MinimumNodes || !n.dir.isSettled()
 }
 
 // allJoined gives the dispatcher this node's memberships as the state has
@@ -441,9 +441,9 @@ func signal(c chan<- struct{}) {
 	}
 }
 
-// entered reports whether the node has had a session: then the entry that added
+// hasEntered reports whether the node has had a session: then the entry that added
 // it is committed.
-func (n *Node) entered() bool {
+func (n *Node) hasEntered() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.roster.Known()

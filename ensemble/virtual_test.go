@@ -141,7 +141,7 @@ func playInBubble(t *testing.T, seed uint64, mutate mutation.Mutation) *world {
 			h.bury()
 			h.start()
 		}
-		return w.settled()
+		return w.isSettled()
 	})
 	if low && w.hosts[0].node.seen.level.Load() > state.FirstLevel {
 		w.happened["level raised"]++

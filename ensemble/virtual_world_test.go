@@ -176,9 +176,9 @@ func (w *world) state() string {
 	return b.String()
 }
 
-// settled reports whether every client that is connected has been told the one
+// isSettled reports whether every client that is connected has been told the one
 // leader of its group.
-func (w *world) settled() bool {
+func (w *world) isSettled() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	leaders := map[string]string{}

@@ -267,7 +267,7 @@ func (s *Store) Append(logs []*raft.Log) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	if !s.hasRoom(logs[0].Index) {
-		return s.settled(func() error { return s.storeNow(logs) })
+		return s.afterFlush(func() error { return s.storeNow(logs) })
 	}
 	err := s.run(func() error { return s.add(logs) })
 	select {
@@ -698,11 +698,11 @@ func (s *Store) byPath(f func() error) error {
 func (s *Store) write(f func() error) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	return s.settled(f)
+	return s.afterFlush(f)
 }
 
-// settled does something alone after what was appended is on disk. s.changing is held.
-func (s *Store) settled(f func() error) error {
+// afterFlush does something alone after what was appended is on disk. s.changing is held.
+func (s *Store) afterFlush(f func() error) error {
 	return s.alone(func() error {
 		if err := s.flush(); err != nil {
 			return err
