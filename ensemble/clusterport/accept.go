@@ -77,6 +77,7 @@ func (p *Port) serveConn(c *conn, place *handshake) {
 	}
 	p.handshakes.end(place)
 	if err == nil {
+		c.handedOut()
 		handler(c)
 	}
 }

@@ -20,6 +20,7 @@ type conn struct {
 	peer    Hello
 	purpose Purpose
 	proof   *x509.Certificate // by which the other side has proved itself; nil: it has not yet
+	serves  bool              // it was accepted, and handed out
 }
 
 // track makes a connection known to the port, so that it is closed with it.
@@ -56,6 +57,13 @@ func (c *conn) met(peer Hello) {
 	c.peer = peer
 }
 
+// handedOut notes that the connection was accepted, and goes to who serves its purpose.
+func (c *conn) handedOut() {
+	c.port.mu.Lock()
+	defer c.port.mu.Unlock()
+	c.serves = true
+}
+
 // Close closes the socket itself and never waits. TLS would announce the end,
 // and wait 5 s for a peer that does not read; those who have to know whether
 // something is complete have lengths for that.
@@ -65,6 +73,21 @@ func (c *conn) Close() error {
 		c.port.mu.Lock()
 		defer c.port.mu.Unlock()
 		delete(c.port.conns, c)
+		if lost := c.port.cfg.Lost; lost != nil && c.serves && c.purpose == Raft && !c.port.closed && !c.port.hears(c.peer) {
+			peer := c.peer
+			c.port.running.Go(func() { lost(c.port.ctx, peer) })
+		}
 	})
 	return nil
+}
+
+// hears reports whether requests of a node to Raft, in the same life, may still come in. The
+// mutex is held.
+func (p *Port) hears(peer Hello) bool {
+	for c := range p.conns {
+		if c.serves && c.purpose == Raft && c.peer.Node == peer.Node && c.peer.Life == peer.Life {
+			return true
+		}
+	}
+	return false
 }

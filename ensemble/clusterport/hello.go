@@ -28,6 +28,10 @@ type Hello struct {
 	Name    string  `json:"name"`              // riak@host
 	Address string  `json:"address"`           // where others reach its cluster port, host:port
 	Formats Formats `json:"formats"`
+
+	// Life is that of the node between a start and its end; empty: an older program does not
+	// say. Two greetings of one node with two lives are of two processes, of which one has ended.
+	Life string `json:"life,omitempty"`
 }
 
 // Formats are the versions of the data that nodes exchange: log entries,
@@ -68,9 +72,9 @@ func (h Hello) check() error {
 	switch {
 	case h.Node == "":
 		return fmt.Errorf("%w: it has no node id", ErrBadHello)
-	case len(h.Node) > maxID || len(h.Cluster) > maxID || len(h.Name) > maxText || len(h.Address) > maxText:
+	case len(h.Node) > maxID || len(h.Cluster) > maxID || len(h.Life) > maxID || len(h.Name) > maxText || len(h.Address) > maxText:
 		return fmt.Errorf("%w: an id has over %d bytes, or a name or an address over %d", ErrBadHello, maxID, maxText)
-	case !printable(h.Node) || !printable(h.Cluster) || !printable(h.Name) || !printable(h.Address):
+	case !printable(h.Node) || !printable(h.Cluster) || !printable(h.Life) || !printable(h.Name) || !printable(h.Address):
 		return fmt.Errorf("%w: an id, a name or an address has a character that cannot be printed", ErrBadHello)
 	case h.Formats.Oldest < 1 || !h.Formats.reads(h.Formats.Writes):
 		return fmt.Errorf("%w: it writes format %d and reads %d to %d", ErrBadHello, h.Formats.Writes, h.Formats.Oldest, h.Formats.Newest)

@@ -11,10 +11,13 @@ import (
 // TestMessageBytes: the format of the handshake stays.
 func TestMessageBytes(t *testing.T) {
 	h := Hello{Cluster: "c1", Node: "a", Name: "riak@a", Address: "a:5324", Formats: Formats{1, 3, 2}}
+	lives := h
+	lives.Life = "one"
 	for _, c := range []struct {
 		m    message
 		want string
 	}{
+		{message{Hello: lives}, `{"version":1,"cluster":"c1","node":"a","name":"riak@a","address":"a:5324","formats":{"oldest":1,"newest":3,"writes":2},"life":"one"}`},
 		{message{Hello: h}, `{"version":1,"cluster":"c1","node":"a","name":"riak@a","address":"a:5324","formats":{"oldest":1,"newest":3,"writes":2}}`},
 		{message{Hello: h, Refusal: refuse(ErrRemoved)}, `{"version":1,"cluster":"c1","node":"a","name":"riak@a","address":"a:5324","formats":{"oldest":1,"newest":3,"writes":2},` +
 			`"refusal":{"code":"removed","reason":"removed from the cluster"}}`},
@@ -48,6 +51,7 @@ func TestBadHellos(t *testing.T) {
 		"no node":              func(h *Hello) { h.Node = "" },
 		"long node":            func(h *Hello) { h.Node = strings.Repeat("x", maxID+1) },
 		"long cluster":         func(h *Hello) { h.Cluster = strings.Repeat("x", maxID+1) },
+		"long life":            func(h *Hello) { h.Life = strings.Repeat("x", maxID+1) },
 		"long name":            func(h *Hello) { h.Name = strings.Repeat("x", maxText+1) },
 		"long address":         func(h *Hello) { h.Address = strings.Repeat("x", maxText+1) },
 		"line end":             func(h *Hello) { h.Name = "riak\nriak" },
@@ -69,7 +73,7 @@ func TestBadHellos(t *testing.T) {
 func TestLargestMessageFits(t *testing.T) {
 	id, text := strings.Repeat("<", maxID), strings.Repeat("<", maxText) // six bytes each in JSON
 	m := message{
-		Hello:   Hello{Cluster: id, Node: id, Name: text, Address: text, Formats: Formats{1, 1 << 40, 1 << 40}},
+		Hello:   Hello{Cluster: id, Node: id, Life: id, Name: text, Address: text, Formats: Formats{1, 1 << 40, 1 << 40}},
 		Refusal: refuse(errors.New(strings.Repeat("<", 2*maxReason))),
 	}
 	if _, err := readMessage(bytes.NewReader(encoded(t, m))); err != nil {

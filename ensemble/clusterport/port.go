@@ -52,6 +52,11 @@ type Config struct {
 	// to learn that it was removed. Called from any goroutine.
 	Refused func(*RefusedError)
 
+	// Lost, if set, is called when the last of the connections has ended on which requests of a
+	// node to Raft came in, in one of its lives. Who ended it, and why, is not known. Called on a
+	// goroutine of its own; Close waits for it, and ends its context.
+	Lost func(ctx context.Context, peer Hello)
+
 	// Logger is where the port logs; nil: nowhere.
 	Logger *slog.Logger
 
@@ -82,7 +87,7 @@ type Port struct {
 	log        *slog.Logger
 	notices    *notices
 	handshakes *handshakes
-	running    sync.WaitGroup // goroutines of accepted connections, and calls of Serve
+	running    sync.WaitGroup // goroutines of accepted connections, and calls of Serve and of Lost
 
 	ctx    context.Context // done when the port is closed
 	cancel context.CancelFunc

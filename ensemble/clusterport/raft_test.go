@@ -1,6 +1,7 @@
 package clusterport
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -453,3 +454,81 @@ func TestSnapshotsThatStopOneAfterTheOther(t *testing.T) {
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
+
+// TestLostIsTold: the end of the last connection on which a node's requests come in is told,
+// for each of its lives, and no other's.
+func TestLostIsTold(t *testing.T) {
+	lost := make(chan Hello, 10)
+	a := start(t, "a", func(cfg *Config) { cfg.Lost = func(_ context.Context, peer Hello) { lost <- peer } })
+	b := start(t, "b").is(func(h *Hello) { h.Life = "one" })
+	one := b.self()
+	accept := raftAccepts(a)
+	open := func(n int) {
+		t.Helper()
+		eventually(t, fmt.Sprint(n, " connections"), func() bool {
+			a.Port.mu.Lock()
+			defer a.Port.mu.Unlock()
+			return len(a.conns) == n
+		})
+	}
+	first, second := b.to(a, Raft), b.to(a, Raft)
+	accept()
+	accept()
+	b.is(func(h *Hello) { h.Life = "two" })
+	two, third := b.self(), b.to(a, Raft)
+	accept()
+	b.to(a, Admin).Close()
+	first.Close()
+	open(2)
+	select {
+	case peer := <-lost:
+		t.Fatalf("%+v is told to be lost, of which one connection is left", peer)
+	default:
+	}
+	second.Close()
+	if peer := <-lost; peer != one {
+		t.Errorf("lost is %+v, want %+v", peer, one)
+	}
+	third.Close()
+	if peer := <-lost; peer != two {
+		t.Errorf("lost is %+v, want %+v", peer, two)
+	}
+}
+
+// TestLostEndsWithThePort: who was told of a loss is waited for, and told that the port closes.
+func TestLostEndsWithThePort(t *testing.T) {
+	told, returned := make(chan bool), false
+	a := start(t, "a", func(cfg *Config) {
+		cfg.Lost = func(ctx context.Context, _ Hello) {
+			told <- true
+			<-ctx.Done()
+			returned = true
+		}
+	})
+	accept := raftAccepts(a)
+	c := start(t, "b").to(a, Raft)
+	accept()
+	c.Close()
+	<-told
+	a.Close()
+	if !returned {
+		t.Error("it has not returned when the port is closed")
+	}
+}
+
+// raftAccepts has a port serve Raft, which reads what other nodes ask. Each call of accept
+// waits for one connection.
+func raftAccepts(n *node) (accept func()) {
+	layer := n.Raft(new(addressBook).lookup)
+	return func() {
+		n.t.Helper()
+		c, err := layer.Accept()
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		go func() {
+			io.Copy(io.Discard, c)
+			c.Close()
+		}()
+	}
+}
