@@ -37,6 +37,7 @@ const (
 	askCounter = "counter" // of the raft leader: the asking node's last open counter; refused if its folder has gone back
 	askCluster = "cluster" // of any node: what cluster it has; an inquiry, an invitation
 	askOrder   = "order"   // of any node: what its cluster's raft leader answers; see Order
+	askEnded   = "ended"   // of a member: that the raft leader's process has ended; an endedQuestion, a bool
 )
 
 // notKnown is in the answer to a question that is not known, from the first version on.

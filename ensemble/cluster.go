@@ -41,6 +41,9 @@ type cluster struct {
 	anew      sync.Mutex // guards begunAnew
 	begunAnew bool
 
+	ended ended
+
+	lifeID    string          // of the node from its start to its end
 	born      session.Reading // when the node was started
 	recovered sync.Once       // see recovering
 }
@@ -72,6 +75,7 @@ func (c *cluster) handle() {
 		askLeave:   c.answerLeave,
 		askCounter: c.answerCounter,
 		askOrder:   c.answerOrder,
+		askEnded:   c.answerEnded,
 	}))
 	c.port.Handle(clusterport.Join, c.answers(map[string]answerer{
 		askCluster: c.invite,
@@ -85,7 +89,7 @@ func (c *cluster) handle() {
 func (c *cluster) hello() clusterport.Hello {
 	id := c.dir.id()
 	return clusterport.Hello{
-		Cluster: id.Cluster, Node: string(id.Node), Name: c.cfg.Name, Address: c.cfg.Address,
+		Cluster: id.Cluster, Node: string(id.Node), Name: c.cfg.Name, Address: c.cfg.Address, Life: c.lifeID,
 		// At its start the state may be older than what the folder says.
 		Formats: clusterport.Formats{Oldest: state.FirstLevel, Newest: state.NewestLevel, Writes: max(int(c.seen.level.Load()), id.Format)},
 	}

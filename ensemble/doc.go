@@ -34,7 +34,8 @@
 // cluster, changes.go how that changes, lift.go how tokens rise with it, rekey.go how the
 // cookie changes; ask.go is how nodes talk about that, views.go and report.go what they tell
 // operators, elections.go what the log tells of elections, level.go how the formats of what
-// they write rise. recover.go makes a cluster of one node that has lost the others.
+// they write rise. ended.go replaces a raft leader whose process has ended. recover.go makes a
+// cluster of one node that has lost the others.
 //
 // node.go is the door, and drives all of it; start.go has it begin, proposer.go has committed
 // what the session wants, duties.go what the raft leader owes the cluster. datadir.go is what
@@ -53,11 +54,12 @@
 //   - until the node is in a cluster, one that sees to that
 //
 // Those of the cluster port's connections end with the connections, those of the log store
-// when it is closed.
+// when it is closed. One that looks whether the raft leader's process has ended ends by itself,
+// and with the node's life at the latest.
 //
 // # Locks
 //
 // They are taken in the order changing, handOvers, the replica's fsm, node; last the
-// dispatcher's or the dead-man switch's. Of the others, anew comes before the folder's. Members
-// are called with no lock held.
+// dispatcher's or the dead-man switch's. Of the others, anew comes before the folder's, and
+// looking is only ever tried. Members are called with no lock held.
 package ensemble

@@ -112,7 +112,7 @@ func newNode(dir *Dir, cfg Config) (*Node, error) {
 	}
 	n.cluster = &cluster{
 		cfg: &n.cfg, log: n.log, self: n.self, dir: dir, dirLife: n.dirLife,
-		seen: &n.seen, life: n.life, node: n, born: n.now(),
+		seen: &n.seen, life: n.life, lifeID: randomID(), node: n, born: n.now(),
 		awaySince: make(map[state.NodeID]session.Reading),
 		handOvers: handOvers{failed: make(map[state.NodeID]time.Time)},
 	}
@@ -234,6 +234,7 @@ func (n *Node) openPort() (err error) {
 		Admit:       n.cluster.admit,
 		Logger:      n.log,
 		DialContext: n.cfg.dial,
+		Lost:        n.cluster.lost,
 		Refused: func(err *clusterport.RefusedError) {
 			switch {
 			case errors.Is(err, clusterport.ErrRemoved):

@@ -11,7 +11,7 @@ import (
 )
 
 // What happens in a world: the network is cut, one way and both, delays, and loses
-// connections; nodes crash, stop and start again, are paused, and frozen with their machine;
+// connections; firewalls refuse ports and reset connections; nodes crash, stop and start again, are paused, and frozen with their machine;
 // disks are slow, and lose what is not flushed; clocks run at different rates, and the wall
 // clock is set; raft leadership moves, snapshots are taken, the level of the formats rises.
 
@@ -97,7 +97,30 @@ func (w *world) happens() {
 	case is(0.03, "snapshots", runs):
 		w.note("%s takes a snapshot", a.name)
 		snapshot(a.node)
+	case is(0.02, "firewalls", true):
+		w.firewall(a, length)
 	}
+}
+
+// firewall has a host refuse some of the others for a while, and resets its connections now
+// and then meanwhile.
+func (w *world) firewall(h *host, length func(most time.Duration) time.Duration) {
+	from := w.but(h)[:w.rng.IntN(3)]
+	resets, every := w.rng.IntN(10), length(300*time.Millisecond)
+	w.note("%s: a firewall refuses %d others, and resets %d times, each %v", h.name, len(from), resets, every)
+	refuse := func(is bool) {
+		for _, o := range from {
+			w.net.refuse(o.address, h.address, is)
+		}
+	}
+	refuse(true)
+	go func() {
+		for range resets {
+			w.net.reset(h.address)
+			time.Sleep(every)
+		}
+		refuse(false)
+	}()
 }
 
 // flap cuts a host off, mends that after a while, and cuts it off again.

@@ -114,7 +114,7 @@ func (h *host) start() {
 	n, err := Start(dir, Config{
 		FormatLevel: level,
 		released:    time.Unix(1, 0), // virtual time begins in 2000
-		Name:        h.name, Address: h.address, Timing: session.Normal, MinimumNodes: 3, Join: list,
+		Name:        h.name, Address: h.address, Timing: session.Normal, MinimumNodes: min(3, len(list)), Voters: h.w.voters, Join: list,
 		Listener: h.w.net.listen(h.address), Key: testKey, Logger: slog.New(slog.DiscardHandler),
 		now: h.clocks.read, bootID: "one boot", dial: h.w.net.dialer(h.address),
 		alter: func(s *state.State, e state.Entry) state.Entry { return mutated(h.w.mutate, s, e) },

@@ -20,6 +20,7 @@ type virtualNetwork struct {
 	listeners map[string]*virtualListener
 	cuts      map[[2]string]bool // ways that are cut
 	stopped   map[string]bool    // hosts to and from which nothing goes
+	refused   map[[2]string]bool // ways on which a firewall refuses new connections
 	changed   chan struct{}      // closed and replaced when cuts changes
 	conns     map[*virtualConn]struct{}
 	closed    bool
@@ -34,6 +35,7 @@ func newVirtualNetwork(rng *rand.Rand) *virtualNetwork {
 		listeners: make(map[string]*virtualListener),
 		cuts:      make(map[[2]string]bool),
 		stopped:   make(map[string]bool),
+		refused:   make(map[[2]string]bool),
 		changed:   make(chan struct{}),
 		conns:     make(map[*virtualConn]struct{}),
 	}
@@ -59,6 +61,29 @@ func (w *virtualNetwork) stop(host string, is bool) {
 	w.stopped[host] = is
 	close(w.changed)
 	w.changed = make(chan struct{})
+}
+
+// refuse has a firewall refuse new connections from one host to another, in the name of that
+// one's kernel, or has it do so no more.
+func (w *virtualNetwork) refuse(from, to string, is bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refused[[2]string{from, to}] = is
+}
+
+// reset ends all connections from and to a host.
+func (w *virtualNetwork) reset(host string) {
+	w.mu.Lock()
+	var all []*virtualConn
+	for c := range w.conns {
+		if string(c.local) == host || string(c.remote) == host {
+			all = append(all, c)
+		}
+	}
+	w.mu.Unlock()
+	for _, c := range all {
+		c.Conn.Close() // as its owner does later
+	}
 }
 
 func (w *virtualNetwork) isCut(from, to string) (cut bool, changed <-chan struct{}) {
@@ -90,9 +115,9 @@ func (w *virtualNetwork) dialer(from string) func(ctx context.Context, network, 
 			}
 		}
 		w.mu.Lock()
-		l := w.listeners[to]
+		l, refused := w.listeners[to], w.refused[[2]string{from, to}]
 		w.mu.Unlock()
-		if l == nil {
+		if l == nil || refused {
 			return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
 		}
 		near, far := w.connect(from, to)

@@ -25,6 +25,7 @@ type world struct {
 	mutate   mutation.Mutation
 	noSwitch bool // an operator has turned it off: who is paused is believed for longer, and writes nothing stale
 	rng      *rand.Rand
+	voters   int // how many nodes may vote
 	began    time.Time
 	took     time.Duration
 	net      *virtualNetwork
@@ -48,6 +49,11 @@ type world struct {
 
 // newWorld has a cluster in the bubble of a test.
 func newWorld(t *testing.T, seed uint64, mutate mutation.Mutation) *world {
+	return newWorldOf(t, 3, 3, seed, mutate)
+}
+
+// newWorldOf has a cluster of so many nodes, of which so many may vote.
+func newWorldOf(t *testing.T, nodes, voters int, seed uint64, mutate mutation.Mutation) *world {
 	base := t.TempDir()
 	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
 		if dir, err := os.MkdirTemp("/dev/shm", "leader-latch-test"); err == nil { // time is virtual, the disk is not
@@ -57,11 +63,11 @@ func newWorld(t *testing.T, seed uint64, mutate mutation.Mutation) *world {
 	}
 	rng := rand.New(rand.NewPCG(seed, 1))
 	w := &world{
-		t: t, seed: seed, mutate: mutate, rng: rng, luck: rand.New(rand.NewPCG(seed, 3)), leaders: make(map[string]string), happened: make(map[string]int),
+		t: t, seed: seed, mutate: mutate, voters: voters, rng: rng, luck: rand.New(rand.NewPCG(seed, 3)), leaders: make(map[string]string), happened: make(map[string]int),
 		began: time.Now(), net: newVirtualNetwork(rand.New(rand.NewPCG(seed, 2))),
 	}
 	w.noSwitch = mutate == mutation.Nothing && seed%4 == 0 || mutate == mutation.NoSwitchNoGate
-	for i := range 3 {
+	for i := range nodes {
 		name := fmt.Sprintf("riak@n%d", i+1)
 		h := &host{w: w, name: name, address: fmt.Sprintf("n%d:5324", i+1), path: filepath.Join(base, name)}
 		h.clocks.began, h.clocks.rate, h.clocks.blind = w.began, 1+(rng.Float64()*2-1)*session.Rho*0.9, mutate == mutation.NoJump
@@ -84,7 +90,7 @@ func newWorld(t *testing.T, seed uint64, mutate mutation.Mutation) *world {
 
 // whole reports whether all nodes run, in one cluster, and answer JOINs.
 func (w *world) whole() bool {
-	return !slices.ContainsFunc(w.hosts, func(h *host) bool { return h.node == nil || !h.ready() || h.node.cluster.size() != 3 }) && w.raftLeader() != nil
+	return !slices.ContainsFunc(w.hosts, func(h *host) bool { return h.node == nil || !h.ready() || h.node.cluster.size() != len(w.hosts) }) && w.raftLeader() != nil
 }
 
 // raftLeader is the host of the raft leader, nil while there is none.
@@ -94,6 +100,18 @@ func (w *world) raftLeader() *host {
 		return nil
 	}
 	return w.hosts[i]
+}
+
+// untilAnotherLeads returns how long it takes until another host has the raft leader.
+func (w *world) untilAnotherLeads(lost *host) time.Duration {
+	began := time.Now()
+	for !slices.ContainsFunc(w.but(lost), func(h *host) bool { return h.node != nil && h.node.replica.IsRaftLeader() }) {
+		if time.Since(began) > time.Minute {
+			w.t.Fatal("no raft leader any more")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return time.Since(began)
 }
 
 // follower is a host that is not the raft leader's.

@@ -21,6 +21,7 @@ var logLines = []logLine{
 	{"`elections are not active yet`", "the cluster is smaller than `leader_latch.minimum_nodes` and has always been", "join more nodes, or set `leader_latch.minimum_nodes` to how many there shall be"},
 	{"`session lost: closing its connections`", "renewals were not committed in time: no majority, or the disk or the process stalled; the node opens a new session by itself", "if it comes again: a machine with less to do, a faster disk, or `leader_latch.timing` = calm on all nodes"},
 	{"`raft leader`, `follows the raft leader`", "which node keeps the log; no client notices when that changes", ""},
+	{"`the process of the raft leader has ended: standing for election`", "this node is to keep the log in its place", "if nobody has stopped that node: see there why it has ended"},
 	{"`no raft leader`", "a majority of the nodes cannot be reached, or is just electing one", "if it lasts: start the nodes that are down, or mend the network; `leader-latch recover` where they are lost for good"},
 	{"`a node does not answer`, `answers again`", "seen by the raft leader", "if it stays silent: look at that node and the network; `cluster force-remove` if it is lost for good"},
 	{"`a node has been silent for too long: expiring its session`", "it is dead or cut off; its members' groups are led by others from here on", "look at that node and the network"},

@@ -13,7 +13,7 @@
 //	fsm.go        the state as Raft drives it
 //	forward.go    proposals of a node that is not the raft leader
 //	hint.go       followers hear of a commit at once
-//	silence.go    a silent raft leader is missed in time
+//	silence.go    a raft leader that is silent, or has ended, is missed in time
 //	transport.go  Raft's transport
 //	store.go      the log store as Raft sees it
 //	snapshots.go  Raft's snapshots on disk

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"leaderlatch/ensemble/state"
 )
 
 // Raft looks whether the raft leader is silent at random moments, one to two timeouts
@@ -58,5 +60,54 @@ func (r *Replica) StandAlone() {
 	voters := slices.DeleteFunc(r.Servers(), func(s Server) bool { return !s.Voter })
 	if len(voters) == 1 && voters[0].ID == r.self {
 		r.missRaftLeader()
+	}
+}
+
+// Following is a raft leader that this node follows, and since when it has heard nothing of it.
+type Following struct {
+	Leader state.NodeID
+	Term   uint64
+	since  time.Time
+}
+
+// Following gives whom this node follows as a voter, from now on; false: nobody.
+func (r *Replica) Following() (f Following, ok bool) {
+	select {
+	case <-r.started:
+	case <-r.done:
+		return f, false
+	}
+	f = Following{r.RaftLeader(), r.raft.CurrentTerm(), time.Now()}
+	self, member := r.Server(r.self)
+	return f, member && self.Voter && f.Leader != "" && r.Misses(f)
+}
+
+// Misses reports whether this node still follows a raft leader, and has heard nothing of it.
+func (r *Replica) Misses(f Following) bool {
+	return r.raft.State() == raft.Follower && r.RaftLeader() == f.Leader && r.raft.CurrentTerm() == f.Term && !r.raft.LastContact().After(f.since)
+}
+
+// FollowsNobody reports whether this node knows of no raft leader, and of no later term than
+// this one.
+func (r *Replica) FollowsNobody(term uint64) bool {
+	return r.raft.State() == raft.Follower && r.RaftLeader() == "" && r.raft.CurrentTerm() <= term
+}
+
+// Stand has Raft stand for election at once, as if the raft leader that is missed had asked for
+// it: it asks for no pre-votes, and the others vote though they have not missed that one yet.
+// false: it does not, as it misses none, or has to do with something else, by which it may
+// follow another one.
+func (r *Replica) Stand(f Following) bool {
+	if !r.Misses(f) {
+		return false
+	}
+	select {
+	case r.transport.calls <- raft.RPC{
+		Command:  &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}},
+		RespChan: make(chan raft.RPCResponse, 1),
+	}:
+		return true
+	default:
+		return false
 	}
 }
