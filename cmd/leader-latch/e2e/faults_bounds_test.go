@@ -213,3 +213,46 @@ func (m *member) transferBegun() bool {
 	begun, _ := filepath.Glob(filepath.Join(m.dir, "data", "leader_latch", "snapshots", "*.tmp"))
 	return len(begun) > 0
 }
+
+// A firewall that refuses the port of a raft leader that lives, and resets its connections again
+// and again, takes it for ended in the eyes of the others. They replace it, and no raft leader
+// comes after the other: each that is elected is well.
+func TestFaultAFirewallTakesARaftLeaderForEnded(t *testing.T) {
+	for _, c := range []struct {
+		name            string
+		refuses, resets bool
+		most            int // raft leaders that come to be
+	}{
+		{"refused", true, false, 0},
+		{"reset", false, true, 3}, // a heartbeat may come too late after all
+		{"refused and reset", true, true, 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, 0, false)
+			leader, rest := raftLeader(t, s.all)
+			others := []*host{s.host(rest[0]), s.host(rest[1])}
+			elections := func() (count int) {
+				for _, m := range s.all {
+					count += strings.Count(m.logText(), "] raft leader")
+				}
+				return count
+			}
+			before := elections()
+			if c.refuses {
+				defer s.host(leader).refuse(others)()
+			}
+			if c.resets {
+				defer s.host(leader).resetAgain(others, 100*time.Millisecond, 200*time.Millisecond)()
+			}
+			for began := time.Now(); time.Since(began) < 10*time.Second; {
+				for _, m := range rest {
+					m.joinWithin(patience, unique("firewall")).Close()
+				}
+			}
+			if n := elections() - before; n > c.most {
+				t.Errorf("%d times a node has become the raft leader in 10 s, want at most %d", n, c.most)
+			}
+		})
+	}
+}

@@ -359,27 +359,74 @@ func (nw *network) block(verdict string, arrows []arrow) (heal func()) {
 // passed so many bytes, as a path does whose MTU is not what its ends take it for.
 func (h *host) narrow(bytes int, from ...*host) (heal func()) {
 	h.t.Helper()
-	var ips []string
-	for _, f := range from {
-		ips = append(ips, f.ip)
-	}
-	change := func(rules string) {
-		h.t.Helper()
-		var err error
-		h.do(func() { _, err = sh(rules, "nft", "-f", "-") })
-		if err != nil {
-			h.t.Error(err)
-		}
-	}
-	change(fmt.Sprintf(`table inet narrow {
-set connections { type ipv4_addr . inet_service; flags dynamic; timeout 1h; }
+	return h.rules(fmt.Sprintf(`set connections { type ipv4_addr . inet_service; flags dynamic; timeout 1h; }
 chain in {
 type filter hook input priority 0
 ip saddr { %s } tcp dport 5324 add @connections { ip saddr . tcp sport quota over %d bytes } meta length > 500 drop
 }
+`, addressesOf(from), bytes))
 }
-`, strings.Join(ips, ", "), bytes))
-	return func() { change("delete table inet narrow\n") }
+
+func addressesOf(hosts []*host) string {
+	var ips []string
+	for _, h := range hosts {
+		ips = append(ips, h.ip)
+	}
+	return strings.Join(ips, ", ")
+}
+
+// rules gives the host a table of rules of its own, until heal is called.
+func (h *host) rules(rules string) (heal func()) {
+	h.t.Helper()
+	table := fmt.Sprintf("inet rules%d", tables.Add(1))
+	change := func(input string) {
+		h.t.Helper()
+		var err error
+		h.do(func() { _, err = sh(input, "nft", "-f", "-") })
+		if err != nil {
+			h.t.Error(err)
+		}
+	}
+	change(fmt.Sprintf("table %s {\n%s}\n", table, rules))
+	return func() { change("delete table " + table + "\n") }
+}
+
+var tables atomic.Int32
+
+// refuse has a firewall refuse new connections to the cluster port, in the name of the host.
+func (h *host) refuse(from []*host) (heal func()) {
+	h.t.Helper()
+	return h.rules(fmt.Sprintf("chain in {\ntype filter hook input priority 0\nip saddr { %s } tcp dport 5324 tcp flags & (syn | ack) == syn reject with tcp reset\n}\n", addressesOf(from)))
+}
+
+// resetAgain has a firewall reset all connections of the cluster port that there are, for a
+// while again and again, until heal is called.
+func (h *host) resetAgain(from []*host, on, off time.Duration) (heal func()) {
+	const chain = "chain in {\ntype filter hook input priority 0\nip saddr { %s } tcp flags & syn == 0 tcp %s 5324 reject with tcp reset\n}\n"
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			to, of := h.rules(fmt.Sprintf(chain, addressesOf(from), "dport")), h.rules(fmt.Sprintf(chain, addressesOf(from), "sport"))
+			over := sleepOr(on, end)
+			to()
+			of()
+			if over || sleepOr(off, end) {
+				return
+			}
+		}
+	}()
+	return func() { close(end); <-ended }
+}
+
+// sleepOr waits, and reports whether end was closed before.
+func sleepOr(d time.Duration, end <-chan struct{}) (over bool) {
+	select {
+	case <-time.After(d):
+		return false
+	case <-end:
+		return true
+	}
 }
 
 // lose drops so many of a hundred packets that arrive at these hosts.

@@ -46,6 +46,38 @@ func (a *attacker) raftLeaderFaults() []fault {
 	}
 }
 
+// What a firewall does to a raft leader that lives: it refuses its port, and resets its
+// connections again and again.
+func (a *attacker) firewallFaults() []fault {
+	begin := func(refuses, resets bool) func(r *rand.Rand) (func(), string) {
+		return func(r *rand.Rand) (func(), string) {
+			n := a.raftLeader()
+			if n == nil {
+				return nil, ""
+			}
+			others := slices.DeleteFunc(slices.Clone(a.hosts), func(h *host) bool { return h == n.host })
+			heals := []func(){}
+			if refuses {
+				r.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
+				heals = append(heals, n.host.refuse(others[:1+r.IntN(len(others))]))
+			}
+			if resets {
+				heals = append(heals, n.host.resetAgain(others, 100*time.Millisecond, time.Duration(r.Int64N(int64(time.Second)))))
+			}
+			return func() {
+				for _, heal := range heals {
+					heal()
+				}
+			}, fmt.Sprintf("node %d", n.n)
+		}
+	}
+	return []fault{
+		{"refused raft leader", begin(true, false), 4 * time.Second},
+		{"reset raft leader", begin(false, true), 4 * time.Second},
+		{"refused and reset raft leader", begin(true, true), 4 * time.Second},
+	}
+}
+
 // raftLeader is the one that most nodes follow that answer at once; nil: there is none.
 func (a *attacker) raftLeader() *node {
 	for _, n := range a.nodes {

@@ -340,7 +340,7 @@ func each(nodes []*node, f func(*node) func()) func() {
 }
 
 func (a *attacker) nodeFaults() []fault {
-	return slices.Concat(a.processFaults(), a.raftLeaderFaults(), a.folderFaults(), a.snapshotFaults(), a.clockFaults())
+	return slices.Concat(a.processFaults(), a.raftLeaderFaults(), a.firewallFaults(), a.folderFaults(), a.snapshotFaults(), a.clockFaults())
 }
 
 // processFaults are those of processes, networks, disks and machines as a whole.
