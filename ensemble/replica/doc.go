@@ -1,12 +1,15 @@
 // Package replica is a node's copy of the state and of the log that makes it, and the node's
-// part in Raft. Beside the packages of its log store and of the cluster port it alone knows
-// hashicorp/raft; it knows no node, no session and no folder but that of its snapshots.
+// part in Raft. Three packages know hashicorp/raft: this one, that of the log store and that
+// of the cluster port. This one knows no node, no session and no folder but that of its
+// snapshots.
 //
-// What a [Replica] promises: its [Observer] is told of every entry that is committed and on
-// this node's disk, in their order, or of a state that was in a snapshot in their place. What
-// it does not: that a proposal is committed, or that its proposer hears what became of it.
-// Raft is used as it is. What has to be otherwise is put right around it; ../DESIGN.md has the
-// table of these repairs.
+// A [Replica] promises this to its [Observer]: the observer is told of every entry that is
+// committed and on this node's disk, in the order of the log. Instead of entries it may be
+// told of a state that was in a snapshot. A replica does not promise that a proposal is
+// committed, nor that its proposer hears what became of it.
+//
+// Raft is used as it is. Where it has to act otherwise, code around it provides that.
+// ../DESIGN.md has the table of these repairs.
 //
 //	replica.go    what begins and ends it, who leads, proposals and changes of the members
 //	servers.go    who the members are, by Raft's configuration
@@ -19,26 +22,32 @@
 //	snapshots.go  Raft's snapshots on disk
 //	logsize.go    when a snapshot is due
 //	logger.go     what Raft logs
-//	recover.go    the only member of a new cluster, out of what is on disk
-//	inside.go     for tests
+//	recover.go    a new cluster of one member is made out of what is on disk
+//	inside.go     what tests see of a replica
 //
 // # Where to start
 //
 // [Open] looks at what is on disk, Replica.Start starts Raft on it, and Replica.Run lets it
-// act. A proposal goes from Replica.Submit to Raft's log, here or at the raft leader
-// (forward.go), and comes back, committed, to fsm.Apply and the observer.
+// act. A proposal goes from Replica.Submit to Raft's log, on this node or at the raft leader
+// (forward.go). When it is committed, it comes back to fsm.Apply and the observer.
 //
 // # Goroutines
 //
-// Replica.Stop ends one that follows Raft's leadership, one that finds a raft leader missing,
-// one that keeps the log small, one that hands Raft what other nodes send, and one for each
-// other member that is sent hints. A connection for proposals has two, which end with it.
-// Short-lived ones wait for Raft's answers; one that gets none when Raft shuts down ends with
-// the process. Raft calls the fsm from a goroutine of its own.
+// Replica.Stop ends these:
+//
+//   - one that follows Raft's leadership
+//   - one that notices a silent raft leader
+//   - one that keeps the log small
+//   - one that hands Raft what other nodes send
+//   - one for each other member that is sent hints
+//
+// A connection for proposals has two, which end with the connection. Short-lived ones wait for
+// Raft's answers. One that gets no answer when Raft shuts down ends with the process. Raft
+// calls the fsm from a goroutine of its own.
 //
 // # Locks
 //
-// The fsm's is held while an observer is told of an entry, and is taken before all that the
-// observer takes. The forwarder's comes before its link's. The transport's, and the one for
-// Raft's settings, are taken alone.
+// The fsm's lock is held while an observer is told of an entry. It is taken before all locks
+// that the observer takes. The forwarder's lock is taken before its link's. The transport's
+// lock, and the lock for Raft's settings, are taken alone.
 package replica

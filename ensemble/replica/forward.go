@@ -15,15 +15,15 @@ import (
 	"leaderlatch/ensemble/state"
 )
 
-// A node that is not the raft leader sends its proposals there, over one
+// A node that is not the raft leader sends its proposals to the raft leader, over one
 // connection and without waiting for answers in between:
 //
 //	proposal = number(uvarint) log entry
 //	answer   = number(uvarint) 0 index of the entry(uvarint)
 //	         | number(uvarint) 1 why it was not committed, or nobody knows(text)
 //
-// An answer may come out of turn. A proposal whose answer does not come is in
-// doubt, as one of this node's own Raft is that loses its leadership: it is
+// An answer may come out of turn. If no answer comes, nobody knows what became of the
+// proposal, as when this node's own Raft loses its leadership. The proposal is then
 // proposed again, and takes effect once.
 
 // forwarder is the sending side. It is safe for concurrent use.

@@ -12,13 +12,13 @@ import (
 	"leaderlatch/ensemble/state"
 )
 
-// fsm is the state machine as Raft drives it: it applies, then hands what
-// changed to its observer, under one lock, so that whoever reads the state
-// sees it as of an entry whose effects have been observed. With that lock it never
-// blocks.
+// fsm is the state machine as Raft drives it. It applies an entry and hands what
+// changed to its observer, under one lock. So whoever reads the state sees it as of
+// an entry whose effects have been observed. The fsm never blocks while it holds
+// that lock.
 //
-// An entry that it cannot read stops it for good: skipping one would make
-// this node's state another than the others'.
+// An entry that the fsm cannot read stops it for good: a node that skipped an entry
+// would have another state than the others.
 type fsm struct {
 	observer    Observer
 	alter       func(*state.State, state.Entry) state.Entry // a seam of tests: what an entry is taken for; nil: for itself

@@ -6,8 +6,8 @@ import (
 	"leaderlatch/ensemble/state"
 )
 
-// Inside is a replica as tests of what drives one take it in their hands. Raft and Transport
-// are nil until it is started.
+// Inside is what tests of the code that drives a replica reach in the replica. Raft and
+// Transport are nil until the replica is started.
 type Inside struct {
 	Raft      *raft.Raft
 	Transport *raft.NetworkTransport

@@ -15,9 +15,9 @@ import (
 	"leaderlatch/ensemble/state"
 )
 
-// chatter is how messages begin that Raft logs again and again while another
-// node cannot be reached, and what belongs to an ordinary start, stop or
-// election. The node says itself, once, who does not answer, who leads, and which snapshot
+// chatter has the beginnings of messages of two kinds. Raft logs the first again and again
+// while another node cannot be reached. The others belong to an ordinary start, stop or
+// election. The node itself says once who does not answer, who leads, and which snapshot
 // cannot be read.
 var chatter = []string{
 	"appendEntries rejected", "clearing log suffix", "Election timeout reached", "failed to appendEntries to", "failed to contact",

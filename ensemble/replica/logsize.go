@@ -10,12 +10,16 @@ import (
 )
 
 // Raft bounds its log by the number of entries: it takes a snapshot when there are
-// [snapshotEntries] more than at the last, and leaves [trailingEntries] for those
-// that are behind. An entry has 30 bytes when a single client comes and 64 KiB when
-// thousands do, so the bytes are bounded beside: there is a snapshot when
-// snapshotBytes more have come, and of trailingBytes and the entries the fewer stay.
-// The log then has their sum at most, and what comes while a snapshot is written;
-// until the second snapshot after a start, trailingBytes more, of before it.
+// [snapshotEntries] more than at the last one, and leaves [trailingEntries] for nodes
+// that are behind. An entry has 30 bytes when a single client comes, and 64 KiB when
+// thousands do. So the bytes are bounded as well:
+//
+//   - A snapshot is also taken when snapshotBytes more have come.
+//   - Behind it stay trailingEntries or trailingBytes, whichever is less.
+//
+// The log then has at most snapshotBytes and trailingBytes, and what comes while a snapshot
+// is written. Until the second snapshot after a start it may have trailingBytes more, from
+// before the start.
 const (
 	// snapshotBytes is about what a snapshot of a million members has, so that no
 	// more is written for snapshots than for the log itself.

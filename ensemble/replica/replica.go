@@ -21,8 +21,8 @@ import (
 	"leaderlatch/ensemble/state"
 )
 
-// Config is what a replica needs to know. To look at one, or to recover it, Self, Folder
-// and Logger suffice.
+// Config is what a replica needs to know. Self, Folder and Logger suffice to look at a
+// replica on disk, or to recover it.
 type Config struct {
 	Self      state.NodeID
 	Heartbeat time.Duration // Raft's timeouts

@@ -10,8 +10,8 @@ import (
 	"leaderlatch/ensemble/state"
 )
 
-// Server is a member of the cluster. Raft's configuration is the list of them,
-// and has their names too: it is there before a node's first session, and on a
+// Server is a member of the cluster. Raft's configuration is the list of members. It
+// has their names too, because it is there before a node's first session, and on a
 // node that has nothing else yet.
 type Server struct {
 	ID      state.NodeID

@@ -10,14 +10,14 @@ import (
 	"leaderlatch/ensemble/state"
 )
 
-// Raft looks whether the raft leader is silent at random moments, one to two timeouts
-// apart, so that a follower misses it after 1.8 timeouts on average; and of three nodes
-// both others have to miss it before one of them is elected. So a node has Raft look
-// when the silence has lasted a timeout, and up to a quarter of it more, by chance: those
-// that heard the raft leader last at the same moment would share the votes.
+// Raft looks at random moments, one to two timeouts apart, whether the raft leader is
+// silent. So a follower misses the raft leader after 1.8 timeouts on average. Of three
+// nodes both others have to miss it before one of them is elected. So a node has Raft look
+// when the silence has lasted a timeout and, by chance, up to a quarter of it more. Without
+// that chance, nodes that last heard the raft leader at the same moment would share the votes.
 
-// stalled is how late a node may come to look, beyond which it takes itself for the one
-// that stood still, and first lets Raft read what has arrived meanwhile.
+// stalled is how late a look of the node may be. After a later one the node takes itself for
+// the one that stood still, and first lets Raft read what has arrived meanwhile.
 const stalled = 50 * time.Millisecond
 
 // watchSilence has Raft miss a silent raft leader in time.

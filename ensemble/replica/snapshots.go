@@ -26,20 +26,23 @@ import (
 	"leaderlatch/ensemble/permanent"
 )
 
-// snapshots are Raft's, in the folder, on the folder's thread: call by call, so that
-// other files of the folder need not wait for a whole snapshot. There are the newest and
-// the one before:
+// snapshots are Raft's snapshots in the folder. The folder's thread makes their calls
+// to the disk one by one, so that other files of the folder need not wait for a whole
+// snapshot. There are the newest snapshot and the one before:
 //
 //	snapshots/<term>-<index>-<ms>/
 //	    state.bin  the state
 //	    meta.json  what Raft knows of it
 //
-// While it is written the folder's name ends in .tmp. These are the files of
-// [raft.FileSnapshotStore]. That one leaves what has failed, or a crash has interrupted,
-// on the disk and open: a disk that is full would stay so. And it passes over a snapshot
-// that it cannot read, and Raft takes the one before, though the log may not have what came
-// between: a node would forget what it has acknowledged. So the stable store notes the name
-// of the newest snapshot, and Raft learns of one alone: see choose.
+// While a snapshot is written, its folder's name ends in .tmp. These are the files of
+// [raft.FileSnapshotStore], which does two things otherwise:
+//
+//  1. It leaves a snapshot that has failed, or that a crash has interrupted, on the disk and
+//     open. A disk that is full would stay so.
+//  2. It passes over a snapshot that it cannot read. Raft then takes the one before, though
+//     the log may not have what came between. A node would forget what it has acknowledged.
+//     So the stable store notes the name of the newest snapshot, and Raft is shown one
+//     snapshot only: see choose.
 type snapshots struct {
 	path   string
 	thread *diskthread.Thread

@@ -14,10 +14,10 @@ import (
 //  1. It ends ([transport.end]). Raft handles heartbeats on goroutines of the transport. Its
 //     Shutdown does not wait for these, and Raft panics in one that finds the store closed.
 //  2. A heartbeat of a new raft leader goes to Raft's main goroutine
-//     ([transport.SetHeartbeatHandler]). On its own goroutine Raft would follow that one at
-//     once. The main goroutine might be storing an entry as the former raft leader just then,
-//     and would store it as one of the new term
-//     (https://github.com/hashicorp/raft/issues/695). Where the main goroutine is busy, the
+//     ([transport.SetHeartbeatHandler]). On the heartbeat's goroutine Raft would follow the new
+//     raft leader at once. The main goroutine might be storing an entry as the former raft
+//     leader just then, and would store it as one of the new term
+//     (https://github.com/hashicorp/raft/issues/695). If the main goroutine is busy, the
 //     heartbeat is only answered: the sender asks no more of it than whether the node is
 //     there. (If Raft stands for election meanwhile, its term does not go back:
 //     [raftStore.SetUint64].)
@@ -30,8 +30,8 @@ import (
 //  5. It sends no entry of which only the term is known ([endOfSnapshot]).
 //  6. It passes a heartbeat before a snapshot ([transport.pass]).
 //  7. It repeats a heartbeat that fails ([transport.heartbeat]). After a failure Raft pauses, each
-//     time for longer. A node that was started again would wait for that, the more so as the
-//     first heartbeats go to connections of the process before.
+//     time for longer. A node that was started again would wait for that pause. The first
+//     heartbeats go to connections of the process before, and so fail.
 type transport struct {
 	*raft.NetworkTransport
 	node  leadership

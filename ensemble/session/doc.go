@@ -2,19 +2,19 @@
 // node may speak for its clients, when their connections have to be closed, and when the
 // session of a silent node may be ended (../DESIGN.md, The rules of sessions).
 //
-// A [Roster] is a node's book of its own session and of its clients' memberships. It is pure
-// code over clock readings: it starts nothing and waits for nothing, and its caller guards it,
-// tells it what is applied, and does what [Roster.Step] says. A node drives it, and so does
-// the simulation of sim_test.go, by the same methods.
+// A [Roster] has a node's own session and its clients' memberships. It is pure code over
+// clock readings: it starts nothing and waits for nothing. Its caller guards it against
+// concurrent use, tells it what is applied, and does what [Roster.Step] says. A node drives it. The
+// simulation of sim_test.go drives it by the same methods.
 //
 //	timing.go      how long everything lasts, and the inequality that makes it safe
-//	clock.go       what is measured by, to the safe side
-//	session.go     the node's own session: what it has asked for, when it falls silent
+//	clock.go       by which clocks time is measured, to the safe side
+//	session.go     the node's own session: what the node has asked for, when it falls silent
 //	lease.go       the gate, which is asked without a lock before every line
 //	expirer.go     when others were silent for too long
 //	promise.go     what clients were promised
 //	roster.go      all of that together, with the memberships
 //	membership.go  one client's place in a group, as its connection has it
-//	dispatch.go    the way of what is committed to the connections; it alone runs by itself
-//	omit.go        rules that tests take away
+//	dispatch.go    how committed changes reach the connections; it alone has a goroutine
+//	omit.go        the rules that tests take away
 package session
