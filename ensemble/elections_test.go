@@ -201,6 +201,27 @@ func TestElectionsAreNotLoggedAgain(t *testing.T) {
 	}
 }
 
+// The last that a node applies ends its session, and it stops as soon as it knows that. What
+// that entry changed is logged all the same, though it takes a while to list.
+func TestTheEndOfANodeIsLogged(t *testing.T) {
+	var log kept
+	n := startNode(t, t.TempDir(), func(c *Config) { c.LogElections, c.Logger = true, log.logger() })
+	const groups = 3000
+	members := make([]*client, groups)
+	for i := range members {
+		members[i] = join(t, n, fmt.Sprint("g", i), "a")
+	}
+	for _, m := range members {
+		m.wantTold("a")
+	}
+	var begun []string
+	poll(t, "each group has a leader", func() bool { begun = append(begun, log.elections()...); return len(begun) == groups })
+	stop(t, n)
+	if ended := log.elections(); len(ended) != groups {
+		t.Errorf("%d lines about %d groups that ended", len(ended), groups)
+	}
+}
+
 // wantElections waits for these lines, and no others, in this order.
 func wantElections(t *testing.T, log *kept, want ...string) {
 	t.Helper()

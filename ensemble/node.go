@@ -405,6 +405,9 @@ func (n *Node) release() error {
 	n.end()
 	err := n.replica.Stop()
 	n.running.Wait()
+	if n.elections != nil {
+		n.elections.write(nil) // what was applied after its goroutine had ended
+	}
 	n.unpromise()
 	n.deadMan.close()
 	return errors.Join(err, n.store.Close())
