@@ -38,10 +38,11 @@ func (c cookies) key(derive func(cookie string) (*clusterport.Key, error)) (*clu
 
 // clusterCookie has the node take the cookies that riak.conf has now.
 func (e *env) clusterCookie(ctx context.Context, config string) int {
-	conf, code := e.load(config)
-	if conf == nil {
-		return code
+	conf, warnings, err := riakconf.Load(config)
+	if err != nil {
+		return e.problems(exitPermanent, nil, err)
 	}
+	e.warnings(warnings) // the node has not seen this file: what is taken may not be what was meant
 	body, err := json.Marshal(cookiesOf(conf))
 	if err != nil {
 		return e.fail(exitFailed, err)

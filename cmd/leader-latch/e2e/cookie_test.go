@@ -157,6 +157,15 @@ func TestClusterCookieAlone(t *testing.T) {
 	if out, err := p.command("cluster", "cookie"); err != nil || !strings.HasPrefix(out, "Success: riak@127.0.0.1 has the cookie of ") {
 		t.Errorf("a node that is alone: %v, %s", err, out)
 	}
+	f, err := os.OpenFile(p.conf, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(f, "leader_latch.second_cookie = %s\n", oldCookie)
+	f.Close()
+	if out, err := p.command("cluster", "cookie"); err != nil || !strings.Contains(out, "leader_latch.second_cookie: it is the same as distributed_cookie, and does nothing") {
+		t.Errorf("with one cookie twice: %v, %s", err, out)
+	}
 	if out, err := p.command("cluster", "cookie", "now"); err == nil || !strings.Contains(out, `unknown argument "now"`) {
 		t.Errorf("with an argument: %v, %s", err, out)
 	}
