@@ -1,7 +1,6 @@
 package latch
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"sync"
@@ -193,7 +192,11 @@ func (c *conn) advance(err error) outcome {
 	case c.state == joined || c.state == leaving || time.Now().Before(c.deadline):
 		c.arm()
 	case c.state == pending:
-		c.refuse(cmp.Or(c.cause, c.srv.noAnswer()))
+		cause := c.cause
+		if cause == nil {
+			cause = c.srv.noAnswer()
+		}
+		c.refuse(cause)
 	default:
 		c.end(errIdle)
 	}
