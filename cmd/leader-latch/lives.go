@@ -111,7 +111,7 @@ func (l *lives) rekey(ctx context.Context, c cookies) error {
 		return err
 	}
 	if err := l.current().Rekey(ctx, key); err != nil {
-		return err
+		return fmt.Errorf("%w; until then put riak.conf back, as a start goes by it", err)
 	}
 	l.key = func() (*clusterport.Key, error) { return key, nil }
 	return nil

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -15,16 +16,18 @@ import (
 const oldCookie, newCookie = "only-for-this-test", "new+cookie/for-the-same=="
 
 // cookieSteps gives the commands by which OPERATING.md has a cookie changed, step by step.
+// The line that an editor is to add comes by one more command.
 func cookieSteps(t *testing.T) (steps []string) {
 	t.Helper()
-	for _, block := range blocksOf(doctest.Section(t, repository+"/packaging/OPERATING.md", "Changing a cluster")) {
-		if strings.Contains(block, "sed -i") {
-			steps = append(steps, block)
-		}
+	section := doctest.Section(t, repository+"/packaging/OPERATING.md", "Changing a cluster")
+	_, section, _ = strings.Cut(section, "**To change the cookie**")
+	section, _, _ = strings.Cut(section, "\n**")
+	steps = blocksOf(section)
+	added := regexp.MustCompile("Add the line `(.*)` with an editor").FindStringSubmatch(section)
+	if len(steps) != 3 || added == nil {
+		t.Fatalf("OPERATING.md changes the cookie in %d steps, not in 3, or names no line to add (%q)", len(steps), added)
 	}
-	if len(steps) != 3 {
-		t.Fatalf("OPERATING.md changes the cookie in %d steps, not in 3", len(steps))
-	}
+	steps[0] = fmt.Sprintf("echo '%s' >> /etc/riak/riak.conf\n", added[1]) + steps[0]
 	return steps
 }
 
@@ -35,7 +38,7 @@ func (m *member) shell(code int, commands string) string {
 	program := m.program()
 	sh := exec.Command("sh", "-c", strings.NewReplacer(
 		"/etc/riak/riak.conf", m.conf, "leader-latch ", program.Path+" ",
-		"NEW", newCookie, "OLD", oldCookie,
+		"NEW", newCookie,
 	).Replace(commands))
 	sh.Env = program.Env
 	out, err := sh.CombinedOutput()
