@@ -166,6 +166,9 @@ func (s *Store) load() error {
 			return err
 		}
 	}
+	if len(stale) == 0 {
+		return nil
+	}
 	return s.onDisk(func() error {
 		for _, base := range stale {
 			if err := os.Remove(segmentPath(s.dir, base)); err != nil {
