@@ -151,7 +151,7 @@ func (s *raftStore) SetUint64(key []byte, value uint64) error {
 	defer func() { <-s.terms }()
 	before, err := s.store.GetUint64(key)
 	switch {
-	case err != nil:
+	case err != nil, value == before: // which is on the disk: Raft sets it anew at each start, and when it steps down
 	case value < before:
 		err = fmt.Errorf("term %d after %d", value, before)
 	default:

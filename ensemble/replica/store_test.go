@@ -253,7 +253,7 @@ func TestTheEndOfASnapshotIsNotSent(t *testing.T) {
 
 // A term does not go back; who wants it to, ends.
 func TestTheTermDoesNotGoBack(t *testing.T) {
-	log := raft.NewInmemStore()
+	log := &countingStore{InmemStore: raft.NewInmemStore()}
 	s, err := newRaftStore(log, &snapshots{})
 	if err != nil {
 		t.Fatal(err)
@@ -264,6 +264,9 @@ func TestTheTermDoesNotGoBack(t *testing.T) {
 		if err := s.SetUint64(key, term); err != nil {
 			t.Error(err)
 		}
+	}
+	if log.sets != 2 {
+		t.Errorf("of the terms 7, 7 and 8 were %d written, want 2: one that is on the disk needs no flush", log.sets)
 	}
 	ended := make(chan bool, 1)
 	go func() {
@@ -328,4 +331,15 @@ func TestWhatIsAppendedBeforeItIsOnTheDisk(t *testing.T) {
 			t.Errorf("%+v: %d entries appended, the log ends at %d", tt, appended, last)
 		}
 	}
+}
+
+// countingStore counts how often a number was written.
+type countingStore struct {
+	*raft.InmemStore
+	sets int
+}
+
+func (s *countingStore) SetUint64(key []byte, n uint64) error {
+	s.sets++
+	return s.InmemStore.SetUint64(key, n)
 }
