@@ -80,7 +80,7 @@ func (w *world) happens() {
 			a.pause(length(5 * time.Second))
 		}
 	case is(0.006, "frozen machines", runs):
-		a.freeze(length(6 * time.Second))
+		a.freeze(noticed + length(6*time.Second))
 	case is(0.006, "wall clock set", runs): // not while it stands still: two changes might undo each other
 		by := length(20*time.Second) - 10*time.Second
 		w.note("%s: the wall clock is set by %v", a.name, by)

@@ -184,6 +184,10 @@ func (h *host) pause(length time.Duration) {
 	}()
 }
 
+// noticed is how long a machine is frozen at least. A shorter freeze may be the wall clock's own
+// moving, moves the lease by as much, and may break a promise (DESIGN.md, Promises to clients, 5).
+const noticed = 510 * time.Millisecond
+
 // freeze stops the whole machine for a while, its clocks too.
 func (h *host) freeze(length time.Duration) {
 	h.w.note("%s is frozen for %v", h.name, length)
