@@ -22,6 +22,9 @@ import (
 // hint is safe. Raft itself could send it at that moment: it is of the term of that entry,
 // and is sent only while this node leads in that term. A follower checks it against its log
 // as any other. Its answer changes nothing here. A lost hint costs only the wait.
+//
+// A node whose process is a new one knows of no commit, and so opens no session. So it gets a
+// hint when it answers heartbeats again.
 
 // entryID names an entry of the log for ever (Raft's thesis, 3.5).
 type entryID struct{ index, term uint64 }
@@ -99,6 +102,20 @@ func (r *Replica) stores(id raft.ServerID, index, term uint64) {
 	f := v.(*follower)
 	f.stores(entryID{index, term})
 	if f.needs(r.newest.Load()) { // else hintFollowers sees what it has stored
+		signal(f.wake)
+	}
+}
+
+// returns has a node told anew of what is committed, which answers again after it was silent: its
+// process may be another, which has the log and was told nothing.
+func (r *Replica) returns(id raft.ServerID) {
+	v, ok := r.followers.Load(id)
+	if !ok {
+		return
+	}
+	f := v.(*follower)
+	f.told.Store(nil)
+	if f.needs(r.newest.Load()) {
 		signal(f.wake)
 	}
 }

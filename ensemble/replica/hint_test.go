@@ -52,6 +52,31 @@ func TestWhatAFollowerHasStoredIsNotForgotten(t *testing.T) {
 	}
 }
 
+// A process that was started again knows of no commit, whatever the one before was told.
+func TestAFollowerThatReturnsIsToldAgain(t *testing.T) {
+	of := &entryID{index: 5, term: 2}
+	for _, c := range []struct {
+		what   string
+		stored *entryID
+		want   bool
+	}{
+		{"it has what is committed", of, true},
+		{"it has less, which Raft will send", &entryID{4, 2}, false},
+	} {
+		r := &Replica{}
+		r.newest.Store(of)
+		f := &follower{wake: make(chan struct{}, 1)}
+		f.stored.Store(c.stored)
+		f.told.Store(of)
+		r.followers.Store(raft.ServerID("it"), f)
+		r.returns("it")
+		r.returns("another")
+		if woken := len(f.wake) == 1; woken != c.want || f.needs(of) != c.want {
+			t.Errorf("%s: woken to send a hint: %v", c.what, woken)
+		}
+	}
+}
+
 // Raft may tell of a follower before the node has Raft.
 func TestAFollowerMayAnswerBeforeTheStartIsOver(t *testing.T) {
 	done := make(chan struct{})

@@ -64,6 +64,7 @@ type leadership interface {
 	flushed() uint64                             // up to which entry its log is on its disk
 	stores(id raft.ServerID, index, term uint64) // is told that another node has its log up to an entry
 	ends(id raft.ServerID, at, term uint64)      // is told that the log of another node ended at an entry
+	returns(id raft.ServerID)                    // is told that another node, which was silent, answers heartbeats
 }
 
 func newTransport(node leadership, done <-chan struct{}, c *raft.NetworkTransportConfig) *transport {
@@ -145,7 +146,9 @@ func (t *transport) heartbeat(id raft.ServerID, to raft.ServerAddress, args *raf
 	for failures := 0; ; failures++ {
 		err := t.NetworkTransport.AppendEntries(id, to, args, answer)
 		if err == nil {
-			t.answered(id)
+			if t.answered(id) {
+				t.node.returns(id)
+			}
 			return nil
 		}
 		var pause time.Duration
@@ -184,15 +187,18 @@ func (t *transport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, arg
 	return err
 }
 
-// answered notes that a node has answered a heartbeat, or never will: it was removed.
-func (t *transport) answered(id raft.ServerID) {
+// answered notes that a node has answered a heartbeat, or never will: it was removed. It reports
+// whether the node was silent.
+func (t *transport) answered(id raft.ServerID) (wasSilent bool) {
 	t.answering.Lock()
 	defer t.answering.Unlock()
+	_, wasSilent = t.silent[id]
 	delete(t.silent, id)
 	if answer := t.answers[id]; answer != nil {
 		close(answer)
 		delete(t.answers, id)
 	}
+	return wasSilent
 }
 
 // answer is closed at the next call of answered.

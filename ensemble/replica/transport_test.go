@@ -11,8 +11,9 @@ import (
 
 // leads is a node that is the raft leader of term 3, or follows that of term 3.
 type leads struct {
-	onDisk uint64
-	follow bool
+	returned chan raft.ServerID
+	onDisk   uint64
+	follow   bool
 }
 
 func (l leads) sendsTo(_ raft.ServerID, term uint64) bool { return !l.follow && term == 3 }
@@ -20,6 +21,11 @@ func (l leads) follows(term uint64) bool                  { return l.follow && t
 func (l leads) flushed() uint64                           { return l.onDisk }
 func (l leads) stores(raft.ServerID, uint64, uint64)      {}
 func (l leads) ends(raft.ServerID, uint64, uint64)        {}
+func (l leads) returns(id raft.ServerID) {
+	if l.returned != nil {
+		l.returned <- id
+	}
+}
 
 // wire is a transport to a peer on loopback.
 func wire(t *testing.T, l leads) (own *transport, peer *raft.NetworkTransport) {
@@ -133,7 +139,8 @@ func TestHeartbeatsThatWouldChangeSomething(t *testing.T) {
 // A heartbeat to a process that is just being started comes there as soon as it listens. It is
 // repeated while this node is the raft leader of its term, and for a while.
 func TestAHeartbeatIsRepeatedAtOnce(t *testing.T) {
-	own, peer := wire(t, leads{})
+	returned := make(chan raft.ServerID, 2)
+	own, peer := wire(t, leads{returned: returned})
 	address := peer.LocalAddr()
 	beat := func(term uint64) error {
 		return own.AppendEntries("b", address, &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("a"), Addr: []byte("a")}, Term: term}, &raft.AppendEntriesResponse{})
@@ -165,5 +172,11 @@ func TestAHeartbeatIsRepeatedAtOnce(t *testing.T) {
 	}
 	if len(own.silent) > 0 {
 		t.Error("a node that answers counts as silent")
+	}
+	if err := beat(3); err != nil {
+		t.Error(err)
+	}
+	if len(returned) != 1 || <-returned != "b" {
+		t.Error("the node did not return once")
 	}
 }
