@@ -24,9 +24,10 @@ import (
 //  3. It names as committed only what the other node has after this request, and what is on
 //     this node's disk ([transport.AppendEntries]). Raft names all that is committed,
 //     whatever it sends. The other node would apply what its log has at these places.
-//  4. It reports a failed request to Raft when the other node answers heartbeats again
+//  4. It repeats a failed request, once, when the other node answers heartbeats again
 //     ([transport.awaitAnswer]). Raft waits after each failure twice as long as before, up to
-//     10 s. A node that was away for a minute would get its entries that much later.
+//     10 s, and then for the next entry or CommitTimeout. A node that was away would get its
+//     entries that much later.
 //  5. It sends no entry of which only the term is known ([endOfSnapshot]).
 //  6. It passes a heartbeat before a snapshot ([transport.pass]).
 //  7. It repeats a heartbeat that fails ([transport.heartbeat]). After a failure Raft pauses, each
@@ -129,13 +130,14 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args 
 		return t.heartbeat(id, to, &sent, answer)
 	}
 	err := t.NetworkTransport.AppendEntries(id, to, &sent, answer)
+	if err != nil && t.awaitAnswer(id, args.Term) {
+		err = t.NetworkTransport.AppendEntries(id, to, &sent, answer)
+	}
 	switch {
 	case err == nil && answer.Success:
 		t.node.stores(id, args.PrevLogEntry+uint64(len(args.Entries)), args.Term)
 	case err == nil && answer.Term == args.Term:
 		t.node.ends(id, answer.LastLog, args.Term)
-	case err != nil:
-		t.awaitAnswer(id, args.Term)
 	}
 	return err
 }
@@ -213,17 +215,18 @@ func (t *transport) answer(id raft.ServerID) <-chan struct{} {
 
 // awaitAnswer waits for an answer to a heartbeat, for as long as this node is the raft
 // leader of the term and the other one a member: Raft's goroutine that sends to a node ends,
-// when that was removed, only on its way round.
-func (t *transport) awaitAnswer(id raft.ServerID, term uint64) {
+// when that was removed, only on its way round. It reports whether the node answered.
+func (t *transport) awaitAnswer(id raft.ServerID, term uint64) bool {
 	for t.node.sendsTo(id, term) {
 		select {
 		case <-t.answer(id):
-			return
+			return t.node.sendsTo(id, term)
 		case <-t.done:
-			return
+			return false
 		case <-time.After(time.Second):
 		}
 	}
+	return false
 }
 
 // SetHeartbeatHandler implements [raft.Transport].

@@ -180,3 +180,52 @@ func TestAHeartbeatIsRepeatedAtOnce(t *testing.T) {
 		t.Error("the node did not return once")
 	}
 }
+
+// Entries that a node could not be sent while it was started go there with its first answer.
+// They are not sent any more by a node that leads no longer.
+func TestAFailedRequestIsRepeatedWhenTheNodeAnswers(t *testing.T) {
+	own, peer := wire(t, leads{})
+	address := peer.LocalAddr()
+	peer.Close()
+	header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("a"), Addr: []byte("a")}
+	send := func(term uint64, answer *raft.AppendEntriesResponse) error {
+		return own.AppendEntries("b", address, &raft.AppendEntriesRequest{
+			RPCHeader: header, Term: term, PrevLogEntry: 9, PrevLogTerm: 2, Entries: []*raft.Log{{Index: 10, Term: term}},
+		}, answer)
+	}
+	if send(2, &raft.AppendEntriesResponse{}) == nil {
+		t.Fatal("nobody is there, and a request is answered")
+	}
+	sent := make(chan error)
+	var answer raft.AppendEntriesResponse
+	go func() { sent <- send(3, &answer) }()
+
+	again, err := raft.NewTCPTransport(string(address), nil, 1, 10*time.Second, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	again.SetHeartbeatHandler(func(rpc raft.RPC) { rpc.Respond(&raft.AppendEntriesResponse{Success: true}, nil) })
+	var rpc raft.RPC
+	poll(t, "the request comes again", func() bool {
+		if err := own.AppendEntries("b", address, &raft.AppendEntriesRequest{RPCHeader: header, Term: 3}, &raft.AppendEntriesResponse{}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case rpc = <-again.Consumer():
+			return true
+		case err := <-sent:
+			t.Fatalf("the request is given up: %v", err)
+			return false
+		default:
+			return false
+		}
+	})
+	if req := rpc.Command.(*raft.AppendEntriesRequest); req.PrevLogEntry != 9 || len(req.Entries) != 1 {
+		t.Errorf("sent again: %+v", req)
+	}
+	rpc.Respond(&raft.AppendEntriesResponse{Success: true, LastLog: 10}, nil)
+	if err := <-sent; err != nil || !answer.Success {
+		t.Errorf("repeated: %+v, %v", answer, err)
+	}
+}
