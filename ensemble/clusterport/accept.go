@@ -84,6 +84,9 @@ func (p *Port) serveConn(c *conn, place *handshake) {
 
 // welcome performs the server's side of the handshake, up to the answer.
 func (p *Port) welcome(c *conn) (handler func(*conn), err error) {
+	if err := p.findKey(); err != nil {
+		return nil, err
+	}
 	if err := c.raw.SetDeadline(time.Now().Add(p.cfg.HandshakeTimeout)); err != nil {
 		return nil, err
 	}

@@ -25,6 +25,9 @@ func (p *Port) Dial(ctx context.Context, purpose Purpose, address, node string) 
 }
 
 func (p *Port) dial(ctx context.Context, purpose Purpose, address, node string) (*conn, error) {
+	if err := p.findKey(); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.HandshakeTimeout)
 	defer cancel()
 	defer context.AfterFunc(p.ctx, cancel)()

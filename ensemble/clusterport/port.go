@@ -143,14 +143,11 @@ func New(cfg Config) (*Port, error) {
 }
 
 // self is who this node is, and the TLS configuration, for either side, that
-// proves it.
+// proves it. There is a key.
 func (p *Port) self(protocols ...string) (Hello, *tls.Config, error) {
 	h := p.cfg.Self()
 	if err := h.check(); err != nil {
 		return h, nil, fmt.Errorf("cluster port: this node's own hello: %w", err)
-	}
-	if err := p.findKey(); err != nil {
-		return h, nil, fmt.Errorf("cluster port: %w", err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -174,7 +171,8 @@ func (p *Port) self(protocols ...string) (Hello, *tls.Config, error) {
 	}, nil
 }
 
-// findKey sees to it that there is a key.
+// findKey sees to it that there is a key. The first time it may have to be derived, which a
+// busy machine takes seconds for: no handshake's time runs meanwhile.
 func (p *Port) findKey() error {
 	p.mu.Lock()
 	there := p.key != nil
@@ -184,7 +182,7 @@ func (p *Port) findKey() error {
 	}
 	key, err := p.cfg.Key() // may take its time, and others need the mutex
 	if err != nil {
-		return err
+		return fmt.Errorf("cluster port: %w", err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -138,6 +138,23 @@ func TestConnectionsOutliveHandshake(t *testing.T) {
 	wantEcho(t, c)
 }
 
+// TestAHandshakeDoesNotWaitForAKey: at either end its time begins when the key is there, which
+// takes long the first time.
+func TestAHandshakeDoesNotWaitForAKey(t *testing.T) {
+	t.Parallel()
+	slow := func(cfg *Config) {
+		cfg.HandshakeTimeout = 500 * time.Millisecond
+		cfg.Key = func() (*Key, error) {
+			time.Sleep(2 * cfg.HandshakeTimeout) // it is time itself that is tested
+			return ourKey, nil
+		}
+	}
+	a, b := start(t, "a"), start(t, "b", slow)
+	wantEcho(t, a.to(b, Admin))
+	c := start(t, "c", slow)
+	wantEcho(t, c.to(a, Admin))
+}
+
 // TestNoResumption: every connection shows its certificate.
 func TestNoResumption(t *testing.T) {
 	b := start(t, "b")
