@@ -40,7 +40,8 @@ force-remove NODE   takes out a node that is dead. Should it come back, it stops
                     go in order, unless --yes is given.
 cookie              has the node take distributed_cookie and
                     leader_latch.second_cookie from riak.conf, without a restart.
-                    If any member would be cut off, it keeps those that it has.
+                    If any member would be cut off, it keeps those that it has,
+                    and names each such member.
 status              lists the members: which are up, which vote, which is the
                     raft leader, which level of formats each reads and allows, and
                     which version of the program it runs; and whether nodes can

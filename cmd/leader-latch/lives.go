@@ -102,16 +102,16 @@ func (l *lives) anew(ctx context.Context) error {
 }
 
 // rekey has the present node, and all after it, prove themselves by other cookies, if the
-// other members can follow.
+// other members can follow. A node that ends gives that up, so that the next can start.
 func (l *lives) rekey(ctx context.Context, c cookies) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	key, err := c.key(l.derive)
 	if err != nil {
 		return err
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if err := l.current().Rekey(ctx, key); err != nil {
-		return fmt.Errorf("%w; until then put riak.conf back, as a start goes by it", err)
+		return fmt.Errorf("nothing was done; put riak.conf back until this is mended, as a start goes by it:\n%w", err)
 	}
 	l.key = func() (*clusterport.Key, error) { return key, nil }
 	return nil
