@@ -50,7 +50,6 @@ func (n *Node) Rekey(ctx context.Context, key *clusterport.Key) error {
 		return err
 	}
 	n.port.Rekey(key)
-	n.log.Info("the cookie of the cluster port was changed")
 	return nil
 }
 

@@ -21,12 +21,18 @@ type cookies struct {
 // maxCookies bounds what a command tells of them.
 const maxCookies = 64 << 10
 
-func cookiesOf(conf *riakconf.Config) cookies { return cookies{conf.Cookie, conf.SecondCookie} }
+func cookiesOf(conf *riakconf.Config) cookies {
+	c := cookies{conf.Cookie, conf.SecondCookie}
+	if c.Second == c.Cookie {
+		c.Second = ""
+	}
+	return c
+}
 
 // key gives the key of the cluster port.
 func (c cookies) key(derive func(cookie string) (*clusterport.Key, error)) (*clusterport.Key, error) {
 	key, err := derive(c.Cookie)
-	if err != nil || c.Second == "" || c.Second == c.Cookie {
+	if err != nil || c.Second == "" {
 		return key, err
 	}
 	second, err := derive(c.Second)
@@ -34,6 +40,22 @@ func (c cookies) key(derive func(cookie string) (*clusterport.Key, error)) (*clu
 		return nil, err
 	}
 	return key.Accepting(second), nil
+}
+
+// step says which step of a change leads from these cookies to others, by the numbers that
+// packaging/OPERATING.md gives the steps.
+func (c cookies) step(to cookies) string {
+	switch {
+	case to == c:
+		return "none: the node had these"
+	case to.Cookie == c.Cookie && to.Second != "":
+		return "1: it accepts another one, too"
+	case to == cookies{c.Second, c.Cookie}:
+		return "2: it uses the other one"
+	case to.Cookie == c.Cookie:
+		return "3: it accepts the other one no more"
+	}
+	return "several at once"
 }
 
 // clusterCookie has the node take the cookies that riak.conf has now.

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"leaderlatch/ensemble"
@@ -11,6 +12,32 @@ import (
 	"leaderlatch/ensemble/session"
 	"leaderlatch/riakconf"
 )
+
+// What a node logs of a change of the cookie is the number that OPERATING.md gives the step.
+func TestStepsOfACookie(t *testing.T) {
+	for _, c := range []struct {
+		from, to cookies
+		want     string
+	}{
+		{cookies{"old", ""}, cookies{"old", ""}, "none"},
+		{cookies{"old", "new"}, cookies{"old", "new"}, "none"},
+		{cookies{"old", ""}, cookies{"old", "new"}, "1"},
+		{cookies{"old", "other"}, cookies{"old", "new"}, "1"},
+		{cookies{"old", "new"}, cookies{"new", "old"}, "2"},
+		{cookies{"new", "old"}, cookies{"new", ""}, "3"},
+		{cookies{"old", ""}, cookies{"new", ""}, "several at once"},
+		{cookies{"old", ""}, cookies{"new", "old"}, "several at once"},
+		{cookies{"old", "new"}, cookies{"new", ""}, "several at once"},
+	} {
+		if got, _, _ := strings.Cut(c.from.step(c.to), ":"); got != c.want {
+			t.Errorf("%v to %v: step %q, want %q", c.from, c.to, got, c.want)
+		}
+	}
+	twice := cookiesOf(&riakconf.Config{Cookie: "old", SecondCookie: "old"})
+	if step := twice.step(cookies{"old", ""}); !strings.HasPrefix(step, "none") {
+		t.Errorf("one cookie twice to the same one: step %q", step)
+	}
+}
 
 // A node that begins anew does not wait for a key that is derived, which takes a while.
 func TestANodeBeginsAnewWhileAKeyIsDerived(t *testing.T) {
@@ -35,7 +62,7 @@ func TestANodeBeginsAnewWhileAKeyIsDerived(t *testing.T) {
 	}
 	aKey := func() (*clusterport.Key, error) { return clusterport.KeyFromSeed([32]byte{1}) }
 	deriving, derived := make(chan struct{}), make(chan struct{})
-	l := &lives{conf: conf, dir: dir, timing: timing, log: slog.New(slog.DiscardHandler), key: aKey}
+	l := &lives{conf: conf, dir: dir, timing: timing, log: slog.New(slog.DiscardHandler), cookies: cookiesOf(conf), key: aKey}
 	l.derive = func(string) (*clusterport.Key, error) {
 		close(deriving)
 		<-derived
@@ -53,7 +80,7 @@ func TestANodeBeginsAnewWhileAKeyIsDerived(t *testing.T) {
 		t.Fatalf("error %v", err)
 	}
 	close(derived)
-	if err := <-rekeyed; err != nil {
+	if err := <-rekeyed; err != nil || l.cookies.Cookie != "new" {
 		t.Errorf("the next node: error %v", err)
 	}
 }

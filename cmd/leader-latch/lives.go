@@ -28,8 +28,9 @@ type lives struct {
 
 	node atomic.Pointer[ensemble.Node]
 
-	mu  sync.Mutex                       // held while a node starts, or gets other cookies
-	key func() (*clusterport.Key, error) // of the present cookies, derived when it is needed
+	mu      sync.Mutex                       // held while a node starts, or gets other cookies
+	cookies cookies                          // the present ones
+	key     func() (*clusterport.Key, error) // of these, derived when it is needed
 }
 
 // current is the present node. It may be called from any goroutine.
@@ -113,7 +114,8 @@ func (l *lives) rekey(ctx context.Context, c cookies) error {
 	if err := l.current().Rekey(ctx, key); err != nil {
 		return fmt.Errorf("nothing was done; put riak.conf back until this is mended, as a start goes by it:\n%w", err)
 	}
-	l.key = func() (*clusterport.Key, error) { return key, nil }
+	l.log.Info("took the cookies of riak.conf", "step", l.cookies.step(c))
+	l.cookies, l.key = c, func() (*clusterport.Key, error) { return key, nil }
 	return nil
 }
 

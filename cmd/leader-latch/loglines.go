@@ -30,6 +30,7 @@ var logLines = []logLine{
 	{"`the cluster was recovered`", "by `leader-latch recover`: JOINs are refused until the leases of the lost nodes have ended, for 7 s at least", "start the lost nodes with an empty state folder only"},
 	{"`refused a connection to the cluster port`", "with the reason: another cookie, another cluster, a client at the wrong port, a node that was removed", "the same `distributed_cookie` on all nodes; clients to the port of a `listener.leader_latch`; stop what does not belong there"},
 	{"`a node has another cookie`", "that node and this one do not let each other in", "the same `distributed_cookie` on all nodes, or, while it is changed, the step before on the node that is behind"},
+	{"`took the cookies of riak.conf`", "by `cluster cookie`, and which step of a change that was; none: it had these", ""},
 	{"`the cluster port cannot accept connections, trying again`, `connections cannot be accepted, trying again`", "mostly too many open files, in this process or on the machine", "raise `LimitNOFILE` of the unit, or fs.file-max"},
 	{"`a new node takes the place of one of the same name, which is dead`", "a machine was replaced under its old name", ""},
 	{"`nodes have different leader_latch.timing`", "each judges the others by its own", "make it the same on all"},

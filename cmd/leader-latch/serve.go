@@ -172,7 +172,7 @@ func (e *env) serve(ctx context.Context, conf *riakconf.Config, warnings []riakc
 		log.Warn("the process before did not end in order: it was killed, or it crashed, or its machine did")
 	}
 
-	node := &lives{conf: conf, dir: dir, timing: timing, log: log, derive: dir.Key}
+	node := &lives{conf: conf, dir: dir, timing: timing, log: log, derive: dir.Key, cookies: cookiesOf(conf)}
 	node.key = sync.OnceValues(func() (*clusterport.Key, error) { return cookiesOf(conf).key(node.derive) })
 	commands := newAdminServer(conf, node)
 	node.order = commands.staging.order

@@ -119,6 +119,7 @@ func TestTheCookieIsChangedUnderClients(t *testing.T) {
 	for i, step := range steps {
 		for j, m := range all {
 			wantContains(t, m.shell(exitOK, step), "Success: "+m.name+" has the cookie of "+m.conf+"\n")
+			m.logs(fmt.Sprintf("took the cookies of riak.conf step=\"%d: ", i+1))
 			nobodyNotices(fmt.Sprintf("after step %d on node %d", i+1, j+1))
 			if i == 1 && j == 0 {
 				tooEarly(m, 2)
