@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -44,6 +45,24 @@ func TestREADMEIsShort(t *testing.T) {
 	const most = 200
 	if lines := strings.Count(doctest.Read(t, readme), "\n"); lines > most {
 		t.Errorf("README.md has %d lines, more than %d: put what is new in place of something, or in a document beside the code", lines, most)
+	}
+}
+
+// Its layout says what each package is, but for those that only help tests.
+func TestREADMENamesEveryPackage(t *testing.T) {
+	layout := doctest.Section(t, readme, "Layout")
+	all, err := exec.Command("go", "list", "leaderlatch/cmd/...", "leaderlatch/riakconf/...", "leaderlatch/latch/...", "leaderlatch/ensemble/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pkg := range strings.Fields(string(all)) {
+		folder := strings.TrimPrefix(pkg, "leaderlatch/")
+		if strings.Contains(folder, "/internal/") || strings.HasSuffix(folder, "test") {
+			continue
+		}
+		if line := "(?m)^ +(" + folder + "|" + filepath.Base(folder) + ") "; !regexp.MustCompile(line).MatchString(layout) {
+			t.Errorf("README.md does not say what %s is", folder)
+		}
 	}
 }
 
