@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"leaderlatch/ensemble/diskthread"
+	"leaderlatch/ensemble/durable"
 )
 
 // lockTimeout is how long Open waits for another process to let go of the file.
@@ -132,7 +133,7 @@ func (s *Store) load() error {
 			if err := os.Mkdir(s.dir, 0o700); err != nil {
 				return err
 			}
-			return syncDir(filepath.Dir(s.dir))
+			return durable.SyncDir(filepath.Dir(s.dir))
 		})
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%s is missing: %w", s.dir, ErrDamaged)
@@ -175,7 +176,7 @@ func (s *Store) load() error {
 				return err
 			}
 		}
-		return syncDir(s.dir)
+		return durable.SyncDir(s.dir)
 	})
 }
 
@@ -354,7 +355,7 @@ func create(path string) error {
 	if err := os.Rename(unfinished, path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return durable.SyncDir(filepath.Dir(path))
 }
 
 // examine reads the file without writing to it. When bbolt opens one for

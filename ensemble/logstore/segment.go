@@ -3,7 +3,6 @@ package logstore
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -16,6 +15,8 @@ import (
 
 	"github.com/hashicorp/raft"
 	"golang.org/x/sys/unix"
+
+	"leaderlatch/ensemble/durable"
 )
 
 // Format is the newest version that a store reads and writes, of its raft.db and the
@@ -118,7 +119,7 @@ func (g *segment) create(size int64) (fd int, err error) {
 		err = unix.Fsync(fd)
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(g.path))
+		err = durable.SyncDir(filepath.Dir(g.path))
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -302,12 +303,4 @@ func flush(fd int) error {
 			return err
 		}
 	}
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

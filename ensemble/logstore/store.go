@@ -64,6 +64,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"leaderlatch/ensemble/diskthread"
+	"leaderlatch/ensemble/durable"
 )
 
 // ErrClosed is that of every call after Close.
@@ -556,7 +557,7 @@ func (s *Store) remove(gone []*segment) error {
 		for _, g := range gone {
 			err = errors.Join(err, os.Remove(g.path))
 		}
-		return errors.Join(err, syncDir(s.dir))
+		return errors.Join(err, durable.SyncDir(s.dir))
 	}))
 }
 
