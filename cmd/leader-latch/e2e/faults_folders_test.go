@@ -20,14 +20,10 @@ import (
 func (a *attacker) folderFaults() []fault {
 	return []fault{
 		{"damaged file", func(r *rand.Rand) (func(), string) { // the node starts and has forgotten nothing, or says what to do
-			n := a.nodes[r.IntN(len(a.nodes))]
-			done, ok := a.changeMembers()
-			if !ok {
+			n, release, done := a.killOne(r)
+			if n == nil {
 				return nil, ""
 			}
-			release := n.hold()
-			n.signal(syscall.SIGKILL)
-			n.awaitEnd(30 * time.Second)
 			before := n.identity()
 			what, err := damage(r, n.state())
 			if err != nil {
@@ -43,12 +39,10 @@ func (a *attacker) folderFaults() []fault {
 			}, fmt.Sprintf("of node %d: %s", n.n, what)
 		}, time.Second},
 		{"vanished folder", func(r *rand.Rand) (func(), string) { // moved away, perhaps with another in its place; it comes back, or it is lost
-			n := a.nodes[r.IntN(len(a.nodes))]
-			done, ok := a.changeMembers()
-			if !ok {
+			n, release, done := a.holdOne(r)
+			if n == nil {
 				return nil, ""
 			}
-			release := n.hold()
 			n.mayBeRemoved(true)
 			away, replaced, lost := n.state()+".away", r.IntN(2) == 0, r.IntN(3) == 0
 			if err := os.Rename(n.state(), away); err != nil {

@@ -63,32 +63,50 @@ func (s *site) run(m *member) {
 func (s *site) host(m *member) *host { return s.hosts[slices.Index(s.all, m)] }
 
 // load has clients join and leave at nodes, each at one of them and in a group of its
-// own, until the end is asked for, which waits for them.
+// own, until the end is asked for, which waits for them. A client whose node cannot be
+// reached comes no more.
 func load(clients int, at ...*member) (end func()) {
+	return joinAndLeave(clients, func(i int, group string) (net.Conn, bool) {
+		nc, err := at[i%len(at)].open()
+		if err != nil {
+			return nil, false
+		}
+		joinOn(nc, group, "a")
+		return nc, true
+	})
+}
+
+// joinAndLeave has clients join and leave, each in a group of its own, until the end is
+// asked for, which waits for them. join gives the connection of one that has joined, nil if
+// that has failed, and whether the client is to come again.
+func joinAndLeave(clients int, join func(client int, group string) (nc net.Conn, again bool)) (end func()) {
 	var running sync.WaitGroup
 	over := make(chan struct{})
 	for i := range clients {
-		m := at[i%len(at)]
 		running.Go(func() {
-			for {
+			for again := true; again; {
 				select {
 				case <-over:
 					return
 				default:
 				}
-				nc, err := m.open()
-				if err != nil {
-					return
+				var nc net.Conn
+				if nc, again = join(i, fmt.Sprint("load-", i)); nc != nil {
+					nc.(*net.TCPConn).SetLinger(0) // its port is free at once: there are not enough for a minute
+					nc.Close()
 				}
-				fmt.Fprintf(nc, "JOIN load-%d a\n", i)
-				nc.SetReadDeadline(time.Now().Add(patience))
-				nc.Read(make([]byte, 64))
-				nc.(*net.TCPConn).SetLinger(0) // its port is free at once: there are not enough for a minute
-				nc.Close()
 			}
 		})
 	}
 	return sync.OnceFunc(func() { close(over); running.Wait() })
+}
+
+// joinOn has a client join on a connection, and waits for the answer.
+func joinOn(nc net.Conn, group, client string) error {
+	fmt.Fprintf(nc, "JOIN %s %s\n", group, client)
+	nc.SetReadDeadline(time.Now().Add(patience))
+	_, err := nc.Read(make([]byte, 1024))
+	return err
 }
 
 // connect dials with patience.

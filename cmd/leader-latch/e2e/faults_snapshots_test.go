@@ -27,17 +27,13 @@ const holed = "meta l4proto tcp meta length > 1200 @th,256,8 0x17 drop"
 func (a *attacker) snapshotFaults() []fault {
 	return []fault{
 		{"stalled transfer", func(r *rand.Rand) (func(), string) { // of a snapshot to a node that was away for long
-			n := a.nodes[r.IntN(len(a.nodes))]
-			done, ok := a.changeMembers()
-			if !ok {
+			n, release, done := a.killOne(r)
+			if n == nil {
 				return nil, ""
 			}
-			release := n.hold()
-			n.signal(syscall.SIGKILL)
-			n.awaitEnd(30 * time.Second)
 			others := a.others(n)
 			from := newestSnapshot(others...)
-			end := a.load(8, others)
+			end := a.load(8, others...)
 			a.awaits("the others have left the log of node "+fmt.Sprint(n.n)+" behind", func() bool {
 				return !slices.ContainsFunc(others, func(o *node) bool { return newestSnapshot(o) < from+3*snapshotEntries })
 			})
@@ -75,7 +71,7 @@ func (a *attacker) snapshotFaults() []fault {
 				return nil, ""
 			}
 			process, begins := n.process(), len(n.logText())
-			end := a.load(4, a.others(n))
+			end := a.load(4, a.others(n)...)
 			failed := func() bool { return strings.Contains(n.logText()[begins:], "failed to take snapshot") }
 			a.awaits("node "+fmt.Sprint(n.n)+" cannot write a snapshot", func() bool { return failed() || n.process() != process })
 			end()
@@ -116,28 +112,12 @@ func arrowsTo(h *host, from []*host) []arrow {
 	return slices.DeleteFunc(both([]*host{h}, from), func(w arrow) bool { return w.to != h })
 }
 
-// load has clients join and leave at nodes, each in a group of its own, until the end is
-// asked for, which waits for them.
-func (a *attacker) load(clients int, at []*node) (end func()) {
-	var running sync.WaitGroup
-	over := make(chan struct{})
-	for i := range clients {
-		n := at[i%len(at)]
-		running.Go(func() {
-			for {
-				select {
-				case <-over:
-					return
-				default:
-				}
-				if nc := n.guest(fmt.Sprint("load-", i), "a"); nc != nil {
-					nc.(*net.TCPConn).SetLinger(0) // its port is free at once
-					nc.Close()
-				}
-			}
-		})
-	}
-	return sync.OnceFunc(func() { close(over); running.Wait() })
+// load has clients join and leave at nodes, as the load of members does. They go on when
+// their node cannot be reached.
+func (a *attacker) load(clients int, at ...*node) (end func()) {
+	return joinAndLeave(clients, func(i int, group string) (net.Conn, bool) {
+		return at[i%len(at)].guest(group, "a"), true
+	})
 }
 
 // ballast has so many members with long names, each the leader of its group, join at nodes,
@@ -170,9 +150,7 @@ func (n *node) guest(group, client string) net.Conn {
 	if err != nil {
 		return nil
 	}
-	fmt.Fprintf(nc, "JOIN %s %s\n", group, client)
-	nc.SetReadDeadline(time.Now().Add(patience))
-	if _, err := nc.Read(make([]byte, 1024)); err != nil {
+	if err := joinOn(nc, group, client); err != nil {
 		nc.Close()
 		return nil
 	}

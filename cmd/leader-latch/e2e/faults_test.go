@@ -502,14 +502,10 @@ func (a *attacker) processFaults() []fault {
 			}, "node " + fmt.Sprint(n.n)
 		}, 3 * time.Second},
 		{"replace", func(r *rand.Rand) (func(), string) { // a machine loses its disk, and comes back under its name
-			n := a.nodes[r.IntN(len(a.nodes))]
-			done, ok := a.changeMembers()
-			if !ok {
+			n, release, done := a.killOne(r)
+			if n == nil {
 				return nil, ""
 			}
-			release := n.hold()
-			n.signal(syscall.SIGKILL)
-			n.awaitEnd(30 * time.Second)
 			if err := os.RemoveAll(filepath.Join(n.disk, "data")); err != nil {
 				a.t.Error(err)
 			}
@@ -577,6 +573,26 @@ func (a *attacker) changeMembers() (done func(), ok bool) {
 			}
 		})
 	}, true
+}
+
+// holdOne begins a change of the members that concerns one node, whichever. That is not
+// started again until release is called. nil: there is no change now.
+func (a *attacker) holdOne(r *rand.Rand) (n *node, release, done func()) {
+	n = a.nodes[r.IntN(len(a.nodes))]
+	done, ok := a.changeMembers()
+	if !ok {
+		return nil, nil, nil
+	}
+	return n, n.hold(), done
+}
+
+// killOne is holdOne of a node that is killed, and has ended.
+func (a *attacker) killOne(r *rand.Rand) (n *node, release, done func()) {
+	if n, release, done = a.holdOne(r); n != nil {
+		n.signal(syscall.SIGKILL)
+		n.awaitEnd(30 * time.Second)
+	}
+	return n, release, done
 }
 
 // one reports whether each node knows all as voting members with a session.
