@@ -64,7 +64,7 @@ corpus: ## read every riak.conf of a folder, CORPUS=..., beside its expected out
 
 BENCH ?=
 BESIDE ?=
-bench: ## the table of cmd/leader-latch/e2e/SPEED.md, measured on this machine in 10 minutes; BENCH=storm one of its parts, BENCH_FLAGS=-short a trial; BESIDE=<commit or binary>: not worse than that one?
+bench: ## the table of cmd/leader-latch/e2e/SPEED.md, measured on this machine in 40 minutes; BENCH=storm one of its parts, BENCH_FLAGS=-short a trial; BESIDE=<commit or binary>: not worse than that one?
 	@go test -C cmd/leader-latch/e2e -tags bench -count=1 -timeout 6h $(if $(BESIDE),\
 	  -run '^TestBeside$$' -beside='$(or $(abspath $(wildcard $(BESIDE))),$(BESIDE))' -rows='$(BENCH)',\
 	  -run '^TestMeasure$$/$(BENCH)') $(BENCH_FLAGS)

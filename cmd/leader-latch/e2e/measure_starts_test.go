@@ -3,8 +3,10 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -82,26 +84,44 @@ func restartOfAll(t *testing.T, all []*member, exe string) time.Duration {
 	return gone + slices.Max(took)
 }
 
+// electedAfterDeath kills the raft leader's node, and tells after how long the first client
+// was elected at another one. Then it starts that node.
+func electedAfterDeath(t *testing.T, all []*member) time.Duration {
+	t.Helper()
+	victim, rest := raftLeader(t, all)
+	time.Sleep(time.Second) // nothing of a start before is under way
+	o := killAndElect(t, victim, rest)
+	victim.run()
+	return o.first
+}
+
 func measureRestart(t *testing.T) {
 	all := timed(t, 3, "normal")
-	for _, role := range []string{"follower", "raft leader"} {
-		var l latencies
-		for range fewer(30) {
-			victim, rest := raftLeader(t, all)
-			if role == "follower" {
-				victim, rest = rest[0], []*member{rest[1], victim}
-			}
-			l = append(l, restartOf(t, victim, rest[0], ""))
+	for _, r := range []struct {
+		what string
+		take func() time.Duration
+	}{
+		{"kill -9 and start of a follower's node, next told elsewhere", func() time.Duration {
+			_, rest := raftLeader(t, all)
+			return restartOf(t, rest[0], rest[1], "")
+		}},
+		{"kill -9 and start of the raft leader's node, next told elsewhere", func() time.Duration {
+			leader, rest := raftLeader(t, all)
+			return restartOf(t, leader, rest[0], "")
+		}},
+		{"kill -9 of the raft leader's node, which is not started: first election elsewhere", func() time.Duration {
+			return electedAfterDeath(t, all)
+		}},
+		{"kill -9 and start of all three, JOINs answered", func() time.Duration {
+			return restartOfAll(t, all, "")
+		}},
+	} {
+		withAndWithoutBuild(t, r.what, func() time.Duration {
+			took := r.take()
 			wantWhole(all)
-		}
-		row("kill -9 and start of the "+role+"'s node, next told elsewhere", "%v", l)
+			return took
+		})
 	}
-	var l latencies
-	for range fewer(30) {
-		l = append(l, restartOfAll(t, all, ""))
-		wantWhole(all)
-	}
-	row("kill -9 and start of all three, JOINs answered", "%v", l)
 }
 
 // answersAfter starts a node, and tells after how long a JOIN was answered.
@@ -177,15 +197,71 @@ func measureStartLarge(t *testing.T) {
 }
 
 func measureStart(t *testing.T) {
+	withAndWithoutBuild(t, "one node started on a new folder, JOIN answered", func() time.Duration {
+		m := newMember(t, "leader_latch.minimum_nodes = 1", "leader_latch.timing = normal")
+		took := answersAfter(t, m, "", patience)
+		m.kill()
+		return took
+	})
 	for _, end := range []struct {
 		how    string
 		signal syscall.Signal
 	}{{"SIGTERM", syscall.SIGTERM}, {"kill -9", syscall.SIGKILL}} {
-		restart := usedNode(t, "", end.signal)
-		var l latencies
-		for range fewer(30) {
-			l = append(l, restart())
-		}
-		row("one node started after "+end.how+", JOIN answered", "%v", l)
+		withAndWithoutBuild(t, "one node started after "+end.how+", JOIN answered", usedNode(t, "", end.signal))
 	}
+}
+
+// withAndWithoutBuild takes a time again and again, on a machine that has nothing else to do
+// and on one of which a build keeps one core busy.
+func withAndWithoutBuild(t *testing.T, what string, take func() time.Duration) {
+	t.Helper()
+	var quiet, busy latencies
+	var cores spread
+	for range repetitions { // in turn, so that a disturbance hits both
+		for range fewer(30) / repetitions {
+			quiet = append(quiet, take())
+		}
+		stop := startBuild(t)
+		for range fewer(30) / repetitions {
+			busy = append(busy, take())
+		}
+		cores = append(cores, stop())
+	}
+	row(what, "%v", quiet)
+	row("the same beside a build", "%v; max: %.1f times the p50 without; the build: %.1f cores", busy, float64(busy.at(1))/float64(quiet.at(0.5)), cores.median())
+}
+
+// startBuild builds the program, with all that it is made of, again and again, one package at a
+// time and each on one core, until it is stopped. Then it says how many cores that took.
+func startBuild(t *testing.T) (stop func() (cores float64)) {
+	t.Helper()
+	cache := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	var used time.Duration
+	began, over := time.Now(), make(chan struct{})
+	go func() {
+		defer close(over)
+		for ctx.Err() == nil {
+			cmd := exec.CommandContext(ctx, "go", "build", "-a", "-p", "1", "-buildvcs=false", "-o", os.DevNull, "leaderlatch/cmd/leader-latch")
+			cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GOCACHE="+cache)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+			cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) } // the compiler too; go removes what it has made
+			out, err := cmd.CombinedOutput()
+			if ended := cmd.ProcessState; ended != nil {
+				used += ended.UserTime() + ended.SystemTime()
+			}
+			if err != nil && ctx.Err() == nil {
+				t.Errorf("%v: %v\n%s", cmd.Args, err, out)
+				return
+			}
+		}
+	}()
+	stop = sync.OnceValue(func() float64 {
+		cancel()
+		<-over
+		os.RemoveAll(cache) // there are many of them before the test is over
+		return used.Seconds() / time.Since(began).Seconds()
+	})
+	t.Cleanup(func() { stop() })
+	return stop
 }
