@@ -16,17 +16,17 @@ import (
 // cluster, for the measuring of starts: a snapshot with so many members, and so many bytes of
 // entries behind it. The members are those of ten nodes which were removed just now by force:
 // the sessions of these go on until they expire, some seconds after the start. In the log
-// members leave and come back. All of it is as the folder's level has it.
-func MakeLarge(path string, members, logBytes int) error {
+// members leave and come back, so often as it gives. All of it is as the folder's level has it.
+func MakeLarge(path string, members, logBytes int) (changes int, err error) {
 	dir, err := OpenDir(context.Background(), path)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer dir.Close()
 	level := uint64(dir.id().Format)
 	store, err := logstore.Open(dir.raftPath(), logstore.Options{Format: state.LogstoreVersion(level), Thread: dir.log})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer store.Close()
 	var sessions []state.Open

@@ -15,22 +15,22 @@ import (
 
 // MakeLarge makes the log of a new node that of a large cluster: a snapshot with so many members,
 // and so many bytes of entries behind it. The members are those of sessions that are opened so,
-// and whose nodes are removed. In the log members leave and come back. All of it is as the level
-// has it.
-func MakeLarge(store *logstore.Store, folder Folder, level uint64, sessions []state.Open, members, logBytes int) error {
+// and whose nodes are removed. In the log members leave and come back, so often as it gives. All
+// of it is as the level has it.
+func MakeLarge(store *logstore.Store, folder Folder, level uint64, sessions []state.Open, members, logBytes int) (changes int, err error) {
 	snapshots, err := newSnapshots(folder, store, raftLogger(slog.New(slog.DiscardHandler), func(state.NodeID) string { return "" }))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	l := &large{fsm: newFSM(nobody{}), level: level, members: make([]largeMember, members)}
 	if err := l.replay(store, sessions); err != nil {
-		return err
+		return 0, err
 	}
 	for l.joined < members {
 		l.apply(l.joins())
 	}
 	if err := l.snapshot(snapshots); err != nil {
-		return err
+		return 0, err
 	}
 	first, err := store.FirstIndex()
 	if err == nil {
@@ -45,7 +45,7 @@ func MakeLarge(store *logstore.Store, folder Folder, level uint64, sessions []st
 		}
 		err = store.StoreLogs(logs)
 	}
-	return err
+	return l.turn, err
 }
 
 // large is such a cluster as it is being made.

@@ -164,8 +164,11 @@ func restarting(restart func(t *testing.T, all []*member, exe string) time.Durat
 
 func startingLarge(figure func(took, cpu time.Duration) time.Duration) func(*testing.T, string) func() float64 {
 	return func(t *testing.T, exe string) func() float64 {
-		start := largeNode(t, exe)
-		return func() float64 { return latencies{figure(start())}.p50() }
+		n := newLargeNode(t, exe)
+		return func() float64 {
+			took, cpu, _ := n.start(t, true)
+			return latencies{figure(took, cpu)}.p50()
+		}
 	}
 }
 

@@ -3,19 +3,27 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"leaderlatch/ensemble"
 )
+
+func init() { outsiders["map"] = beMap }
 
 // usedNode prepares one node on a folder that has been used. What it gives ends the node
 // by that signal, starts it, and tells after how long a JOIN was answered.
@@ -150,10 +158,16 @@ func answersAfter(t *testing.T, m *member, exe string, limit time.Duration) time
 	return took
 }
 
-// largeNode prepares the folder of one node with a large state, on which no process has run.
-// What it gives starts the node on a copy of it, and tells after how long a JOIN was answered,
-// and how much of the processors the node had taken by then.
-func largeNode(t *testing.T, exe string) (start func() (took, cpu time.Duration)) {
+// largeNode is one node with a large state, and the folder that it is started on copies of.
+type largeNode struct {
+	*member
+	exe          string
+	folder, made string // which it uses; on which no process has run
+	members      int    // in its snapshot
+	changes      int    // in its log: so often one leaves and comes back
+}
+
+func newLargeNode(t *testing.T, exe string) *largeNode {
 	t.Helper()
 	m := newMember(t, "leader_latch.minimum_nodes = 1", "leader_latch.timing = normal")
 	lines := m.lines
@@ -162,39 +176,159 @@ func largeNode(t *testing.T, exe string) (start func() (took, cpu time.Duration)
 	m.signal(syscall.SIGTERM)
 	m.wantExit(exitOK)
 	m.lines = lines
-	folder, made := filepath.Join(m.dir, "data"), filepath.Join(m.dir, "made")
-	// With 64 MiB a snapshot would be taken at once.
-	if err := ensemble.MakeLarge(filepath.Join(folder, "leader_latch"), fewer(1_000_000), fewer(63<<20)); err != nil {
+	n := &largeNode{member: m, exe: exe, folder: filepath.Join(m.dir, "data"), made: filepath.Join(m.dir, "made"), members: fewer(1_000_000)}
+	var err error
+	if n.changes, err = ensemble.MakeLarge(filepath.Join(n.folder, "leader_latch"), n.members, largeLog()); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Rename(folder, made); err != nil {
+	if err := os.Rename(n.folder, n.made); err != nil {
 		t.Fatal(err)
 	}
-	return func() (took, cpu time.Duration) {
-		t.Helper()
-		if err := os.RemoveAll(folder); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.CopyFS(folder, os.DirFS(made)); err != nil {
-			t.Fatal(err)
-		}
-		syscall.Sync() // what was copied is not to be written while the node starts
-		took = answersAfter(t, m, exe, 5*patience)
-		cpu = pidsOf([]*member{m}).cpu(t)
-		m.kill()
-		return took, cpu
+	return n
+}
+
+// largeLog is how many bytes of log it has. With 64 MiB a snapshot would be taken at once.
+func largeLog() int { return fewer(63 << 20) }
+
+// renew gives the node a new copy of the folder. Cached says whether the page cache keeps it.
+func (n *largeNode) renew(cached bool) {
+	n.t.Helper()
+	if err := os.RemoveAll(n.folder); err != nil {
+		n.t.Fatal(err)
+	}
+	if err := os.CopyFS(n.folder, os.DirFS(n.made)); err != nil {
+		n.t.Fatal(err)
+	}
+	syscall.Sync() // what was copied is not to be written while the node starts
+	if cached {
+		return
+	}
+	if err := eachFile(n.folder, func(f *os.File) error {
+		return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+	}); err != nil {
+		n.t.Fatal(err)
 	}
 }
 
-func measureStartLarge(t *testing.T) {
-	start := largeNode(t, "")
-	var l, cpus latencies
-	for range fewer(10) {
-		took, cpu := start()
-		l, cpus = append(l, took), append(cpus, cpu)
-	}
-	row(fmt.Sprintf("one node started with %d MiB of log and a snapshot of %d members, JOIN answered", fewer(63), fewer(1_000_000)), "%v; server CPU %v", l, cpus)
+// eachFile calls use for every file of a folder, and of those in it.
+func eachFile(folder string, use func(*os.File) error) error {
+	return filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return use(f)
+	})
 }
+
+// start starts the node on a new copy, and tells after how long a JOIN was answered, how much
+// of the processors the node had taken by then, and how many bytes it had read from the disk.
+func (n *largeNode) start(t *testing.T, cached bool) (took, cpu time.Duration, read int) {
+	t.Helper()
+	n.renew(cached)
+	took = answersAfter(t, n.member, n.exe, 5*patience)
+	cpu, read = pidsOf([]*member{n.member}).cpu(t), diskReads(t, n.cmd.Process.Pid)
+	n.kill()
+	return took, cpu, read
+}
+
+// bare starts a process that reads what is in a new copy, and keeps a map of its members. It tells
+// after how long that was built, and after how long the map was changed as often as the log says.
+func (n *largeNode) bare(t *testing.T, cached bool) (built, changed, reading time.Duration, read int) {
+	t.Helper()
+	n.renew(cached)
+	began := time.Now()
+	p := startOutsider(t, "map", n.folder, strconv.Itoa(n.members), strconv.Itoa(n.changes))
+	built = time.Since(began)
+	line := p.line()
+	changed = time.Since(began)
+	read = diskReads(t, p.cmd.Process.Pid)
+	p.kill()
+	reading, err := time.ParseDuration(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return built, changed, reading, read
+}
+
+// beMap is that process.
+func beMap(in *bufio.Reader, args []string) error {
+	members, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	changes, err := strconv.Atoi(args[2])
+	if err != nil {
+		return err
+	}
+	began, buf := time.Now(), make([]byte, 1<<20)
+	if err := eachFile(args[0], func(f *os.File) error {
+		for {
+			if _, err := f.Read(buf); err == io.EOF {
+				return nil
+			} else if err != nil {
+				return err
+			}
+		}
+	}); err != nil {
+		return err
+	}
+	reading := time.Since(began)
+	// Names as long as those of [ensemble.MakeLarge].
+	name := func(n int) string { return "worker-" + strconv.Itoa(n) + ".example.com:7077" }
+	groupOf := make(map[string]string, members)
+	for n := range members {
+		groupOf[name(n)] = "group-" + strconv.Itoa(n/5)
+	}
+	fmt.Println("ready")
+	for i := range changes {
+		n := i * 7919 % members
+		delete(groupOf, name(n))
+		groupOf[name(n)] = "group-" + strconv.Itoa(n/5)
+	}
+	fmt.Println(reading)
+	in.ReadString('\n')
+	return nil
+}
+
+// diskReads is how many bytes a process has had read from the disk.
+func diskReads(t *testing.T, pid int) int {
+	t.Helper()
+	n, err := strconv.Atoi(procField(fmt.Sprintf("/proc/%d/io", pid), "read_bytes"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func measureStartLarge(t *testing.T) {
+	n := newLargeNode(t, "")
+	for _, of := range []struct {
+		where  string
+		cached bool
+		times  int
+	}{{"nothing of it in the page cache", false, fewer(30)}, {"all of it in the page cache", true, fewer(10)}} {
+		var ours, cpus, built, changed, readings latencies
+		var read, bareRead spread
+		for range of.times { // in turn, so that a disturbance hits both
+			took, cpu, r := n.start(t, of.cached)
+			ours, cpus, read = append(ours, took), append(cpus, cpu), append(read, mib(r))
+			b, ch, reading, r := n.bare(t, of.cached)
+			built, changed, readings, bareRead = append(built, b), append(changed, ch), append(readings, reading), append(bareRead, mib(r))
+		}
+		row(fmt.Sprintf("one node started with %.0f MiB of log and a snapshot of %d members, JOIN answered, %s", mib(largeLog()), n.members, of.where),
+			"%v; server CPU %v; MiB from the disk: %v", ours, cpus, read)
+		row("a bare process reads the same, and builds a map of the members", "%v; ours: %.1f times that; reading alone: %v; MiB from the disk: %v", built, ratio(ours, built), readings, bareRead)
+		row(fmt.Sprintf("the same, and changes the map as often as the log does, %d times", n.changes), "%v; ours: %.1f times that", changed, ratio(ours, changed))
+	}
+}
+
+// ratio is that of two medians.
+func ratio(a, b latencies) float64 { return float64(a.at(0.5)) / float64(b.at(0.5)) }
 
 func measureStart(t *testing.T) {
 	withAndWithoutBuild(t, "one node started on a new folder, JOIN answered", func() time.Duration {
