@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"testing"
+	"time"
 
 	"leaderlatch/ensemble/state"
 	"leaderlatch/ensemble/state/statetest"
@@ -33,6 +34,33 @@ func BenchmarkStateMemory(b *testing.B) {
 				runtime.KeepAlive(s)
 			}
 		})
+	}
+}
+
+// BenchmarkKeyedMemory is what a keyed membership takes there beyond a plain one.
+func BenchmarkKeyedMemory(b *testing.B) {
+	const members, level = 200_000, 3
+	fill := func(key bool) (*state.State, float64) {
+		before := statetest.Heap()
+		s, c := state.New(), &statetest.Crowd{}
+		s.Apply(0, state.Entry{Ops: []state.Op{state.Raise{Level: level}}}, nil)
+		c.Fill(members, 5, func(index uint64, entry state.Entry) {
+			for i, op := range entry.Ops {
+				if j, ok := op.(state.Join); ok && key {
+					entry.Ops[i] = state.KeyedJoin{Join: j, Key: state.KeyOf(j.Group, j.Client, "some secret"), Hold: 2 * time.Second}
+				}
+			}
+			s.Apply(index, entry, nil)
+		})
+		return s, float64(statetest.Heap()-before) / members
+	}
+	for b.Loop() {
+		plain, without := fill(false)
+		keyed, with := fill(true)
+		b.ReportMetric(without, "B/plain")
+		b.ReportMetric(with-without, "B/key")
+		runtime.KeepAlive(plain)
+		runtime.KeepAlive(keyed)
 	}
 }
 

@@ -3,6 +3,7 @@
 // and bytes, and knows of no Raft, clock, disk or network.
 //
 // state.go is the state and what each operation does to it, read.go what others read of
-// it; entry.go and snapshot.go are its bytes, level.go how those may change. What
+// it; key.go is what keyed members have beyond others, changes.go who has led, and why no
+// more; entry.go and snapshot.go are its bytes, level.go how those may change. What
 // [State.Apply] decides is part of the format (../DESIGN.md, Formats).
 package state

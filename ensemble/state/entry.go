@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"time"
 )
 
@@ -12,12 +13,14 @@ import (
 // readable for as long as the log may hold it.
 //
 //	entry   = version(1 byte) at(uvarint, Unix milliseconds) count(uvarint) op*
-//	op      = kind(1 byte) fields in the order of the struct
+//	op      = kind(1 byte) [reason(1 byte)] fields in the order of the struct
 //	string  = length(uvarint) bytes
 //	integer = uvarint; durations in nanoseconds
 //
-// Version 1 has the operations up to Remove, version 2 Raise and Lift too. Which version is
-// written, the level says (level.go).
+// Version 1 has the operations up to Remove, version 2 Raise and Lift too, version 3 KeyedJoin
+// and StepDown. From version 3 on an Open, Leave, End or Expire may be of its kind with
+// [withReason]: its reason follows then, and By only then. Which version is written, the level
+// says (level.go).
 
 const (
 	// MaxOps is how many operations one entry may hold. A position in the
@@ -71,10 +74,10 @@ type Entry struct {
 }
 
 // Op is an operation of the replicated state machine: one of [Found], [Open],
-// [Join], [Leave], [Renew], [End], [Expire], [Activate], [Remove], [Raise] and [Lift].
+// [Join], [KeyedJoin], [Leave], [StepDown], [Renew], [End], [Expire], [Activate], [Remove],
+// [Raise] and [Lift].
 type Op interface {
-	kind() opKind
-	encode(*encoder)
+	encode(*encoder) // its kind, and its fields
 }
 
 type opKind byte
@@ -92,7 +95,22 @@ const (
 	kindRemove   opKind = 9
 	kindRaise    opKind = 10 // from entries of version 2 on
 	kindLift     opKind = 11 // likewise
+	kindKeyed    opKind = 12 // from entries of version 3 on
+	kindStepDown opKind = 13 // likewise
+
+	withReason opKind = 0x40 // likewise; added to a kind
 )
+
+// since is the version of entries from which on they have operations of a kind.
+func (k opKind) since() byte {
+	switch k {
+	case kindRaise, kindLift:
+		return levels[2].entry
+	case kindKeyed, kindStepDown, kindOpen | withReason, kindLeave | withReason, kindEnd | withReason, kindExpire | withReason:
+		return levels[keyedLevel].entry
+	}
+	return levels[FirstLevel].entry
+}
 
 type (
 	// Found gives the cluster its identity. Only the first one counts.
@@ -105,6 +123,8 @@ type (
 	Activate struct{}
 
 	// Open begins an incarnation of a node's session (DESIGN.md, rule 1).
+	// Reason is that of the end of the session before: the process is a new one, or it has
+	// lost its session.
 	Open struct {
 		Node    NodeID
 		Counter uint64 // above that of every Open before, fsynced by the node before it is used
@@ -114,6 +134,7 @@ type (
 		Name    string        // the node's name for people
 		Address string        // where other nodes reach it
 		Reads   uint64        // the newest level that the node reads, and lets the cluster rise to
+		Reason  Reason
 	}
 
 	// Renew is a sign of life; its acceptance prolongs the node's lease.
@@ -129,25 +150,50 @@ type (
 		Group, Client string
 	}
 
-	// Leave ends the membership that the Join numbered Join began. It never
-	// names a client: another one may have the name by then.
+	// KeyedJoin makes Client a keyed member of Group, the last one; or, if Client is one
+	// already with the same key, moves that to this session: its place, its token and its
+	// hold stay, and the hold may become longer.
+	KeyedJoin struct {
+		Join
+		Key  Key
+		Hold time.Duration // as the proposing node grants it
+	}
+
+	// Leave ends the membership that the Join numbered Join began, or moved to this session.
+	// It never names a client: another one may have the name by then. Nor does it end a
+	// membership that has moved since, be it to another connection of the same node.
 	Leave struct {
 		Incarnation Incarnation
 		Seq         uint64
 		Join        uint64
+		Reason      Reason
 	}
 
-	// End ends the node's own session and all its memberships.
+	// StepDown makes the keyed member that the Join numbered Join began, or moved to this
+	// session, the last one of its group, if it has a hold, leads with Token, and another one
+	// follows. A member that has moved since leads on: its new node has made promises of its own.
+	StepDown struct {
+		Incarnation Incarnation
+		Seq         uint64
+		Join        uint64
+		Token       uint64
+	}
+
+	// End ends the node's own session and all its memberships but the keyed ones.
 	End struct {
 		Incarnation Incarnation
 		Seq         uint64
+		Reason      Reason
 	}
 
-	// Expire ends the session of a silent node, if Renewal is still the last
-	// renewal that was accepted (DESIGN.md, rule 4).
+	// Expire ends the session of a silent node, or one that has keyed members only, with
+	// all its memberships, if Renewal is still its last sign of life (DESIGN.md, rule 4): the
+	// number of the last Renew that was accepted, or of the last Join that moved a member to it.
 	Expire struct {
 		Incarnation Incarnation
 		Renewal     uint64
+		Reason      Reason
+		By          NodeID // who has found it silent
 	}
 
 	// Remove says that a node is no member of the cluster any more, for ever.
@@ -155,7 +201,8 @@ type (
 	Remove struct{ Node NodeID }
 
 	// Raise raises the level of what is written. It is the first operation that is
-	// written so.
+	// written so. From keyedLevel on it does nothing unless all nodes that are no member any
+	// more were removed, and the others have sessions that announce the level.
 	Raise struct{ Level uint64 }
 
 	// Lift has every token from here on be above these, which another cluster may have
@@ -163,24 +210,14 @@ type (
 	Lift struct{ Tokens uint64 }
 )
 
-func (Found) kind() opKind    { return kindFound }
-func (Activate) kind() opKind { return kindActivate }
-func (Open) kind() opKind     { return kindOpen }
-func (Renew) kind() opKind    { return kindRenew }
-func (Join) kind() opKind     { return kindJoin }
-func (Leave) kind() opKind    { return kindLeave }
-func (End) kind() opKind      { return kindEnd }
-func (Expire) kind() opKind   { return kindExpire }
-func (Remove) kind() opKind   { return kindRemove }
-func (Raise) kind() opKind    { return kindRaise }
-func (Lift) kind() opKind     { return kindLift }
-
 func (o Found) encode(e *encoder) {
+	e.kind(kindFound)
 	e.string(o.Cluster)
 	e.uint(o.TokenBase)
 }
-func (Activate) encode(*encoder) {}
+func (Activate) encode(e *encoder) { e.kind(kindActivate) }
 func (o Open) encode(e *encoder) {
+	e.reasoned(kindOpen, o.Reason)
 	e.string(string(o.Node))
 	e.uint(o.Counter)
 	e.string(o.Boot)
@@ -191,35 +228,81 @@ func (o Open) encode(e *encoder) {
 	e.uint(o.Reads)
 }
 func (o Renew) encode(e *encoder) {
+	e.kind(kindRenew)
 	e.uint(uint64(o.Incarnation))
 	e.uint(o.Seq)
 }
 func (o Join) encode(e *encoder) {
+	e.kind(kindJoin)
+	o.fields(e)
+}
+func (o Join) fields(e *encoder) {
 	e.uint(uint64(o.Incarnation))
 	e.uint(o.Seq)
 	e.string(o.Group)
 	e.string(o.Client)
 }
+func (o KeyedJoin) encode(e *encoder) {
+	e.kind(kindKeyed)
+	o.fields(e)
+	e.key(o.Key)
+	e.uint(uint64(o.Hold))
+}
 func (o Leave) encode(e *encoder) {
+	e.reasoned(kindLeave, o.Reason)
 	e.uint(uint64(o.Incarnation))
 	e.uint(o.Seq)
 	e.uint(o.Join)
 }
+func (o StepDown) encode(e *encoder) {
+	e.kind(kindStepDown)
+	e.uint(uint64(o.Incarnation))
+	e.uint(o.Seq)
+	e.uint(o.Join)
+	e.uint(o.Token)
+}
 func (o End) encode(e *encoder) {
+	e.reasoned(kindEnd, o.Reason)
 	e.uint(uint64(o.Incarnation))
 	e.uint(o.Seq)
 }
 func (o Expire) encode(e *encoder) {
+	with := e.reasoned(kindExpire, o.Reason)
 	e.uint(uint64(o.Incarnation))
 	e.uint(o.Renewal)
+	if with {
+		e.string(string(o.By))
+	}
 }
-func (o Remove) encode(e *encoder) { e.string(string(o.Node)) }
-func (o Raise) encode(e *encoder)  { e.uint(o.Level) }
-func (o Lift) encode(e *encoder)   { e.uint(o.Tokens) }
+func (o Remove) encode(e *encoder) {
+	e.kind(kindRemove)
+	e.string(string(o.Node))
+}
+func (o Raise) encode(e *encoder) {
+	e.kind(kindRaise)
+	e.uint(o.Level)
+}
+func (o Lift) encode(e *encoder) {
+	e.kind(kindLift)
+	e.uint(o.Tokens)
+}
 
-// decodeOp reads an operation of an entry of a version.
-func decodeOp(d *decoder, version byte) (Op, error) {
-	switch k := opKind(d.byte()); k {
+// decodeOp reads an operation of an entry of a version. A Raise to a level above newest is
+// not read.
+func decodeOp(d *decoder, version byte, newest uint64) (Op, error) {
+	k := opKind(d.byte())
+	if version < k.since() {
+		return nil, fmt.Errorf("an operation of kind %d in an entry of version %d: %w", k, version, ErrCorrupt)
+	}
+	var why Reason
+	switch k {
+	case kindOpen | withReason, kindLeave | withReason, kindEnd | withReason, kindExpire | withReason:
+		k &^= withReason
+		if why = Reason(d.byte()); why == 0 {
+			d.fail("no reason")
+		}
+	}
+	switch k {
 	case kindFound:
 		return Found{Cluster: d.string(), TokenBase: d.uint()}, d.err
 	case kindActivate:
@@ -234,32 +317,35 @@ func decodeOp(d *decoder, version byte) (Op, error) {
 			Name:    d.string(),
 			Address: d.string(),
 			Reads:   d.uint(),
+			Reason:  why,
 		}, d.err
 	case kindRenew:
 		return Renew{Incarnation: d.incarnation(), Seq: d.uint()}, d.err
 	case kindJoin:
-		return Join{Incarnation: d.incarnation(), Seq: d.uint(), Group: d.string(), Client: d.string()}, d.err
+		return d.join(), d.err
+	case kindKeyed:
+		return KeyedJoin{Join: d.join(), Key: d.key(), Hold: time.Duration(d.uint())}, d.err
 	case kindLeave:
-		return Leave{Incarnation: d.incarnation(), Seq: d.uint(), Join: d.uint()}, d.err
+		return Leave{Incarnation: d.incarnation(), Seq: d.uint(), Join: d.uint(), Reason: why}, d.err
+	case kindStepDown:
+		return StepDown{Incarnation: d.incarnation(), Seq: d.uint(), Join: d.uint(), Token: d.uint()}, d.err
 	case kindEnd:
-		return End{Incarnation: d.incarnation(), Seq: d.uint()}, d.err
+		return End{Incarnation: d.incarnation(), Seq: d.uint(), Reason: why}, d.err
 	case kindExpire:
-		return Expire{Incarnation: d.incarnation(), Renewal: d.uint()}, d.err
+		o := Expire{Incarnation: d.incarnation(), Renewal: d.uint(), Reason: why}
+		if why != 0 {
+			o.By = NodeID(d.string())
+		}
+		return o, d.err
 	case kindRemove:
 		return Remove{Node: NodeID(d.string())}, d.err
 	case kindRaise:
-		if version < 2 {
-			return nil, fmt.Errorf("a Raise in an entry of version %d: %w", version, ErrCorrupt)
-		}
 		o := Raise{Level: d.uint()}
-		if d.err == nil && o.Level > NewestLevel {
+		if d.err == nil && o.Level > newest {
 			return nil, fmt.Errorf("formats of level %d: %w", o.Level, ErrFormat)
 		}
 		return o, d.err
 	case kindLift:
-		if version < 2 {
-			return nil, fmt.Errorf("a Lift in an entry of version %d: %w", version, ErrCorrupt)
-		}
 		return Lift{Tokens: d.uint()}, d.err
 	default:
 		if d.err != nil {
@@ -276,7 +362,11 @@ func SeqOf(op Op) uint64 {
 		return op.Seq
 	case Join:
 		return op.Seq
+	case KeyedJoin:
+		return op.Seq
 	case Leave:
+		return op.Seq
+	case StepDown:
 		return op.Seq
 	case End:
 		return op.Seq
@@ -287,20 +377,24 @@ func SeqOf(op Op) uint64 {
 // SizeOf is an upper bound of the bytes of an operation in an entry.
 func SizeOf(op Op) int {
 	const integers = 32
-	if j, ok := op.(Join); ok {
-		return integers + len(j.Group) + len(j.Client)
+	switch op := op.(type) {
+	case Join:
+		return integers + len(op.Group) + len(op.Client)
+	case KeyedJoin:
+		return integers + len(op.Group) + len(op.Client) + len(op.Key) + binary.MaxVarintLen64
+	case StepDown:
+		return integers + binary.MaxVarintLen64
 	}
 	return integers
 }
 
 // Encode gives the bytes of a log entry as a level has them.
 func Encode(level uint64, entry Entry) []byte {
-	e := &encoder{buf: make([]byte, 0, 16+48*len(entry.Ops))}
-	e.byte(levels[level].entry)
+	e := &encoder{buf: make([]byte, 0, 16+48*len(entry.Ops)), version: levels[level].entry}
+	e.byte(e.version)
 	e.uint(uint64(max(0, entry.At.UnixMilli())))
 	e.uint(uint64(len(entry.Ops)))
 	for _, op := range entry.Ops {
-		e.byte(byte(op.kind()))
 		op.encode(e)
 	}
 	return e.buf
@@ -308,10 +402,13 @@ func Encode(level uint64, entry Entry) []byte {
 
 // Decode reads a log entry. Its error wraps [ErrFormat] if this program does not
 // know the entry's version, or one of its operations.
-func Decode(b []byte) (Entry, error) {
+func Decode(b []byte) (Entry, error) { return decode(b, NewestLevel) }
+
+// decode reads an entry as a program does that reads levels up to newest.
+func decode(b []byte, newest uint64) (Entry, error) {
 	d := &decoder{buf: b}
 	version := d.byte()
-	if d.err == nil && (version == 0 || version > levels[NewestLevel].entry) {
+	if d.err == nil && (version == 0 || version > levels[newest].entry) {
 		return Entry{}, fmt.Errorf("log entry of version %d: %w", version, ErrFormat)
 	}
 	entry := Entry{At: time.UnixMilli(int64(d.uint()))}
@@ -323,7 +420,7 @@ func Decode(b []byte) (Entry, error) {
 		entry.Ops = make([]Op, 0, min(n, uint64(len(d.buf)))) // an operation has a byte at least
 	}
 	for range n {
-		op, err := decodeOp(d, version)
+		op, err := decodeOp(d, version, newest)
 		if err != nil {
 			return Entry{}, fmt.Errorf("log entry: %w", err)
 		}
@@ -336,7 +433,10 @@ func Decode(b []byte) (Entry, error) {
 }
 
 // encoder and decoder write and read the primitives of entries and snapshots.
-type encoder struct{ buf []byte }
+type encoder struct {
+	buf     []byte
+	version byte // of the entry or the snapshot
+}
 
 func (e *encoder) byte(b byte)   { e.buf = append(e.buf, b) }
 func (e *encoder) uint(v uint64) { e.buf = binary.AppendUvarint(e.buf, v) }
@@ -350,6 +450,19 @@ func (e *encoder) bool(v bool) {
 func (e *encoder) string(s string) {
 	e.uint(uint64(len(s)))
 	e.buf = append(e.buf, s...)
+}
+func (e *encoder) key(k Key)     { e.buf = append(e.buf, k[:]...) }
+func (e *encoder) kind(k opKind) { e.byte(byte(k)) }
+
+// reasoned writes a kind, with the reason if there is one and the entry can have it.
+func (e *encoder) reasoned(k opKind, why Reason) (with bool) {
+	if with = why != 0 && e.version >= (k|withReason).since(); with {
+		e.kind(k | withReason)
+		e.byte(byte(why))
+	} else {
+		e.kind(k)
+	}
+	return with
 }
 
 // decoder keeps its first error; after it all values are zero.
@@ -430,6 +543,28 @@ func (d *decoder) string() string {
 }
 
 func (d *decoder) incarnation() Incarnation { return Incarnation(d.uint()) }
+
+func (d *decoder) uint32() uint32 {
+	v := d.uint()
+	if v > math.MaxUint32 {
+		d.fail("bad number")
+		return 0
+	}
+	return uint32(v)
+}
+
+func (d *decoder) join() Join {
+	return Join{Incarnation: d.incarnation(), Seq: d.uint(), Group: d.string(), Client: d.string()}
+}
+
+func (d *decoder) key() (k Key) {
+	if len(d.buf) < len(k) {
+		d.fail("ends early")
+		return Key{}
+	}
+	d.buf = d.buf[copy(k[:], d.buf):]
+	return k
+}
 
 // end is the decoder's error, or that bytes are left over.
 func (d *decoder) end() error {

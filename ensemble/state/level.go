@@ -1,6 +1,8 @@
 package state
 
-// NewestLevel is the newest level that this program reads, and writes.
+// NewestLevel is the newest level that this program reads, and writes. It is what a node
+// announces. levels may have a further one that is not complete yet: its formats are here, and
+// tested, but nothing of it is read or written before this constant is raised to it.
 //
 // A level is one number for the versions of all formats. The cluster has one, which is
 // part of its state: nodes write what that level says, and read all levels up to the
@@ -27,7 +29,12 @@ type versions struct {
 var levels = [...]versions{
 	1: {entry: 1, snapshot: 1, logstore: 1},
 	2: {entry: 2, snapshot: 2, logstore: 2}, // the operations Raise and Lift; the level in snapshots; a checksum in raft.db
+	3: {entry: 3, snapshot: 3, logstore: 2}, // KeyedJoin and StepDown; reasons; orphaned sessions, keys and former leaders in snapshots
 }
+
+// keyedLevel is the level from which on the state has keyed members, and keeps the changes
+// of leaders with their reasons.
+const keyedLevel = 3
 
 // LogstoreVersion is the version of raft.db and the segments of the log at a level.
 func LogstoreVersion(level uint64) int { return levels[level].logstore }

@@ -26,7 +26,12 @@ type SessionRecord struct {
 	Name          string // of the node
 	Incarnation   Incarnation
 	Lease, Expiry time.Duration
-	Renewal       uint64 // the number of the last Renew accepted; 0: none was
+	Renewal       uint64        // the number of the last Renew accepted; 0: none was
+	Sign          uint64        // that of the last sign of life, which is what an Expire names: of a Renew, or of a Join that moved a member to it
+	Silence       time.Duration // for how long without one it may be expired: Expiry, or the longest hold of its members
+	Orphaned      bool          // it is over for its node, and there for its keyed members only
+	Members       int
+	Keyed         int // of these
 }
 
 // GroupRecord is what a state says of a group.
@@ -44,6 +49,9 @@ type MemberRecord struct {
 	Client string
 	Node   NodeID
 	Since  time.Time // when it joined
+	Keyed  bool
+	Hold   time.Duration // if it is keyed
+	Away   bool          // it is keyed, and its session is orphaned
 }
 
 // Index is that of the last entry applied.
@@ -105,7 +113,7 @@ func (s *State) Current(id NodeID) (inc Incarnation, counter uint64, ok bool) {
 	return n.session.incarnation, n.counter, true
 }
 
-// Session gives the session of an incarnation; false: it is over.
+// Session gives the session of an incarnation, orphaned or not; false: there is none.
 func (s *State) Session(inc Incarnation) (SessionRecord, bool) {
 	ses := s.sessions[inc]
 	if ses == nil {
@@ -115,10 +123,15 @@ func (s *State) Session(inc Incarnation) (SessionRecord, bool) {
 }
 
 func (ses *nodeSession) record() SessionRecord {
-	return SessionRecord{ses.node.id, ses.node.name, ses.incarnation, ses.lease, ses.expiry, ses.renewal}
+	return SessionRecord{
+		Node: ses.node.id, Name: ses.node.name, Incarnation: ses.incarnation, Lease: ses.lease, Expiry: ses.expiry,
+		Renewal: ses.renewal, Sign: ses.sign(), Silence: ses.silence(),
+		Orphaned: ses.orphaned(), Members: len(ses.members), Keyed: len(ses.keyed),
+	}
 }
 
-// Sessions gives all sessions in order of their incarnations.
+// Sessions gives all sessions in order of their incarnations, orphaned ones too. A node may
+// have several of these, all older than its own.
 func (s *State) Sessions() iter.Seq[SessionRecord] {
 	return func(yield func(SessionRecord) bool) {
 		for _, inc := range slices.Sorted(maps.Keys(s.sessions)) {
@@ -133,13 +146,24 @@ func (s *State) Sessions() iter.Seq[SessionRecord] {
 // incarnation, and of the last Renew; false if that is not the session of its node any more.
 func (s *State) Accepted(inc Incarnation) (seq, renewal uint64, current bool) {
 	ses := s.sessions[inc]
-	if ses == nil {
+	if ses == nil || ses.orphaned() {
 		return 0, 0, false
 	}
 	return ses.seq, ses.renewal, true
 }
 
-// Member gives the leader of a member's group, and its token; false: there is no such member.
+// Leader gives who leads a group, with the token. If nobody does, the name is empty and the
+// token one that none is above which was given, and all are that will be: of two answers,
+// also of different nodes, that with the higher token is the newer one.
+func (s *State) Leader(group string) (leader string, token uint64) {
+	if g := s.groups[group]; g != nil {
+		return g.first.client, g.token
+	}
+	return "", s.Given()
+}
+
+// Member gives the leader of a member's group, and its token; false: there is no such
+// member, or it has moved.
 func (s *State) Member(id MemberID) (leader string, token uint64, ok bool) {
 	ses := s.sessions[id.Incarnation]
 	if ses == nil || ses.members[id.Seq] == nil {
@@ -149,12 +173,21 @@ func (s *State) Member(id MemberID) (leader string, token uint64, ok bool) {
 	return g.first.client, g.token, true
 }
 
+// Keyed gives what a member is keyed by; false: there is no such keyed member.
+func (s *State) Keyed(id MemberID) (key Key, hold time.Duration, ok bool) {
+	if ses := s.sessions[id.Incarnation]; ses != nil && ses.keyed[id.Seq] != nil {
+		k := ses.keyed[id.Seq]
+		return k.key, k.hold, true
+	}
+	return Key{}, 0, false
+}
+
 // Holder gives the node of the member that has a name in a group; "" if the
 // name is free.
 func (s *State) Holder(group, client string) NodeID {
 	if g := s.groups[group]; g != nil {
 		if m := g.find(client); m != nil {
-			return s.sessions[m.id.Incarnation].node.id
+			return s.nodeOf(m).id
 		}
 	}
 	return ""
@@ -168,7 +201,9 @@ func (s *State) Group(name string) (GroupRecord, bool) {
 	}
 	r := GroupRecord{Name: name, Leader: g.first.client, Token: g.token, Since: time.UnixMilli(g.since)}
 	for m := g.first; m != nil; m = m.next {
-		r.Members = append(r.Members, MemberRecord{m.id, m.client, s.sessions[m.id.Incarnation].node.id, time.UnixMilli(m.since)})
+		ses := s.sessions[m.id.Incarnation]
+		k := ses.keyed[m.id.Seq]
+		r.Members = append(r.Members, MemberRecord{m.id, m.client, ses.node.id, time.UnixMilli(m.since), k != nil, k.length(), ses.orphaned()})
 	}
 	return r, true
 }

@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -20,7 +21,7 @@ func snapshotOf(s *State) []byte {
 	return b.Bytes()
 }
 
-func restoreBytes(b []byte) (*State, error) { return Restore(bytes.NewReader(b)) }
+func restoreBytes(b []byte) (*State, error) { return restore(bytes.NewReader(b), built) }
 
 // changing is the lock of a state on which something is done whenever a snapshot
 // lets go of it.
@@ -97,5 +98,50 @@ func TestASnapshotIsOfTheStateThatItWasTakenOf(t *testing.T) {
 	}
 	if changed < 300 || vanished < 100 || founded < 100 {
 		t.Errorf("%d of 600 states changed, %d groups vanished and %d came meanwhile: too few to prove much", changed, vanished, founded)
+	}
+}
+
+// What no state can have no snapshot may bring in.
+func TestSnapshotsOfNoStateAreRefused(t *testing.T) {
+	for _, c := range []struct {
+		what  string
+		spoil func(*State)
+	}{
+		{"nothing", func(*State) {}},
+		{"an orphaned session without members", func(s *State) {
+			s.sessions[99] = &nodeSession{node: s.nodes["n1"], incarnation: 99}
+		}},
+		{"a plain member in an orphaned session", func(s *State) {
+			delete(s.orphaned()[1].keyed, 1) // another one of its group is keyed still
+		}},
+		{"two nodes of one number", func(s *State) { s.nodes["n1"].number = s.nodes["n2"].number }},
+		{"a node without a number", func(s *State) { s.nodes["n1"].number = 0 }},
+		{"a node with a number beyond all", func(s *State) { s.nodes["n1"].number = 3 }},
+		{"a group with keys, and no keyed member", func(s *State) { s.groups["plain"].keyed = 1 }},
+		{"too many changes", func(s *State) {
+			for len(s.recent) <= MaxRecent {
+				s.recent = append(s.recent, s.recent[0])
+			}
+		}},
+		{"a change that no node has seen", func(s *State) { s.recent[0].node = &node{number: 3} }},
+		{"too many former leaders", func(s *State) {
+			p := &past{}
+			for range MaxPast + 1 {
+				p = &past{p.count + 1, append(p.records, (*past)(nil).and(leadership{node: 1}).records...)}
+			}
+			s.groups["plain"].past = p
+		}},
+		{"a past without leaders", func(s *State) { s.groups["plain"].past = &past{} }},
+		{"a former leader who was nowhere", func(s *State) { s.groups["plain"].past = (*past)(nil).and(leadership{}) }},
+		{"a former leader who was at no node", func(s *State) { s.groups["plain"].past = (*past)(nil).and(leadership{node: 3}) }},
+		{"a reason that no node has seen", func(s *State) { s.groups["plain"].past = (*past)(nil).and(leadership{node: 1, seen: 3}) }},
+	} {
+		s := stateOf(t, keptEntries)
+		inc, _, _ := s.Current("n2")
+		s.Apply(s.Index()+1, Entry{Ops: []Op{Join{inc, 1, "plain", "a"}}}, nil)
+		c.spoil(s)
+		if _, err := restoreBytes(snapshotOf(s)); errors.Is(err, ErrCorrupt) != (c.what != "nothing") || c.what == "nothing" && err != nil {
+			t.Errorf("%s: %v", c.what, err)
+		}
 	}
 }

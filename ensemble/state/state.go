@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -25,9 +26,15 @@ type State struct {
 	level     uint64 // of what is written; see level.go
 
 	nodes    map[NodeID]*node
-	order    []*node // the same, by their ids: to sort them takes long when many have been removed
-	sessions map[Incarnation]*nodeSession
+	order    []*node                      // the same, by their ids: to sort them takes long when many have been removed
+	sessions map[Incarnation]*nodeSession // those of nodes, and orphaned ones
 	groups   map[string]*group
+
+	// From keyedLevel on; see changes.go.
+	numbered []*node  // by their numbers, from 1 on
+	recorded uint64   // tokens above this were given when changes of leaders were kept
+	recent   []change // the last ones, a ring
+	oldest   int      // of them
 
 	snap  *Snapshot // that is being written; nil: none
 	epoch uint32    // how many snapshots were begun
@@ -41,11 +48,14 @@ type node struct {
 	reads   uint64       // the newest level that it reads, and lets the cluster rise to, by its last Open
 	counter uint64       // of the last Open accepted; kept after End and Expire
 	removed bool         // no member any more: no Open is accepted from it
+	number  uint32       // its place among all nodes, for what is packed; 0: below keyedLevel
 	session *nodeSession // nil: none
 }
 
 // nodeSession is a node's session as the cluster sees it; the node's own view
-// is [session].
+// is [session]. It is orphaned if it is over for its node, by an End or an Open, and has
+// keyed members: it stays for them, and accepts nothing, until the last one has moved or it
+// is expired.
 type nodeSession struct {
 	node          *node
 	incarnation   Incarnation
@@ -53,7 +63,47 @@ type nodeSession struct {
 	lease, expiry time.Duration
 	seq           uint64 // of the last operation accepted
 	renewal       uint64 // seq of the last Renew accepted; 0: the Open itself
+	moved         uint64 // seq of the last Join that moved a member here; 0: none did
 	members       map[uint64]*member
+	keyed         map[uint64]*keyed // of those members that are keyed; nil: none was
+}
+
+func (ses *nodeSession) orphaned() bool { return ses.node.session != ses }
+
+// sign is the number of the last sign of life, which an Expire has to name. A member that
+// moves to a session is one: before the promises are over that were made to it elsewhere, its
+// new session must not be expired (DESIGN.md, Keyed members).
+func (ses *nodeSession) sign() uint64 { return max(ses.renewal, ses.moved) }
+
+// silence is for how long a session has to be silent before it may be expired: S, or the
+// longest hold of its members, which may come from nodes with another S.
+func (ses *nodeSession) silence() time.Duration {
+	longest := ses.expiry
+	for _, k := range ses.keyed {
+		longest = max(longest, k.hold)
+	}
+	return longest
+}
+
+// add and drop have a member in a session, with what it is keyed by, if it is.
+func (ses *nodeSession) add(m *member, k *keyed) {
+	ses.members[m.id.Seq] = m
+	if k == nil {
+		return
+	}
+	if ses.keyed == nil {
+		ses.keyed = make(map[uint64]*keyed)
+	}
+	ses.keyed[m.id.Seq] = k
+	m.group.keyed++
+}
+
+func (ses *nodeSession) drop(m *member) {
+	delete(ses.members, m.id.Seq)
+	if ses.keyed[m.id.Seq] != nil {
+		delete(ses.keyed, m.id.Seq)
+		m.group.keyed--
+	}
 }
 
 // group is a list of members in their order of joining. Its first member
@@ -61,16 +111,19 @@ type nodeSession struct {
 type group struct {
 	name        string
 	first, last *member
-	size        int
 	byClient    map[string]*member // nil while the group is small: a walk is as fast then
 	token       uint64             // of the present leader
 	since       int64              // when it became first, Unix milliseconds
-	headless    bool               // has lost its leader in the operation under way
-	epoch       uint32             // of the newest snapshot that does not need the group as it is now: the group is younger, or that snapshot has it
+	past        *past              // the leaders before; nil: none is remembered
+	size        int32
+	keyed       int32  // how many of its members are
+	epoch       uint32 // of the newest snapshot that does not need the group as it is now: the group is younger, or that snapshot has it
+	headless    bool   // has lost its leader in the operation under way
 }
 
 // member is a membership. Its first three fields never change, so that a snapshot
-// may read them at any time.
+// may read them at any time: one that moves gets another member in its place. What a keyed
+// one has beyond these is in its session, so that plain ones take no memory for it.
 type member struct {
 	id         MemberID
 	client     string
@@ -93,8 +146,8 @@ func New() *State {
 }
 
 // Effect is something that an entry changed, for those who act on changes:
-// one of [Opened], [Renewed], [Ended], [Joined], [Refused], [Left], [Led],
-// [Removed] and [Raised].
+// one of [Opened], [Renewed], [Ended], [Emptied], [Joined], [Moved], [Refused], [Left],
+// [SteppedDown], [Led], [Removed] and [Raised].
 // Operations that were dropped have none.
 type Effect interface{ effect() }
 
@@ -114,9 +167,17 @@ type (
 		Seq         uint64
 	}
 
-	// Ended: the session and its memberships are gone.
+	// Ended: the session of the node is over, and its memberships are gone. If it is
+	// orphaned, its keyed members are not, nor is the session itself.
 	Ended struct {
 		Node        NodeID
+		Incarnation Incarnation
+		Orphaned    bool
+	}
+
+	// Emptied: an orphaned session is gone, as its last member has moved or it was expired.
+	Emptied struct {
+		Node        NodeID // whose session it was
 		Incarnation Incarnation
 	}
 
@@ -129,6 +190,21 @@ type (
 		Node   NodeID // of the member
 		Leader string
 		Token  uint64
+		Hold   time.Duration // of a keyed member
+	}
+
+	// Moved: a keyed member has another session or connection. Nothing else of it has
+	// changed, and nobody else is concerned. It counts as a renewal for who expires
+	// sessions, and for no lease.
+	Moved struct {
+		From   MemberID // which is none any more
+		Member MemberID
+		Group  string
+		Client string
+		Node   NodeID // of Member
+		Leader string
+		Token  uint64
+		Hold   time.Duration
 	}
 
 	// Refused: another member of the group has the name.
@@ -146,8 +222,19 @@ type (
 		Client string
 		Node   NodeID // of the member
 		By     Ending
-		Led    bool // the group, before the operation that ended this
-		Last   bool // the group is gone with it
+		Reason Reason
+		Led    bool   // the group, before the operation that ended this
+		Last   bool   // the group is gone with it
+		Token  uint64 // if Last: above all that the group had, below all that it will have
+	}
+
+	// SteppedDown: the leader is the last member of its group now, as was asked for. Who
+	// leads, the next effect says.
+	SteppedDown struct {
+		Member MemberID
+		Group  string
+		Client string
+		Node   NodeID // of the member
 	}
 
 	// Led: the leader of a group that goes on has changed.
@@ -175,15 +262,18 @@ const (
 	ByExpire                   // of its node's session
 )
 
-func (Opened) effect()  {}
-func (Renewed) effect() {}
-func (Ended) effect()   {}
-func (Joined) effect()  {}
-func (Refused) effect() {}
-func (Left) effect()    {}
-func (Led) effect()     {}
-func (Removed) effect() {}
-func (Raised) effect()  {}
+func (Opened) effect()      {}
+func (Renewed) effect()     {}
+func (Ended) effect()       {}
+func (Emptied) effect()     {}
+func (Joined) effect()      {}
+func (Moved) effect()       {}
+func (Refused) effect()     {}
+func (Left) effect()        {}
+func (SteppedDown) effect() {}
+func (Led) effect()         {}
+func (Removed) effect()     {}
+func (Raised) effect()      {}
 
 // Apply makes the entry at a log index take effect and appends what changed
 // to effects. Operations that come twice, out of turn or from a session that
@@ -210,23 +300,35 @@ func (s *State) Apply(index uint64, entry Entry, effects []Effect) []Effect {
 			}
 		case Join:
 			if ses := s.accept(op.Incarnation, op.Seq); ses != nil {
-				effects = s.join(ses, op, pos, at, effects)
+				effects = s.join(ses, op, nil, pos, at, effects)
+			}
+		case KeyedJoin:
+			if ses := s.acceptKeyed(op.Incarnation, op.Seq); ses != nil {
+				effects = s.join(ses, op.Join, &keyed{op.Key, op.Hold}, pos, at, effects)
 			}
 		case Leave:
 			if ses := s.accept(op.Incarnation, op.Seq); ses != nil {
 				if m := ses.members[op.Join]; m != nil {
-					effects = s.leave(ses, m, pos, at, effects)
+					effects = s.leave(ses, m, cause{ByLeave, cmp.Or(op.Reason, ReasonClosed), ses.node, pos, at}, effects)
 				}
+			}
+		case StepDown:
+			if ses := s.acceptKeyed(op.Incarnation, op.Seq); ses != nil {
+				effects = s.stepDown(ses, op, cause{reason: ReasonSteppedDown, seen: ses.node, pos: pos, at: at}, effects)
 			}
 		case End:
 			if ses := s.accept(op.Incarnation, op.Seq); ses != nil {
-				effects = s.end(ses, ByEnd, pos, at, effects)
+				effects = s.end(ses, cause{ByEnd, cmp.Or(op.Reason, ReasonNodeStopped), ses.node, pos, at}, effects)
 			}
 		case Expire:
 			// Compare and expire: whoever proposed this may have been deposed
-			// or late; a renewal accepted since makes it void.
-			if ses := s.sessions[op.Incarnation]; ses != nil && ses.renewal == op.Renewal {
-				effects = s.end(ses, ByExpire, pos, at, effects)
+			// or late; a sign of life since makes it void.
+			if ses := s.sessions[op.Incarnation]; ses != nil && ses.sign() == op.Renewal {
+				c := cause{ByExpire, cmp.Or(op.Reason, ReasonNodeLost), s.nodes[op.By], pos, at}
+				if ses.node.removed && c.reason != ReasonHoldOver {
+					c.reason = ReasonRemoved
+				}
+				effects = s.end(ses, c, effects)
 			}
 		case Remove:
 			if n := s.node(op.Node); !n.removed {
@@ -234,7 +336,10 @@ func (s *State) Apply(index uint64, entry Entry, effects []Effect) []Effect {
 				effects = append(effects, Removed(op))
 			}
 		case Raise:
-			if op.Level > s.level {
+			if op.Level > s.level && (op.Level < keyedLevel || s.allRead(op.Level)) {
+				if s.level < keyedLevel && op.Level >= keyedLevel {
+					s.keepChanges(pos)
+				}
 				s.level = op.Level
 				effects = append(effects, Raised(op))
 			}
@@ -259,17 +364,76 @@ func (s *State) add(n *node) {
 	s.nodes[n.id] = n
 	at, _ := slices.BinarySearchFunc(s.order, n.id, func(o *node, id NodeID) int { return strings.Compare(string(o.id), string(id)) })
 	s.order = slices.Insert(s.order, at, n)
+	if s.level >= keyedLevel && n.number == 0 {
+		s.number(n)
+	}
 }
+
+// allRead reports whether all members have announced, by the sessions that they have now,
+// that they read a level. The raft leader has looked before it proposed a Raise; since then one
+// may have been started as an older program.
+func (s *State) allRead(level uint64) bool {
+	return !slices.ContainsFunc(s.order, func(n *node) bool {
+		return !n.removed && (n.session == nil || n.reads < level)
+	})
+}
+
+func (s *State) number(n *node) {
+	s.numbered = append(s.numbered, n)
+	n.number = uint32(len(s.numbered))
+}
+
+// keepChanges has changes of leaders kept from a position on. Nodes get their numbers by
+// what every state has, and not by how it came to be: by their ids.
+func (s *State) keepChanges(from Position) {
+	s.recorded = s.token(from)
+	for _, n := range s.order {
+		s.number(n)
+	}
+}
+
+// numberOf and idOf give what a node that may be unknown is called; idNumbered the id for
+// a number.
+func numberOf(n *node) uint32 {
+	if n == nil {
+		return 0
+	}
+	return n.number
+}
+
+func idOf(n *node) NodeID {
+	if n == nil {
+		return ""
+	}
+	return n.id
+}
+
+func (s *State) idNumbered(number uint32) NodeID {
+	if number == 0 {
+		return ""
+	}
+	return s.numbered[number-1].id
+}
+
+func (s *State) nodeOf(m *member) *node { return s.sessions[m.id.Incarnation].node }
 
 // accept gives the session whose next operation this is, and counts it; nil
 // if the session is over, or the operation came before or leaves a gap.
 func (s *State) accept(inc Incarnation, seq uint64) *nodeSession {
 	ses := s.sessions[inc]
-	if ses == nil || seq != ses.seq+1 {
+	if ses == nil || ses.orphaned() || seq != ses.seq+1 {
 		return nil
 	}
 	ses.seq = seq
 	return ses
+}
+
+// acceptKeyed is accept for what there is from keyedLevel on.
+func (s *State) acceptKeyed(inc Incarnation, seq uint64) *nodeSession {
+	if s.level < keyedLevel {
+		return nil
+	}
+	return s.accept(inc, seq)
 }
 
 func (s *State) open(op Open, pos Position, at int64, effects []Effect) []Effect {
@@ -283,7 +447,7 @@ func (s *State) open(op Open, pos Position, at int64, effects []Effect) []Effect
 			// another boot: its session goes by Expire, then the node asks anew.
 			return effects
 		}
-		effects = s.end(n.session, ByOpen, pos, at, effects)
+		effects = s.end(n.session, cause{ByOpen, cmp.Or(op.Reason, ReasonNodeRestarted), n, pos, at}, effects)
 	}
 	n.counter, n.name, n.address, n.reads = op.Counter, op.Name, op.Address, op.Reads
 	n.session = &nodeSession{
@@ -299,73 +463,140 @@ func (s *State) open(op Open, pos Position, at int64, effects []Effect) []Effect
 }
 
 // end ends a session. All its members leave before anyone is named in their
-// place: no leader is named that goes in the same moment.
-func (s *State) end(ses *nodeSession, by Ending, pos Position, at int64, effects []Effect) []Effect {
-	var headless []*group
+// place: no leader is named that goes in the same moment. Its keyed members stay, unless it is
+// expired: they may have been made promises that last.
+func (s *State) end(ses *nodeSession, c cause, effects []Effect) []Effect {
+	var leaders []*member
 	for _, seq := range slices.Sorted(maps.Keys(ses.members)) {
+		if ses.keyed[seq] != nil && c.by != ByExpire {
+			continue
+		}
 		m := ses.members[seq]
 		s.keep(m.group)
 		led := m.group.first == m && !m.group.headless
 		if led {
 			m.group.headless = true
-			headless = append(headless, m.group)
+			leaders = append(leaders, m)
 		}
-		effects = append(effects, m.left(ses.node.id, by, led))
+		effects = append(effects, s.left(ses, m, led, c))
 	}
-	for _, g := range headless {
-		g.headless = false
-		effects = s.succeed(g, pos, at, effects)
+	for _, m := range leaders {
+		m.group.headless = false
+		effects = s.succeed(m, ses.node, c, effects)
+	}
+	if ses.orphaned() {
+		return s.emptied(ses, effects)
 	}
 	ses.node.session = nil
-	delete(s.sessions, ses.incarnation)
-	return append(effects, Ended{ses.node.id, ses.incarnation})
+	if len(ses.members) == 0 {
+		delete(s.sessions, ses.incarnation)
+	}
+	return append(effects, Ended{ses.node.id, ses.incarnation, len(ses.members) > 0})
 }
 
-func (s *State) join(ses *nodeSession, op Join, pos Position, at int64, effects []Effect) []Effect {
+// emptied lets go of an orphaned session that has no member left.
+func (s *State) emptied(ses *nodeSession, effects []Effect) []Effect {
+	delete(s.sessions, ses.incarnation)
+	return append(effects, Emptied{ses.node.id, ses.incarnation})
+}
+
+// join has a client join, as a keyed member if k is not nil.
+func (s *State) join(ses *nodeSession, op Join, k *keyed, pos Position, at int64, effects []Effect) []Effect {
 	id := MemberID{op.Incarnation, op.Seq}
 	g := s.groups[op.Group]
 	if g == nil {
 		g = &group{name: op.Group, epoch: s.epoch}
 		s.groups[op.Group] = g
-	} else if holder := s.Holder(op.Group, op.Client); holder != "" {
-		return append(effects, Refused{id, op.Group, op.Client, holder})
+	} else if m := g.find(op.Client); m != nil {
+		of := s.sessions[m.id.Incarnation]
+		if k != nil && of.keyed[m.id.Seq].is(k.key) {
+			return s.move(m, of, ses, op.Seq, k.hold, effects)
+		}
+		return append(effects, Refused{id, op.Group, op.Client, of.node.id})
 	}
 	s.keep(g)
 	m := &member{id: id, client: op.Client, since: at, group: g}
 	g.append(m)
-	ses.members[op.Seq] = m
+	ses.add(m, k)
 	if g.first == m {
 		g.token, g.since = s.token(pos), at
+		s.changed(change{at: at, group: g.name, to: m.client, token: g.token, node: ses.node, seen: ses.node})
 	}
-	return append(effects, Joined{id, op.Group, op.Client, ses.node.id, g.first.client, g.token})
+	return append(effects, Joined{id, op.Group, op.Client, ses.node.id, g.first.client, g.token, k.length()})
 }
 
-func (s *State) leave(ses *nodeSession, m *member, pos Position, at int64, effects []Effect) []Effect {
-	s.keep(m.group)
-	led := m.group.first == m
-	delete(ses.members, m.id.Seq)
-	effects = append(effects, m.left(ses.node.id, ByLeave, led))
-	if led {
-		effects = s.succeed(m.group, pos, at, effects)
+// move gives a keyed member another session, or another number in the same one.
+func (s *State) move(m *member, from, to *nodeSession, seq uint64, hold time.Duration, effects []Effect) []Effect {
+	g := m.group
+	s.keep(g)
+	moved := &member{id: MemberID{to.incarnation, seq}, client: m.client, since: m.since, group: g}
+	k := from.keyed[m.id.Seq]
+	if hold > k.hold {
+		k = &keyed{k.key, hold}
+	}
+	g.replace(m, moved)
+	from.drop(m)
+	to.add(moved, k)
+	to.moved = seq
+	effects = append(effects, Moved{m.id, moved.id, g.name, m.client, to.node.id, g.first.client, g.token, k.hold})
+	if from.orphaned() && len(from.members) == 0 {
+		effects = s.emptied(from, effects)
 	}
 	return effects
 }
 
-// left takes a member out of its group.
-func (m *member) left(node NodeID, by Ending, led bool) Left {
-	m.group.remove(m)
-	return Left{m.id, m.group.name, m.client, node, by, led, m.group.first == nil}
+func (s *State) leave(ses *nodeSession, m *member, c cause, effects []Effect) []Effect {
+	s.keep(m.group)
+	led := m.group.first == m
+	effects = append(effects, s.left(ses, m, led, c))
+	if led {
+		effects = s.succeed(m, ses.node, c, effects)
+	}
+	return effects
 }
 
-// succeed names the leader of a group that has lost its own, or lets the
+// stepDown has a keyed leader stand last, if it has a hold: it leads by promises, which are
+// over by now. Any other leader goes by its connection. So its node has to close that first,
+// and then proposes a Leave.
+func (s *State) stepDown(ses *nodeSession, op StepDown, c cause, effects []Effect) []Effect {
+	m := ses.members[op.Join]
+	if m == nil || ses.keyed[op.Join].length() == 0 {
+		return effects
+	}
+	g := m.group
+	if g.first != m || g.token != op.Token || g.size == 1 {
+		return effects
+	}
+	s.keep(g)
+	g.remove(m)
+	g.append(m)
+	effects = append(effects, SteppedDown{m.id, g.name, m.client, ses.node.id})
+	return s.succeed(m, ses.node, c, effects)
+}
+
+// left takes a member out of its session and its group.
+func (s *State) left(ses *nodeSession, m *member, led bool, c cause) Left {
+	g := m.group
+	ses.drop(m)
+	g.remove(m)
+	l := Left{Member: m.id, Group: g.name, Client: m.client, Node: ses.node.id, By: c.by, Reason: c.reason, Led: led, Last: g.first == nil}
+	if l.Last {
+		l.Token = s.token(c.pos)
+	}
+	return l
+}
+
+// succeed names the leader of a group that has lost its own, who was at a node, or lets the
 // group vanish.
-func (s *State) succeed(g *group, pos Position, at int64, effects []Effect) []Effect {
+func (s *State) succeed(was *member, of *node, c cause, effects []Effect) []Effect {
+	g := was.group
+	s.lost(was, of, c)
 	if g.first == nil {
 		delete(s.groups, g.name)
 		return effects
 	}
-	g.token, g.since = s.token(pos), at
-	return append(effects, Led{g.name, g.first.client, s.sessions[g.first.id.Incarnation].node.id, g.token})
+	g.token, g.since = s.token(c.pos), c.at
+	return append(effects, Led{g.name, g.first.client, s.nodeOf(g.first).id, g.token})
 }
 
 // token is the fencing token of a member that becomes first at a position:
@@ -404,6 +635,25 @@ func (g *group) append(m *member) {
 		for m := g.first; m != nil; m = m.next {
 			g.byClient[m.client] = m
 		}
+	}
+}
+
+// replace gives a member's place to another one of its name.
+func (g *group) replace(m, by *member) {
+	by.prev, by.next = m.prev, m.next
+	if m.prev == nil {
+		g.first = by
+	} else {
+		m.prev.next = by
+	}
+	if m.next == nil {
+		g.last = by
+	} else {
+		m.next.prev = by
+	}
+	m.prev, m.next = nil, nil
+	if g.byClient != nil {
+		g.byClient[by.client] = by
 	}
 }
 

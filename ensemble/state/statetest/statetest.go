@@ -99,8 +99,9 @@ func NoCompare(s *state.State, e state.Entry) state.Entry {
 	e.Ops = slices.Clone(e.Ops)
 	for i, op := range e.Ops {
 		if x, ok := op.(state.Expire); ok {
-			if _, renewal, ok := s.Accepted(x.Incarnation); ok {
-				e.Ops[i] = state.Expire{Incarnation: x.Incarnation, Renewal: renewal}
+			if ses, ok := s.Session(x.Incarnation); ok {
+				x.Renewal = ses.Sign
+				e.Ops[i] = x
 			}
 		}
 	}
@@ -124,13 +125,23 @@ func NoDedup(s *state.State, e state.Entry) state.Entry {
 	for i, op := range e.Ops {
 		switch op := op.(type) {
 		case state.Renew:
-			e.Ops[i] = state.Renew{Incarnation: op.Incarnation, Seq: any(op.Incarnation)}
+			op.Seq = any(op.Incarnation)
+			e.Ops[i] = op
 		case state.Join:
-			e.Ops[i] = state.Join{Incarnation: op.Incarnation, Seq: any(op.Incarnation), Group: op.Group, Client: op.Client}
+			op.Seq = any(op.Incarnation)
+			e.Ops[i] = op
+		case state.KeyedJoin:
+			op.Seq = any(op.Incarnation)
+			e.Ops[i] = op
 		case state.Leave:
-			e.Ops[i] = state.Leave{Incarnation: op.Incarnation, Seq: any(op.Incarnation), Join: op.Join}
+			op.Seq = any(op.Incarnation)
+			e.Ops[i] = op
+		case state.StepDown:
+			op.Seq = any(op.Incarnation)
+			e.Ops[i] = op
 		case state.End:
-			e.Ops[i] = state.End{Incarnation: op.Incarnation, Seq: any(op.Incarnation)}
+			op.Seq = any(op.Incarnation)
+			e.Ops[i] = op
 		}
 	}
 	return e
