@@ -14,7 +14,7 @@ RUN ?= run
 # leader_latch.timing of "cluster" and "faults".
 TIMING ?= normal
 
-.PHONY: help build run cluster test race lint fuzz faults corpus bench microbench packages test-packages clean
+.PHONY: help build run cluster test race lint fuzz model faults corpus bench microbench packages test-packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,10 @@ fuzz: ## every fuzz target for FUZZTIME (30s) each
 	    echo "== $$pkg $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg; \
 	  done; \
 	done
+
+MODELTIME ?= 20s
+model: ## the model of keyed members, each case for MODELTIME (20s) at most; MODEL=f1 those whose names begin so (ensemble/holdmodel/HOLDS.md)
+	go run ./ensemble/holdmodel -time $(MODELTIME) -cases '$(MODEL)'
 
 FAULTS ?= 90s
 faults: ## real processes under faults, random ones for FAULTS (90s) beside some minutes of named ones (needs root; cmd/leader-latch/e2e/FAULTS.md)
