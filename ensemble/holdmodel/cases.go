@@ -11,6 +11,7 @@ type scenario struct {
 
 var scenarios = []scenario{
 	// One client, two nodes, equal clocks.
+	{"x0 a PING, a broken line, a killed node", false, 0, true, func(c *config) { c.budget = budget{Ping: 1, Break: 1, Crash: 1} }},
 	{"x1 a Move, a broken line, a renewal", false, 0, false, func(c *config) {
 		c.without = closesFirst
 		c.budget, c.until = budget{Renew: 1, Join: 1, Ping: 1, Break: 1}, 4
@@ -181,6 +182,10 @@ var scenarios = []scenario{
 		impostor(c)
 		c.budget, c.until = budget{Join: 1, Ping: 1, Break: 1, Snap: 1}, 4
 	}},
+	{"x29 one node, an impostor waits until the name is free", false, 0, true, func(c *config) {
+		impostor(c)
+		c.nodes, c.budget, c.until = 1, budget{Join: 1, Ping: 1, Break: 1}, 4
+	}},
 	{"x15 an impostor without a key", false, 0, false, func(c *config) {
 		impostor(c)
 		c.clients[1] = client{}
@@ -338,6 +343,7 @@ func unequal(c *config) {
 
 func impostor(c *config) {
 	c.lines = true
+	c.clients[0].hold = 1 // so that the name comes free within the leases
 	c.clients = append(c.clients, client{keyed: true, hold: 2})
 }
 
