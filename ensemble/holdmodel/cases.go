@@ -121,13 +121,13 @@ var scenarios = []scenario{
 
 	// Nodes with different S; hold is that of the first node.
 	{"x9 the second node has a smaller S", false, 0, false, unequal},
-	{"fC Expire waits for its own S alone", false, promised, false, func(c *config) { unequal(c); c.without |= longestExpiry }},
-	{"fE the same, the old connection is ended first", false, promised, false, func(c *config) { unequal(c); c.without = longestExpiry }},
+	{"fC Expire waits for its own S alone", false, promised, true, func(c *config) { unequal(c); c.without |= longestExpiry }},
+	{"fE the same, the old connection is ended first", false, promised, true, func(c *config) { unequal(c); c.without = longestExpiry }},
 
 	// fin=end.
 	{"x10 fin=end, two JOINs", false, 0, false, func(c *config) {
 		c.clients[0].finEnd = true
-		c.budget, c.until = budget{Join: 2, Ping: 1, Break: 1, Close: 1, Hang: 1}, 4
+		c.budget, c.until = budget{Join: 2, Ping: 1, Break: 1, Hang: 1}, 3
 	}},
 	{"x11 fin=end, a node ends a connection", false, 0, false, func(c *config) {
 		c.clients[0].finEnd = true
@@ -218,7 +218,7 @@ var scenarios = []scenario{
 	// Observers.
 	{"x18 observers", false, 0, false, func(c *config) {
 		c.clients = []client{{}}
-		c.budget, c.until = budget{Watch: 2, Close: 1, Join: 1}, 5
+		c.budget, c.until = budget{Watch: 2, Close: 1, Join: 1}, 4
 	}},
 	{"fL observers are not closed when the lease is over", false, watched, true, func(c *config) {
 		c.clients, c.without = []client{{}}, watchersToo
@@ -338,7 +338,7 @@ var scenarios = []scenario{
 func unequal(c *config) {
 	c.without, c.only = closesFirst, promised
 	c.L[0], c.S[0], c.L[1], c.S[1], c.clients[0].hold, c.until = 4, 5, 2, 3, 5, 7
-	c.budget = budget{Join: 1, Ping: 1, Break: 1, Renew: 1}
+	c.budget = budget{Join: 1, Ping: 1, Break: 1}
 }
 
 func impostor(c *config) {
