@@ -12,7 +12,7 @@ import (
 
 func main() {
 	limit := flag.Duration("time", 10*time.Second, "for each case at most")
-	most := flag.Int("states", 4_000_000, "for each case at most")
+	most := flag.Int("states", 8_000_000, "for each case at most")
 	seed := flag.Uint64("seed", 1, "of the random walks")
 	cases := flag.String("cases", "", "only those whose names begin so, for example f1 or x")
 	flag.Parse()
