@@ -71,6 +71,13 @@ func (f *follower) needs(c *entryID) bool {
 	return c != nil && f.stored.Load().covers(c) && f.told.Load() != c
 }
 
+// tell has the follower told of c, if it needs that. It does not block.
+func (f *follower) tell(c *entryID) {
+	if f.needs(c) {
+		signal(f.wake)
+	}
+}
+
 // hintFollowers has followers told of an applied entry. It does not block.
 func (r *Replica) hintFollowers(index, term uint64) {
 	if r.leads.Load() != term {
@@ -79,9 +86,7 @@ func (r *Replica) hintFollowers(index, term uint64) {
 	c := &entryID{index, term}
 	r.newest.Store(c)
 	r.followers.Range(func(_, v any) bool {
-		if f := v.(*follower); f.needs(c) {
-			signal(f.wake)
-		}
+		v.(*follower).tell(c)
 		return true
 	})
 }
@@ -101,9 +106,7 @@ func (r *Replica) stores(id raft.ServerID, index, term uint64) {
 	}
 	f := v.(*follower)
 	f.stores(entryID{index, term})
-	if f.needs(r.newest.Load()) { // else hintFollowers sees what it has stored
-		signal(f.wake)
-	}
+	f.tell(r.newest.Load()) // what is applied later finds it stored
 }
 
 // returns has a node told anew of what is committed, which answers again after it was silent: its
@@ -115,9 +118,7 @@ func (r *Replica) returns(id raft.ServerID) {
 	}
 	f := v.(*follower)
 	f.told.Store(nil)
-	if f.needs(r.newest.Load()) {
-		signal(f.wake)
-	}
+	f.tell(r.newest.Load())
 }
 
 // ends notes where the log of a node ended that knew of no later term than this.
