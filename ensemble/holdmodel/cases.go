@@ -156,9 +156,18 @@ var scenarios = []scenario{
 		c.lines, c.asks, c.clients[0].hold, c.without = true, true, 0, asksBind
 		c.budget, c.until = budget{Ping: 1, Break: 1}, 4
 	}},
-	{"g7 a Move does not bind the node", false, promised, true, func(c *config) {
+	{"g7 a Move does not bind the node", false, promised, false, func(c *config) {
 		c.lines, c.asks, c.clients[0].hold, c.without = true, true, 0, moveBinds
-		c.budget, c.until = budget{Join: 1, Ping: 1, Break: 1}, 4
+		c.budget, c.until = budget{Join: 1, Ping: 1, Break: 1, Stop: 1}, 4
+	}},
+
+	{"x30 no hold, two JOINs under way, one abandoned", false, 0, false, func(c *config) {
+		c.lines, c.clients[0].hold = true, 0
+		c.budget, c.until = budget{Join: 2, Break: 1}, 5
+	}},
+	{"g9 an old JOIN moves the member, whose node ends it while the connection before stands", false, oneTold, false, func(c *config) {
+		c.lines, c.clients[0].hold, c.without = true, 0, oldEnds
+		c.budget = budget{Join: 2, Break: 1}
 	}},
 
 	// A hung client, and others whose connection the node ends.

@@ -46,6 +46,7 @@ const (
 	holdByPromise                    // a client with hold counts by its promises, not by its connection
 	asksBind                         // after an ALREADY_JOINED a client without hold stays for W, unless its FIN is read
 	moveBinds                        // and after a Move
+	oldEnds                          // a client without hold that has moved stays until its connection before is closed
 	gate                             // no PING is answered after the lease: the second wall, not needed for P2
 )
 

@@ -62,6 +62,7 @@ type conn struct {
 	toldMe, toldNobody   bool
 	endAt                int16 // by the node's clock, where a hold may run from; -1: none
 	bound                int16 // by the node's clock, plus one: the client may rely on W from here; 0: it has nothing
+	arrived              int16 // likewise: it has moved here
 	ender                int8
 	finRead, left        bool
 	ping                 int8
@@ -251,6 +252,10 @@ func (s *State) applyNext(i int) {
 		s.die(i)
 		return
 	}
+	stood := false // the member had a session that is not orphaned
+	if from := p.g.ofClient(o.client); o.kind == join && from >= 0 {
+		stood = p.g.sessions[p.g.members[from].sess].state == alive
+	}
 	ok, moved := p.g.apply(o)
 	t := clock(i, s.now)
 	switch {
@@ -274,6 +279,9 @@ func (s *State) applyNext(i int) {
 			}
 			if moved && cfg.asks && !without(moveBinds) {
 				q.bound = t + 1
+			}
+			if moved && stood && cfg.lines && !without(oldEnds) {
+				q.arrived = t + 1
 			}
 			switch {
 			case !ok:
@@ -414,7 +422,18 @@ func (s *State) held(q *conn) bool {
 	if hold == 0 && q.bound > 0 && !q.finRead && clock(i, s.now)-(q.bound-1) < window(i) {
 		return false
 	}
+	if hold == 0 && q.arrived > 0 && !(q.finRead && k.finEnd) && clock(i, s.now)-(q.arrived-1) < longestS() {
+		return false
+	}
 	return clock(i, s.now)-q.endAt >= wait
+}
+
+// longestS stands for the S of the session from which a member has moved.
+func longestS() (longest int16) {
+	for i := range cfg.nodes {
+		longest = max(longest, cfg.S[i])
+	}
+	return longest
 }
 
 // tidy brings states together that have the same future.
