@@ -213,13 +213,17 @@ func checkForwarded(b []byte, from state.NodeID) error {
 	if err != nil {
 		return err
 	}
-	for _, op := range entry.Ops {
+	return checkOps(entry.Ops, from)
+}
+
+func checkOps(ops []state.Op, from state.NodeID) error {
+	for _, op := range ops {
 		switch op := op.(type) {
 		case state.Open:
 			if op.Node != from {
 				return fmt.Errorf("an Open of another node, %s", cmp.Or(op.Name, string(op.Node)))
 			}
-		case state.Renew, state.Join, state.Leave, state.End:
+		case state.Renew, state.Join, state.KeyedJoin, state.Leave, state.StepDown, state.End:
 		default:
 			return fmt.Errorf("a %T, which is the raft leader's to propose", op)
 		}

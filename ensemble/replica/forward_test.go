@@ -41,6 +41,22 @@ func TestWhatMayBeForwarded(t *testing.T) {
 	}
 }
 
+// What a session proposes is its node's to send: every operation that has a number in it, and
+// Opens. All others are the raft leader's.
+func TestASessionsOperationsMayBeForwarded(t *testing.T) {
+	for _, op := range []state.Op{
+		state.Open{Node: "n1", Counter: 1}, state.Renew{Seq: 1}, state.Join{Seq: 1}, state.KeyedJoin{Join: state.Join{Seq: 1}},
+		state.Leave{Seq: 1}, state.StepDown{Seq: 1}, state.End{Seq: 1},
+		state.Found{}, state.Activate{}, state.Expire{}, state.Remove{}, state.Raise{}, state.Lift{},
+	} {
+		_, opens := op.(state.Open)
+		mine := opens || state.SeqOf(op) > 0
+		if err := checkOps([]state.Op{op}, "n1"); (err == nil) != mine {
+			t.Errorf("%T: %v; of a session: %v", op, err, mine)
+		}
+	}
+}
+
 // leaderSide is a raft leader at the other end of a forwarder: it takes
 // proposals, and answers as a test says.
 type leaderSide struct {
