@@ -473,17 +473,13 @@ func (c *cluster) checkRecovery() error {
 
 // recovering reports whether this node still has to be silent after a recovery:
 // nodes that it has lost may speak for members of whom it knows nothing, for as
-// long as the longest lease lasts.
+// long as the longest lease lasts, and have made promises to them that last as long as a hold.
 func (c *cluster) recovering(now session.Reading) bool {
 	if c.dir.id().Recovery == recoveryNone {
 		return false
 	}
-	longest := session.Calm.Expiry
-	c.replica.Read(func(s *state.State) {
-		for ses := range s.Sessions() {
-			longest = max(longest, ses.Expiry)
-		}
-	})
+	var longest time.Duration
+	c.replica.Read(func(s *state.State) { longest = longestSilence(s) })
 	if now.AtLeast(c.born) < longest {
 		return true
 	}
@@ -491,6 +487,16 @@ func (c *cluster) recovering(now session.Reading) bool {
 		go c.change(func(id *identity) { id.Recovery = recoveryNone })
 	})
 	return false
+}
+
+// longestSilence is after how long nothing lasts that any node may have promised: the longest
+// S that a program has, or that a session of the state has, or a hold in that.
+func longestSilence(s *state.State) time.Duration {
+	longest := session.Calm.Expiry
+	for ses := range s.Sessions() {
+		longest = max(longest, ses.Silence)
+	}
+	return longest
 }
 
 var errRecovering = errors.New("it was recovered just now, and waits until the leases of the lost nodes have ended")

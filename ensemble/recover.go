@@ -19,7 +19,7 @@ import (
 //   - Tokens go on rising, above any that the old cluster can have given.
 //   - The sessions of the lost nodes are kept until they expire. Since some of
 //     their members may be in no log that is left, the node tells nobody anything
-//     before the longest lease of the old cluster has passed.
+//     before the longest S and the longest hold of the old cluster have passed.
 type Recovery struct {
 	dir  *Dir
 	cfg  Config

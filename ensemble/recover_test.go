@@ -14,6 +14,7 @@ import (
 
 	"leaderlatch/ensemble/logstore"
 	"leaderlatch/ensemble/replica"
+	"leaderlatch/ensemble/session"
 	"leaderlatch/ensemble/state"
 	"leaderlatch/ensemble/state/statetest"
 )
@@ -92,6 +93,31 @@ func TestRecovery(t *testing.T) {
 	_, err = all[0].cluster.ask(t.Context(), "leader-latch/admin", m.address, "", askView, nil, nil)
 	if err == nil || !strings.Contains(err.Error(), "cluster") {
 		t.Errorf("the old cluster talks to the new one: %v", err)
+	}
+}
+
+// After a recovery nobody speaks before the longest that a lost node may have promised is over.
+// That is S of a session, or the hold of a member that came from a node with a longer S.
+func TestHowLongARecoveryWaits(t *testing.T) {
+	calm := session.Calm.Expiry
+	for _, c := range []struct{ expiry, hold, want time.Duration }{
+		{time.Second, 0, calm}, // a session that is in no log that is left may have it
+		{calm + time.Second, 0, calm + time.Second},
+		{time.Second, calm + 2*time.Second, calm + 2*time.Second},
+		{calm + 3*time.Second, calm + 2*time.Second, calm + 3*time.Second},
+	} {
+		s := state.New()
+		s.Apply(1, state.Entry{Ops: []state.Op{state.Raise{Level: 3}, state.Open{Node: "lost", Counter: 1, Boot: "boot", Expiry: c.expiry}}}, nil)
+		inc, _, _ := s.Current("lost")
+		s.Apply(2, state.Entry{Ops: []state.Op{state.KeyedJoin{Join: state.Join{Incarnation: inc, Seq: 1, Group: "g", Client: "c"}, Hold: c.hold}}}, nil)
+		check := func(what string) {
+			if got := longestSilence(s); got != c.want {
+				t.Errorf("S %v, hold %v, %s: %v, want %v", c.expiry, c.hold, what, got, c.want)
+			}
+		}
+		check("a session")
+		s.Apply(3, state.Entry{Ops: []state.Op{state.End{Incarnation: inc, Seq: 2}}}, nil)
+		check("orphaned")
 	}
 }
 
