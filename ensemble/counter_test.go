@@ -42,7 +42,7 @@ func TestTheLeaveWaitsForAPromise(t *testing.T) {
 	a, b := join(t, n, "g", "a"), join(t, n, "g", "b")
 	b.wantTold("a")
 	since := a.promised()
-	if bound := a.membership.Closed(true); bound <= 0 || bound > steady.Promise() { // by a reset, say
+	if bound := a.membership.Closed("closed", true); bound <= 0 || bound > steady.Promise() { // by a reset, say
 		t.Errorf("bound for %v", bound)
 	}
 	b.wantTold("a", "b")
@@ -51,8 +51,8 @@ func TestTheLeaveWaitsForAPromise(t *testing.T) {
 
 func TestTheLeaveWaitsForNoPromiseToOneThatHasStopped(t *testing.T) {
 	for name, end := range map[string]func(*session.Membership){
-		"its FIN comes first":  func(m *session.Membership) { m.Stopped(); m.Closed(true) },
-		"its FIN comes behind": func(m *session.Membership) { m.Closed(true); m.Stopped() },
+		"its FIN comes first":  func(m *session.Membership) { m.Stopped(); m.Closed("closed", true) },
+		"its FIN comes behind": func(m *session.Membership) { m.Closed("closed", true); m.Stopped() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := startNode(t, t.TempDir(), func(c *Config) { c.Timing.Lease, c.Timing.Expiry = 20*time.Second, time.Hour })

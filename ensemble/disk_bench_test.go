@@ -65,6 +65,7 @@ type passer struct {
 func (p *passer) Leader(string, uint64) { p.once.Do(func() { close(p.told) }) }
 func (*passer) Waits(string)            {}
 func (p *passer) Promised()             {}
+func (*passer) Alive(time.Duration)     {}
 func (p *passer) Close()                {}
 
 var passers atomic.Int64
@@ -81,6 +82,6 @@ func joinAndLeave(b *testing.B, n *Node) time.Duration {
 	}
 	<-p.told
 	took := time.Since(began)
-	m.Closed(true)
+	m.Closed("closed", true)
 	return took
 }

@@ -55,13 +55,13 @@ func (d *duties) tell(ops []state.Op) {
 		if !ok {
 			continue
 		}
-		var name string // empty: it has ended meanwhile
-		d.node.replica.Read(func(s *state.State) {
-			ses, _ := s.Session(e.Incarnation)
-			name = ses.Name
-		})
-		if name != "" {
-			d.node.log.Warn("a node has been silent for too long: expiring its session", "node", name)
+		var ses state.SessionRecord // empty: it has ended meanwhile
+		d.node.replica.Read(func(s *state.State) { ses, _ = s.Session(e.Incarnation) })
+		switch {
+		case ses.Orphaned:
+			d.node.log.Info("keyed members have not come back in time", "node", ses.Name, "count", ses.Members)
+		case ses.Name != "":
+			d.node.log.Warn("a node has been silent for too long: expiring its session", "node", ses.Name)
 		}
 	}
 }

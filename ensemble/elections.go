@@ -2,6 +2,7 @@ package ensemble
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -69,6 +70,8 @@ func (l *electionLog) applied(s *state.State, effects []state.Effect) {
 				lost := l.lost[e.Group]
 				changes = append(changes, election{group: e.Group, from: lost.Client, node: name(lost.Node), reason: reasonOf(s, lost)})
 			}
+		case state.SteppedDown:
+			l.lost[e.Group] = state.Left{Client: e.Client, Node: e.Node, Reason: state.ReasonSteppedDown}
 		case state.Led:
 			lost := l.lost[e.Group]
 			changes = append(changes, election{group: e.Group, from: lost.Client, to: e.Leader, token: e.Token, node: name(e.Node), reason: reasonOf(s, lost)})
@@ -92,20 +95,51 @@ func (l *electionLog) add(at time.Time, changes []election) {
 	signal(l.wake)
 }
 
-// reasonOf is why a group has lost its leader, as far as the log of the cluster tells.
+// reasonOf is why a group has lost its leader, as far as the log of the cluster tells. Below
+// state.KeyedLevel that is how the membership ended. From there on it is the reason, with its word.
 func reasonOf(s *state.State, lost state.Left) string {
-	switch node, _ := s.Node(lost.Node); {
+	node, _ := s.Node(lost.Node)
+	at := node.Name + ", where the leader before was, "
+	if s.Level() >= state.KeyedLevel {
+		return fmt.Sprintf("%s (%v)", sentence(lost.Reason, at), lost.Reason)
+	}
+	switch {
 	case lost.By == state.ByLeave:
 		return "the connection of the leader before ended"
 	case lost.By == state.ByEnd:
-		return node.Name + ", where the leader before was, stopped or left the cluster"
+		return at + "stopped or left the cluster"
 	case lost.By == state.ByOpen:
-		return node.Name + ", where the leader before was, was started again or had lost its session"
+		return at + "was started again or had lost its session"
 	case node.Removed:
-		return node.Name + ", where the leader before was, was removed from the cluster"
+		return at + "was removed from the cluster"
 	default:
-		return node.Name + ", where the leader before was, was silent for too long"
+		return at + "was silent for too long"
 	}
+}
+
+// sentence is a reason, about a leader at a node.
+func sentence(why state.Reason, at string) string {
+	switch why {
+	case state.ReasonClosed, state.ReasonReset, state.ReasonSilent, state.ReasonStuck:
+		return "the connection of the leader before ended"
+	case state.ReasonLeft:
+		return "the leader before left its group"
+	case state.ReasonHoldOver:
+		return "the leader before did not come back in time"
+	case state.ReasonSteppedDown:
+		return "the leader before stepped down"
+	case state.ReasonNodeStopped:
+		return at + "was stopped"
+	case state.ReasonNodeRestarted:
+		return at + "was started again"
+	case state.ReasonSessionLost:
+		return at + "had lost its session"
+	case state.ReasonRemoved:
+		return at + "was removed from the cluster, or left it"
+	case state.ReasonNodeLost:
+		return at + "was silent for too long"
+	}
+	return "the leader before leads no more, for a reason that only a newer version knows"
 }
 
 // run writes what is added until done is closed, and then what is left.

@@ -126,6 +126,62 @@ func TestWhatIsLoggedOfElections(t *testing.T) {
 	want(`group=h from=e to="" reason="riak@n2, where the leader before was, was removed from the cluster" node=riak@n2`)
 }
 
+// From level 3 on each line has the reason that the operation tells, also of a leader who stays
+// a member.
+func TestReasonsThatAreLoggedOfElections(t *testing.T) {
+	var log kept
+	l, s := newElectionLog(log.logger()), state.New()
+	index, seq := uint64(0), uint64(0)
+	apply := func(ops ...state.Op) {
+		index++
+		l.applied(s, s.Apply(index, state.Entry{Ops: ops}, nil))
+		l.write(nil)
+	}
+	apply(state.Raise{Level: state.KeyedLevel})
+	apply(state.Open{Node: "n1", Counter: 1, Boot: "b", Name: "riak@n1"})
+	inc := state.Incarnation(state.PositionOf(index, 0))
+	next := func() uint64 { seq++; return seq }
+	// lead has a keyed leader, and one who is to follow.
+	lead := func(group string) (leader uint64) {
+		leader = next()
+		apply(state.KeyedJoin{Join: state.Join{Incarnation: inc, Seq: leader, Group: group, Client: "a"}, Hold: time.Second})
+		apply(state.Join{Incarnation: inc, Seq: next(), Group: group, Client: "b"})
+		log.elections()
+		return leader
+	}
+	wantReason := func(group, reason string) {
+		t.Helper()
+		want := fmt.Sprintf("group=%s from=a to=b token=%d reason=%q node=riak@n1", group, uint64(state.PositionOf(index, 0)), reason)
+		if all := log.elections(); len(all) != 1 || all[0] != want {
+			t.Errorf("logged\n%s\nwant\n%s", strings.Join(all, "\n"), want)
+		}
+	}
+	for i, reason := range []string{
+		"the connection of the leader before ended (closed)",
+		"the connection of the leader before ended (reset)",
+		"the connection of the leader before ended (silent)",
+		"the connection of the leader before ended (stuck)",
+		"the leader before left its group (left)",
+		"riak@n1, where the leader before was, was stopped (node_stopped)",
+		"riak@n1, where the leader before was, was started again (node_restarted)",
+		"riak@n1, where the leader before was, was silent for too long (node_lost)",
+		"riak@n1, where the leader before was, had lost its session (session_lost)",
+		"riak@n1, where the leader before was, was removed from the cluster, or left it (removed)",
+		"the leader before stepped down (stepped_down)",
+		"the leader before did not come back in time (hold_over)",
+		"the leader before leads no more, for a reason that only a newer version knows (unknown)",
+	} {
+		group := fmt.Sprint("g", i)
+		leader := lead(group)
+		apply(state.Leave{Incarnation: inc, Seq: next(), Join: leader, Reason: state.Reason(i + 1)})
+		wantReason(group, reason)
+	}
+	leader := lead("h")
+	_, token := s.Leader("h")
+	apply(state.StepDown{Incarnation: inc, Seq: next(), Join: leader, Token: token})
+	wantReason("h", "the leader before stepped down (stepped_down)")
+}
+
 // As many groups as a node may have lose their leaders in one entry. Who applies it waits
 // for nothing; the log gets the lines at its pace, as of the time of the entry; of what is
 // beyond all bounds it says how much that was.

@@ -236,7 +236,7 @@ func TestANodeThatDoesNotReadTheLevelIsNotAdded(t *testing.T) {
 	n := startNode(t, t.TempDir(), func(c *Config) { c.Version = "0.9.0 (0123456)" })
 	levelIs(t, n, state.NewestLevel)
 	err := n.cluster.add(t.Context(), applicant{Node: "old", Name: "riak@10.0.0.9", Address: "10.0.0.9:5324"}) // as the first program asks
-	if want := "riak@10.0.0.9 reads formats up to level 1, and this cluster writes level 2; install the release there that runs here, 0.9.0 (0123456)"; err == nil || err.Error() != want {
+	if want := "riak@10.0.0.9 reads formats up to level 1, and this cluster writes level 3; install the release there that runs here, 0.9.0 (0123456)"; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 	if _, again := err.(laterError); again {

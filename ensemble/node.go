@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,6 +29,7 @@ type Config struct {
 	MinimumNodes int     // below it, a cluster that was never active does not elect
 	Voters       int     // how many nodes vote; further ones follow. Default 5
 	Join         []Place // nodes whose cluster a node without one looks for; see entering.go
+	MaxHeld      int     // how many keyed members are held whose connections have ended; then no further keyed JOIN is taken. Default 20,000
 	FormatLevel  uint64  // above this the cluster's level does not rise while the node is a member; 0: the newest
 	Version      string  // of the program, for people
 
@@ -127,6 +130,29 @@ func (n *Node) Join(group, client string, m session.Member) (*session.Membership
 		return nil, n.full()
 	}
 	return n.roster.Join(group, client, m), nil
+}
+
+// JoinKeyed is Join for a keyed member, which outlives its connection and its node: with the key
+// it goes on at another one. The key is kept nowhere, but a checksum of it. hold is how long the
+// client asks to stay without a connection; see [session.Timing.Hold].
+func (n *Node) JoinKeyed(group, client, key string, hold time.Duration, m session.Member) (*session.Membership, error) {
+	sum := state.KeyOf(group, client, key)
+	n.mu.Lock()
+	defer n.unlock()
+	if n.roster.Stopping() || n.Err() != nil || n.inactive() {
+		return nil, n.missing()
+	}
+	if n.roster.Size() >= n.cfg.Timing.MaxMembers() {
+		return nil, n.full()
+	}
+	if n.roster.Away() >= n.cfg.MaxHeld && !n.roster.Holds(group, client) { // who comes back is no further one
+		return nil, fmt.Errorf("%w: this node holds %d members without a connection (leader_latch.max_held)", ErrUnavailable, n.cfg.MaxHeld)
+	}
+	joined, ok := n.roster.JoinKeyed(group, client, sum, hold, m)
+	if !ok {
+		return nil, fmt.Errorf("%w: the formats of the cluster have no keyed members yet: a member runs an older version, or leader_latch.format_level holds them (leader-latch cluster status)", ErrUnavailable)
+	}
+	return joined, nil
 }
 
 // full is why no more JOINs are taken.
@@ -293,18 +319,33 @@ func (n *Node) open() {
 
 // WaitReady returns nil as soon as a JOIN at this node would succeed, or an
 // error that says what is missing when ctx is done or the node has failed.
-func (n *Node) WaitReady(ctx context.Context) error {
+func (n *Node) WaitReady(ctx context.Context) error { return n.await(ctx, n.Missing) }
+
+// WaitRolled is WaitReady, and waits until all keyed members have come back whose session is
+// over: then the next node may be stopped. A member that lost two nodes before it came back
+// could be removed (holdmodel/HOLDS.md, rule 27).
+func (n *Node) WaitRolled(ctx context.Context) error {
+	return n.await(ctx, func() (missing error) {
+		if missing = n.Missing(); missing == nil {
+			n.replica.Read(func(s *state.State) { missing = cmp.Or(notBack(s), n.notUp(s)) })
+		}
+		return missing
+	})
+}
+
+// await returns nil as soon as nothing is missing.
+func (n *Node) await(ctx context.Context, missing func() error) error {
 	for {
 		n.mu.Lock()
 		changed := n.changed
-		missing := n.missing()
 		n.mu.Unlock()
+		missing := missing()
 		if missing == nil {
 			return nil
 		}
 		select {
 		case <-changed:
-		case <-time.After(50 * time.Millisecond): // a lease ends and elections begin without notice
+		case <-time.After(50 * time.Millisecond): // a lease ends, elections begin and other nodes' members move without notice
 		case <-n.failure.set:
 			return fmt.Errorf("%w: %w", ErrUnavailable, n.failure.err)
 		case <-ctx.Done():
@@ -314,6 +355,38 @@ func (n *Node) WaitReady(ctx context.Context) error {
 			return missing
 		}
 	}
+}
+
+// notUp says which member of the cluster has no session, or that this node is about to get a vote;
+// nil: neither. Another node that is stopped then may take the majority with it.
+func (n *Node) notUp(s *state.State) error {
+	voters := 0
+	for _, srv := range n.replica.Servers() {
+		if _, _, ok := s.Current(srv.ID); !ok {
+			return fmt.Errorf("%s has no session: it is down, or just starting", srv.Name)
+		}
+		if srv.Voter {
+			voters++
+		}
+	}
+	if me, ok := n.replica.Server(n.self); ok && !me.Voter && voters < n.cfg.Voters {
+		return errors.New("this node has no vote yet")
+	}
+	return nil
+}
+
+// notBack says of which nodes members have not come back yet whose session is over; nil: of
+// none.
+func notBack(s *state.State) error {
+	away := awayFrom(s)
+	if len(away) == 0 {
+		return nil
+	}
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(away)) {
+		all = append(all, fmt.Sprintf("%d of %s", away[name], name))
+	}
+	return fmt.Errorf("members have not come back yet whose node was stopped: %s", strings.Join(all, ", "))
 }
 
 // Missing is why a JOIN would not succeed now; nil: it would, as far as this node knows.
@@ -345,9 +418,9 @@ func (n *Node) missing() error {
 	return nil
 }
 
-// Stop ends the node in the one order of DESIGN.md, rule 9: JOINs are
+// Stop ends the node in the one order of DESIGN.md, rule 9: raft leadership is handed over, JOINs are
 // refused, all connections closed, leaders first; when their clients know,
-// the session ends; raft leadership goes last. If ctx is done first the rest
+// the session ends; Raft goes last. If ctx is done first the rest
 // happens without waiting, as if the process were killed: other nodes then
 // wait for the session's expiry. The folder stays locked; it is the caller's
 // to close, when no connection is left. A further call waits for the first.
@@ -357,6 +430,9 @@ func (n *Node) Stop(ctx context.Context) error {
 }
 
 func (n *Node) stop(ctx context.Context) error {
+	if ctx.Err() == nil {
+		n.handOver()
+	}
 	err := n.retire(ctx)
 	if err == nil {
 		n.deadMan.close() // no connection is left
@@ -390,18 +466,28 @@ func (n *Node) retire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	why := state.ReasonNodeStopped
+	if n.dir.id().Leaving {
+		why = state.ReasonRemoved
+	}
 	n.mu.Lock()
-	n.roster.AskEnd()
+	n.roster.AskEnd(why)
 	n.unlock()
 	return n.wait(ctx, n.roster.Over)
 }
 
-// release hands over raft leadership and ends the node's goroutines, Raft, the
-// cluster port and the store.
-func (n *Node) release() error {
+// handOver has another node be the raft leader, if this one is: whose connections are closed
+// comes back elsewhere at once, and needs one. Of a node that failed the others have to see at
+// once that it is gone.
+func (n *Node) handOver() {
 	if err := n.Err(); err == nil || inOrder(err) {
-		n.cluster.handOver() // else the others have to see at once that this node is gone
+		n.cluster.handOver()
 	}
+}
+
+// release ends the node's goroutines, Raft, the cluster port and the store.
+func (n *Node) release() error {
+	n.handOver() // again, if it has become the raft leader since
 	n.end()
 	err := n.replica.Stop()
 	n.running.Wait()

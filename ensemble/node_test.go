@@ -2,6 +2,7 @@ package ensemble
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -209,7 +210,8 @@ func (c *client) Waits(holder string) {
 	defer c.mu.Unlock()
 	c.waits = append(c.waits, holder)
 }
-func (c *client) Promised() { signal(c.changed) }
+func (c *client) Promised()         { signal(c.changed) }
+func (*client) Alive(time.Duration) {}
 
 func (c *client) Close() { c.close(!c.deaf) }
 
@@ -223,7 +225,7 @@ func (c *client) close(acknowledged bool) {
 	c.closed = true
 	signal(c.changed)
 	c.mu.Unlock()
-	c.membership.Closed(acknowledged)
+	c.membership.Closed("closed", acknowledged)
 }
 
 // until waits until cond holds of what the client was told.
@@ -517,6 +519,117 @@ func TestBelowItsMinimumAClusterDoesNotElect(t *testing.T) {
 	}
 }
 
+// Before the next node is stopped, those members are waited for that are keyed and whose session
+// is over, whichever node had it: until they have moved or were expired.
+func TestWhoIsWaitedForBetweenTwoStops(t *testing.T) {
+	s, index := state.New(), uint64(0)
+	apply := func(ops ...state.Op) {
+		index++
+		s.Apply(index, state.Entry{Ops: ops}, nil)
+	}
+	open := func(node string, counter uint64) (inc state.Incarnation) {
+		apply(state.Open{Node: state.NodeID(node), Counter: counter, Name: "riak@" + node})
+		inc, _, _ = s.Current(state.NodeID(node))
+		return inc
+	}
+	keyed := func(inc state.Incarnation, seq uint64, client string) state.Op {
+		return state.KeyedJoin{Join: state.Join{Incarnation: inc, Seq: seq, Group: "g", Client: client}, Hold: time.Second}
+	}
+	want := func(waits string) {
+		t.Helper()
+		got := "<nil>"
+		if err := notBack(s); err != nil {
+			got = err.Error()
+		}
+		if waits != "<nil>" {
+			waits = "members have not come back yet whose node was stopped: " + waits
+		}
+		if got != waits {
+			t.Errorf("after entry %d: %s, want %s", index, got, waits)
+		}
+	}
+	apply(state.Raise{Level: state.KeyedLevel})
+	n1, n2 := open("n1", 1), open("n2", 1)
+	apply(keyed(n1, 1, "a"), keyed(n1, 2, "b"), keyed(n2, 1, "c"), state.Join{Incarnation: n2, Seq: 2, Group: "g", Client: "plain"})
+	want("<nil>")
+	apply(state.End{Incarnation: n2, Seq: 3})
+	again := open("n1", 2) // started again, as after a kill
+	want("2 of riak@n1, 1 of riak@n2")
+	apply(keyed(again, 1, "c"))
+	want("2 of riak@n1")
+	third := open("n1", 3)
+	want("3 of riak@n1")
+	apply(state.Expire{Incarnation: n1})
+	want("1 of riak@n1")
+	apply(keyed(third, 1, "c"))
+	want("<nil>")
+}
+
+// What is listed of keyed members: that they are, their hold, and whether they are away. Of plain
+// ones nothing is said that was not said before.
+func TestWhatIsListedOfKeyedMembers(t *testing.T) {
+	s := state.New()
+	s.Apply(1, state.Entry{Ops: []state.Op{state.Raise{Level: state.KeyedLevel}, state.Open{Node: "n1", Counter: 1, Name: "riak@n1"}, state.Open{Node: "n2", Counter: 1, Name: "riak@n2"}}}, nil)
+	n1, _, _ := s.Current("n1")
+	n2, _, _ := s.Current("n2")
+	s.Apply(2, state.Entry{At: time.UnixMilli(1000), Ops: []state.Op{
+		state.KeyedJoin{Join: state.Join{Incarnation: n1, Seq: 1, Group: "g", Client: "away"}, Hold: 2 * time.Second},
+		state.KeyedJoin{Join: state.Join{Incarnation: n2, Seq: 1, Group: "g", Client: "keyed"}},
+		state.Join{Incarnation: n2, Seq: 2, Group: "g", Client: "plain"},
+		state.End{Incarnation: n1, Seq: 2},
+	}}, nil)
+	g, _ := s.Group("g")
+	var got []string
+	for _, m := range groupWith(g, map[state.NodeID]string{"n1": "riak@n1", "n2": "riak@n2"}).Members {
+		m.Since = time.Unix(1, 0).UTC()
+		b, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, string(b))
+	}
+	want := []string{
+		`{"client":"away","node":"riak@n1","since":"1970-01-01T00:00:01Z","keyed":true,"hold_ms":2000,"away":true}`,
+		`{"client":"keyed","node":"riak@n2","since":"1970-01-01T00:00:01Z","keyed":true}`,
+		`{"client":"plain","node":"riak@n2","since":"1970-01-01T00:00:01Z"}`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("listed\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if away := awayFrom(s); len(away) != 1 || away["riak@n1"] != 1 {
+		t.Errorf("away: %v", away)
+	}
+}
+
+// With as many members held as the limit says no further one is taken, and who comes back is.
+func TestWhoComesBackIsTakenBeyondTheLimit(t *testing.T) {
+	n := startNode(t, t.TempDir(), func(c *Config) { c.MaxHeld = 1 })
+	levelIs(t, n, state.NewestLevel)
+	join := func(name string) (*session.Membership, error) {
+		return n.JoinKeyed("g", name, "secret", time.Minute, leaderFunc(func(string) {}))
+	}
+	var all []*session.Membership
+	for _, name := range []string{"a", "b"} {
+		m, err := join(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, m)
+	}
+	poll(t, "both are members", func() bool { g := n.Groups("g"); return len(g) == 1 && len(g[0].Members) == 2 })
+	for _, m := range all {
+		m.Closed("reset", true)
+	}
+	if _, err := join("c"); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "leader_latch.max_held") {
+		t.Errorf("a further one: %v", err)
+	}
+	if m, err := join("b"); err != nil {
+		t.Errorf("one that comes back: %v", err)
+	} else {
+		m.Closed("reset", true)
+	}
+}
+
 func TestTheClusterOfOneNode(t *testing.T) {
 	n := startNode(t, t.TempDir(), nil)
 	poll(t, "the raft leader is ready", func() bool { return n.serving() })
@@ -644,6 +757,7 @@ type leaderFunc func(name string)
 func (f leaderFunc) Leader(name string, _ uint64) { f(name) }
 func (leaderFunc) Waits(string)                   {}
 func (f leaderFunc) Promised()                    {}
+func (leaderFunc) Alive(time.Duration)            {}
 func (leaderFunc) Close()                         {}
 
 func poll(t testing.TB, what string, cond func() bool) {

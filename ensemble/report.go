@@ -48,6 +48,21 @@ type Cluster struct {
 	Level   uint64   `json:"format_level"`
 	Newest  uint64   `json:"newest_format_level"` // that this node reads
 	Holding []string `json:"format_held_by"`      // members because of which the level does not rise
+
+	// How many keyed members have not come back yet, by the names of the nodes where they were.
+	// Their sessions are over, as these nodes were stopped or started again. Missing: none.
+	Away map[string]int `json:"members_away,omitempty"`
+}
+
+// awayFrom gives [Cluster].Away.
+func awayFrom(s *state.State) map[string]int {
+	away := map[string]int{}
+	for ses := range s.Sessions() {
+		if ses.Orphaned && ses.Members > 0 {
+			away[ses.Name] += ses.Members
+		}
+	}
+	return away
 }
 
 // names gives the nodes' names by their ids.
@@ -101,6 +116,14 @@ type GroupMember struct {
 	Client string    `json:"client"`
 	Node   string    `json:"node"`
 	Since  time.Time `json:"since"`
+
+	// Of a keyed member. Its key is nowhere.
+	Keyed bool  `json:"keyed,omitempty"`
+	Hold  int64 `json:"hold_ms,omitempty"` // how long it stays without a connection
+	Away  bool  `json:"away,omitempty"`    // its node was stopped or started again, and it has not come back yet
+	Held  int64 `json:"held_ms,omitempty"` // its connection to this node has ended, and it stays for so long yet
+
+	id state.MemberID
 }
 
 // Waiting is a client of this node that has asked to join under a name that a
@@ -126,8 +149,13 @@ func (n *Node) Groups(only string) []Group {
 		}
 	})
 	n.mu.Lock()
-	waiters := n.roster.Waiters()
+	waiters, held := n.roster.Waiters(), n.roster.Held(n.now())
 	n.mu.Unlock()
+	for _, g := range byName {
+		for i, m := range g.Members {
+			g.Members[i].Held = held[m.id].Milliseconds()
+		}
+	}
 	for _, w := range waiters {
 		if only != "" && w.Group != only {
 			continue
@@ -149,7 +177,9 @@ func (n *Node) Groups(only string) []Group {
 func groupWith(g state.GroupRecord, names map[state.NodeID]string) *Group {
 	out := &Group{Name: g.Name, Leader: g.Leader, Token: g.Token, Since: g.Since}
 	for _, m := range g.Members {
-		out.Members = append(out.Members, GroupMember{m.Client, names[m.Node], m.Since})
+		out.Members = append(out.Members, GroupMember{
+			Client: m.Client, Node: names[m.Node], Since: m.Since, Keyed: m.Keyed, Hold: m.Hold.Milliseconds(), Away: m.Away, id: m.ID,
+		})
 	}
 	return out
 }
@@ -169,7 +199,7 @@ func (c *cluster) Cluster(ctx context.Context) Cluster {
 		for node := range s.Nodes() {
 			sessions[node.ID], allows[node.ID] = node.Session, node.Reads
 		}
-		out.Level = s.Level()
+		out.Level, out.Away = s.Level(), awayFrom(s)
 		_, holding := nextLevel(out.Level, servers, knownNodes(s))
 		for _, h := range holding {
 			out.Holding = append(out.Holding, h.Name)

@@ -72,6 +72,9 @@ func (c *Config) complete() error {
 	if c.Voters <= 0 {
 		c.Voters = 5
 	}
+	if c.MaxHeld <= 0 {
+		c.MaxHeld = 20_000
+	}
 	return nil
 }
 

@@ -77,7 +77,8 @@ func (w *world) joinAs(h *host, group, name string) {
 // Promised implements Member.
 func (*virtualClient) Waits(string) {}
 
-func (c *virtualClient) Promised() { c.again() }
+func (c *virtualClient) Promised()         { c.again() }
+func (*virtualClient) Alive(time.Duration) {}
 
 // Leader implements Member: the gate, the write and the promise, at one moment.
 func (c *virtualClient) Leader(name string, token uint64) {
@@ -186,7 +187,7 @@ func (c *virtualClient) Close() {
 	}
 	go func() {
 		if before {
-			c.membership.Closed(true)
+			c.membership.Closed("closed", true)
 		}
 		c.host.pass(1)
 		c.w.mu.Lock()
@@ -206,7 +207,7 @@ func (c *virtualClient) Close() {
 		} else {
 			time.Sleep(session.Normal.Expiry - session.Normal.Lease)
 		}
-		c.membership.Closed(knows)
+		c.membership.Closed("closed", knows)
 		if knows && c.w.lucky(0.5) {
 			c.host.pass(300 * time.Millisecond)
 			c.stops()
@@ -240,7 +241,7 @@ func (c *virtualClient) hangUp() {
 				c.stops()
 			}
 			c.host.pass(10 * time.Millisecond)
-			c.membership.Closed(true)
+			c.membership.Closed("closed", true)
 		}()
 	}
 }

@@ -183,11 +183,15 @@ func (e *leaderless) Join(_, _ string, m latch.Member) (latch.Membership, error)
 	e.joins <- m
 	return e, nil
 }
-func (*leaderless) Missing() error             { return nil }
-func (*leaderless) Live() bool                 { return true }
-func (*leaderless) Promise() (now, later bool) { return true, false }
-func (*leaderless) Stopped()                   {}
-func (*leaderless) Closed(bool) time.Duration  { return 0 }
+func (e *leaderless) JoinKeyed(group, client string, _ latch.Keyed, m latch.Member) (latch.Membership, error) {
+	return e.Join(group, client, m)
+}
+func (*leaderless) Alive() bool                       { return true }
+func (*leaderless) Missing() error                    { return nil }
+func (*leaderless) Live() bool                        { return true }
+func (*leaderless) Promise() (now, later bool)        { return true, false }
+func (*leaderless) Stopped()                          {}
+func (*leaderless) Closed(string, bool) time.Duration { return 0 }
 
 func memory(b *testing.B) (rss, heap, stacks uint64) {
 	debug.FreeOSMemory()

@@ -18,6 +18,7 @@ const (
 	byLoss              // the kernel gave up on the client
 	byFIN               // we closed it, with no leader in the send queue
 	byLine              // we closed it behind a last line, which must arrive
+	byLeave             // the client has sent LEAVE
 	byReset             // we closed it with a leader in the send queue, which must not
 )
 
@@ -31,6 +32,22 @@ const (
 	lastLineGrace = 2 * time.Second
 )
 
+// reason is why a membership's connection ended, in a word that the Elections know.
+type reason uint8
+
+const (
+	whyOurs   reason = iota // the node ended it
+	whyClosed               // the client did, by a FIN
+	whyReset                // it was reset, perhaps not by the client
+	whySilent               // the kernel gave up on the client
+	whyStuck                // the client took nothing
+	whyLeft                 // the client has sent LEAVE
+)
+
+func (r reason) String() string {
+	return [...]string{"", "closed", "reset", "silent", "stuck", "left"}[r]
+}
+
 // left records that a read or a write found the connection at its end. mu is
 // held; nothing is written from here on. A client that has only half closed could
 // still read what is queued, and would take it for news: those bytes die with
@@ -41,11 +58,15 @@ func (c *conn) left(err error) {
 		return
 	}
 	c.finished(byClient, err)
-	if !clientEnded(err) {
-		c.way = byLoss
-		if c.draining && errors.Is(err, syscall.ETIMEDOUT) {
-			c.cause = errStuck // the kernel's own limit was the first to pass
-		}
+	switch {
+	case err == io.EOF:
+		c.why = whyClosed
+	case clientEnded(err):
+		c.why = whyReset
+	case c.draining && errors.Is(err, syscall.ETIMEDOUT): // the kernel's own limit was the first to pass
+		c.way, c.why, c.cause = byLoss, whyStuck, errStuck
+	default:
+		c.way, c.why = byLoss, whySilent
 	}
 	if c.unread() {
 		resetOnClose(c.raw)
@@ -53,9 +74,10 @@ func (c *conn) left(err error) {
 }
 
 // unread reports whether a line that speaks of leadership may be on its way to
-// the client. What is queued before the first LEADER does not matter. mu is held.
+// the client. What is queued before the first LEADER does not matter, and no whole ALIVE
+// behind the last: it promises from when the client asked, however late it is. mu is held.
 func (c *conn) unread() bool {
-	return c.told != (leader{}) && (len(c.out) > 0 || queued(c.raw) > 0)
+	return c.told != (leader{}) && (len(c.out) > 0 || queued(c.raw) > int(c.tail))
 }
 
 // end ends the connection without a further line, at once: by a FIN, which the
@@ -74,8 +96,16 @@ func (c *conn) end(cause error) {
 		return
 	}
 	shutdownWrite(c.raw)
-	c.tail = 1
+	c.tail++
 	c.finished(byFIN, cause)
+}
+
+// endStuck ends the connection of a client that takes nothing. mu is held.
+func (c *conn) endStuck() {
+	if c.state != ended {
+		c.end(errStuck)
+		c.why = whyStuck
+	}
 }
 
 // refuse answers a JOIN that cannot succeed; PROTOCOL.md, Without a majority.
@@ -87,8 +117,8 @@ func (c *conn) refuse(cause error) { c.sayLast(appendJoinFailed, cause) }
 // answers before it are written.
 func (c *conn) sayLast(line func(b []byte, crlf bool) []byte, cause error) {
 	c.state, c.cause = leaving, cause
-	c.tail = uint16(len(line(nil, c.crlf)) + 1)
 	c.say(line)
+	c.tail = uint16(len(line(nil, c.crlf)) + 1)
 	if c.state == leaving && !c.draining {
 		c.hangUp()
 	}
@@ -110,7 +140,7 @@ func (c *conn) finished(w way, cause error) {
 
 // finish is the reader's last act, after the end was decided: it sees to it that
 // the client learns of it, closes the descriptor, and gives back the membership.
-// No lock is held; state, way and cause do not change any more.
+// No lock is held; state, way, why and cause do not change any more.
 func (c *conn) finish() {
 	switch c.way {
 	case byClient:
@@ -127,6 +157,11 @@ func (c *conn) finish() {
 		if bound := c.giveBack(acked); acked {
 			c.linger(max(bound, c.srv.closeGrace()))
 		}
+		c.nc.Close()
+	case byLeave:
+		c.giveBack(true) // first: whoever sees the FIN finds the place free
+		shutdownWrite(c.raw)
+		c.linger(c.srv.closeGrace())
 		c.nc.Close()
 	case byLine:
 		bound := c.giveBack(c.awaitAck())
@@ -145,10 +180,10 @@ func (c *conn) giveBack(acknowledged bool) (bound time.Duration) {
 	if c.membership == nil {
 		return 0
 	}
-	if c.stopped() {
+	if c.hasStopped() {
 		c.membership.Stopped()
 	}
-	return c.membership.Closed(acknowledged)
+	return c.membership.Closed(c.why.String(), acknowledged)
 }
 
 // noteEnd takes note of how a read or a write ended. The kernel tells an error once: who
@@ -158,17 +193,17 @@ func (c *conn) noteEnd(err error) {
 	switch {
 	case err == nil || isTimeout(err):
 	case err == io.EOF:
-		c.fin = c.fin || !c.broken
+		c.stopped = c.stopped || !c.broken && c.finStops()
 	default:
 		c.broken = true
 	}
 }
 
-// stopped reports whether the client's own FIN was read.
-func (c *conn) stopped() bool {
+// hasStopped reports whether the client has said that it has stopped.
+func (c *conn) hasStopped() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.fin
+	return c.stopped
 }
 
 // awaitAck waits until the client's kernel has acknowledged the FIN, or the
@@ -217,10 +252,8 @@ func (c *conn) cutOff() bool {
 // takes note when it does. If it does not, the close of the descriptor resets the
 // connection, unless something has not arrived yet.
 func (c *conn) linger(d time.Duration) {
-	if c.stopped() {
-		return
-	}
 	c.mu.Lock()
+	stopped := c.stopped
 	if c.srv.closed.Load() {
 		c.mu.Unlock()
 		return
@@ -230,7 +263,7 @@ func (c *conn) linger(d time.Duration) {
 	switch err := c.discard(); {
 	case isTimeout(err) && finAcked(c.raw):
 		resetOnClose(c.raw)
-	case c.membership != nil && c.stopped():
+	case c.membership != nil && !stopped && c.hasStopped():
 		c.membership.Stopped()
 	}
 }

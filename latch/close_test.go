@@ -18,7 +18,7 @@ import (
 )
 
 // TestEveryEndGivesBackOnce goes through all ways in which a connection that has
-// asked to join can end: the membership is given back exactly once, and as
+// asked to join can end: the membership is given back exactly once, with the reason, and as
 // acknowledged only where the client's side is known to know.
 func TestEveryEndGivesBackOnce(t *testing.T) {
 	closed := func(t *testing.T, c *client) { c.wantEnd() }
@@ -37,16 +37,17 @@ func TestEveryEndGivesBackOnce(t *testing.T) {
 		end     func(f *fixture, c *client)
 		client  func(t *testing.T, c *client) // what the client sees
 		acked   bool
+		why     string
 	}{
-		{name: "client closes", acked: true, client: gone,
+		{name: "client closes", acked: true, why: "closed", client: gone,
 			end: func(f *fixture, c *client) { c.TCPConn.Close() }},
-		{name: "client half closes", acked: true, client: closed,
+		{name: "client half closes", acked: true, why: "closed", client: closed,
 			end: func(f *fixture, c *client) { c.CloseWrite() }},
-		{name: "client half closes and does not read", stuck: true, acked: true, client: reset,
+		{name: "client half closes and does not read", stuck: true, acked: true, why: "closed", client: reset,
 			end: func(f *fixture, c *client) { c.CloseWrite() }},
-		{name: "client resets", acked: true, client: gone,
+		{name: "client resets", acked: true, why: "reset", client: gone,
 			end: func(f *fixture, c *client) { c.reset() }},
-		{name: "client resets and has not read", stuck: true, acked: true, client: gone,
+		{name: "client resets and has not read", stuck: true, acked: true, why: "reset", client: gone,
 			end: func(f *fixture, c *client) { c.reset() }},
 		{name: "elections close", acked: true, client: closed,
 			end: func(f *fixture, c *client) { f.e.End("g", "a") }},
@@ -63,7 +64,7 @@ func TestEveryEndGivesBackOnce(t *testing.T) {
 		{name: "line too long", acked: true,
 			end:    func(f *fixture, c *client) { c.send(strings.Repeat("x", 2000)) },
 			client: func(t *testing.T, c *client) { c.want("ERROR"); c.wantEnd() }},
-		{name: "reader stuck", stuck: true, acked: false, client: reset,
+		{name: "reader stuck", stuck: true, acked: false, why: "stuck", client: reset,
 			end: func(f *fixture, c *client) {
 				eventually(f.t, "the server ends it", func() bool {
 					f.pushMany("g") // or all that waits is with the kernel
@@ -75,11 +76,11 @@ func TestEveryEndGivesBackOnce(t *testing.T) {
 		{name: "server closes with bytes queued", stuck: true, acked: false, client: reset,
 			end: func(f *fixture, c *client) { f.s.Close() }},
 
-		{name: "client closes while pending", pending: true, acked: true, client: gone,
+		{name: "client closes while pending", pending: true, acked: true, why: "closed", client: gone,
 			end: func(f *fixture, c *client) { c.TCPConn.Close() }},
-		{name: "client half closes while pending", pending: true, acked: true, client: closed,
+		{name: "client half closes while pending", pending: true, acked: true, why: "closed", client: closed,
 			end: func(f *fixture, c *client) { c.CloseWrite() }},
-		{name: "client resets while pending", pending: true, acked: true, client: gone,
+		{name: "client resets while pending", pending: true, acked: true, why: "reset", client: gone,
 			end: func(f *fixture, c *client) { c.reset() }},
 		{name: "elections close while pending", pending: true, acked: true, client: refused,
 			end: func(f *fixture, c *client) { f.e.EndAll() }},
@@ -129,7 +130,7 @@ func TestEveryEndGivesBackOnce(t *testing.T) {
 			}
 			c.client(t, cl)
 			eventually(t, "the membership is given back", givenBack)
-			want := []latchtest.Closing{{Group: "g", Client: "a", Acknowledged: c.acked}}
+			want := []latchtest.Closing{{Group: "g", Client: "a", Why: c.why, Acknowledged: c.acked}}
 			f.s.Close()
 			f.e.Sync()
 			if got := f.e.Closings(); !slices.Equal(got, want) {
@@ -255,9 +256,9 @@ func (w *watchedElections) Join(group, client string, m latch.Member) (latch.Mem
 	return watchedMembership{ms, w.closed}, err
 }
 
-func (w watchedMembership) Closed(acknowledged bool) time.Duration {
+func (w watchedMembership) Closed(why string, acknowledged bool) time.Duration {
 	w.closed(acknowledged)
-	return w.Membership.Closed(acknowledged)
+	return w.Membership.Closed(why, acknowledged)
 }
 
 // hexPort returns the port of an address as /proc/net/tcp writes it.
@@ -326,11 +327,15 @@ func (o oneMember) Join(_, _ string, m latch.Member) (latch.Membership, error) {
 	o.members <- m
 	return o, nil
 }
+func (o oneMember) JoinKeyed(_, _ string, _ latch.Keyed, m latch.Member) (latch.Membership, error) {
+	return o.Join("", "", m)
+}
+func (oneMember) Alive() bool                { return true }
 func (oneMember) Missing() error             { return nil }
 func (oneMember) Live() bool                 { return true }
 func (oneMember) Promise() (now, later bool) { return true, false }
 func (oneMember) Stopped()                   {}
-func (o oneMember) Closed(acknowledged bool) time.Duration {
+func (o oneMember) Closed(_ string, acknowledged bool) time.Duration {
 	o.ended <- acknowledged
 	return 0
 }

@@ -37,8 +37,9 @@ var (
 	errOverLimit   = errors.New("over the connection limit")
 	errStopping    = errors.New("the server is stopping")
 	errNotLive     = errors.New("the node may not speak for the membership any longer")
-	errEnded       = errors.New("closed by the node, which has lost its session or left its cluster")
+	errEnded       = errors.New("closed by the node: it has lost its session or left its cluster, the member has moved, or it leads and sends no PING")
 	errStuck       = errors.New("takes nothing")
+	errLeft        = errors.New("the client has left")
 )
 
 // past is a deadline that wakes a reader or a writer at once.
@@ -47,11 +48,10 @@ var past = time.Unix(1, 0)
 // conn is one connection. One goroutine at a time reads it: its own, or that of the lot
 // in which it is parked; lines are written by whoever has something to say.
 type conn struct {
-	srv     *Server
-	id      uint64
-	nc      socket
-	raw     syscall.RawConn
-	surplus bool // over the limit: only here to be refused
+	srv *Server
+	id  uint64
+	nc  socket
+	raw syscall.RawConn
 
 	// in is the input that is not answered yet, in small unless it is large. Only the
 	// reader touches them.
@@ -65,6 +65,8 @@ type conn struct {
 	// recognized: the first input has been looked at. Only the reader touches it.
 	recognized bool
 
+	surplus bool // over the limit: only here to be refused
+
 	// mu guards what follows and is held over every write, so that the gate,
 	// the write and the end of the connection exclude each other. Nothing
 	// that may wait is done under it, neither closing nor logging.
@@ -74,20 +76,22 @@ type conn struct {
 	spoken     bool        // crlf is settled by the client's first line
 	waiting    bool        // a line is in the buffer that could not be answered yet
 	asks       bool        // a further JOIN waits for a promise
-	fin        bool        // the client's own FIN was read
+	stopped    bool        // the client has said that it has stopped: by a FIN of its own that was read, or by LEAVE
 	broken     bool        // the connection was reset, or lost: an end that is read after that is no FIN
 	draining   bool        // a goroutine waits to write; nobody else does
 	parked     bool        // it has no goroutine: the lot reads it when there is something to read
 	watched    bool        // it has been parked before
 	stays      bool        // it cannot be parked as it is
 	way        way         // how it ended
+	why        reason      // it ended
 	bad        uint8       // lines answered ERROR
-	tail       uint16      // bytes at the end of the send queue that tell of no leader
+	tail       uint16      // bytes at the end of the send queue that are known to tell of no leader
 	deadline   time.Time   // to join, or for the answer
 	timer      *time.Timer // of the deadline, while it is parked; or nil
 	membership Membership
 	group      string
 	client     string
+	keyed      *keyed // of a keyed member; nil: it is plain
 	told, next leader // the last leader written, at least in part; the newest one
 	out        []byte // rest of a line that was written in part
 	cause      error  // why it ends, io.EOF and the like if by the client; while it is pending, what it waits for
@@ -135,8 +139,17 @@ func (c *conn) openInput() {
 }
 
 func (c *conn) closeInput() {
+	c.wipe(c.small[:])
+	c.wipe(c.in[:cap(c.in)])
 	inputs.Put(c.small)
 	c.in, c.small = nil, nil
+}
+
+// wipe wipes a part of a buffer whose input may have had a key.
+func (c *conn) wipe(b []byte) {
+	if c.srv.cfg.Extensions {
+		clear(b)
+	}
 }
 
 // outcome is what is left for a reader to do.
@@ -156,6 +169,7 @@ func (c *conn) read() error {
 			return awaitHangup(c.raw)
 		}
 		c.in = append(make([]byte, 0, maxInput), c.in...)
+		c.wipe(c.small[:])
 	}
 	n, err := c.nc.Read(c.in[len(c.in):cap(c.in)])
 	c.in = c.in[:len(c.in)+n]
@@ -227,10 +241,13 @@ func (c *conn) answerLines() {
 		}
 		rest = rest[size:]
 	}
-	if len(rest) == 0 {
+	if len(rest) == len(c.in) {
+		return
+	}
+	n := copy(c.in, rest)
+	c.wipe(c.in[n:])
+	if c.in = c.in[:n]; n == 0 {
 		c.in = c.small[:0]
-	} else if len(rest) < len(c.in) {
-		c.in = c.in[:copy(c.in, rest)]
 	}
 }
 
@@ -255,26 +272,27 @@ func (c *conn) take(line []byte, crlf bool, err error) (took, asked bool) {
 		c.sayLast(appendError, err)
 		return false, false
 	}
-	group, client, ok := parseJoin(line)
-	switch {
-	case !ok:
-		c.answerError()
-	case c.state == joined:
-		if !c.answerAlreadyJoined() {
-			c.waiting = true
-			return false, false
-		}
-	default:
-		c.group, c.client = string(group), string(client)
-		c.join()
+	switch r := parse(line, c.srv.cfg.Extensions); {
+	case r.verb == verbJoin && c.state == joined:
+		c.waiting = !c.answerAlreadyJoined()
+	case r.verb == verbJoin:
+		c.join(r)
 		asked = c.state == pending
+	case r.verb == verbPing && c.keyed != nil:
+		c.waiting = !c.ping()
+	case r.verb == verbLeave && c.state == joined:
+		c.leave()
+	default:
+		c.answerError()
 	}
-	return true, asked
+	return !c.waiting, asked
 }
 
 // held reports whether input has to wait: for the answer to a JOIN, or until the
 // client takes the answers that it has. mu is held.
-func (c *conn) held() bool { return c.state == pending || c.asks || c.draining }
+func (c *conn) held() bool {
+	return c.state == pending || c.asks || c.draining || c.keyed != nil && c.keyed.asked
+}
 
 // arm has the reader look at the time limit that the state asks for; earlier, if the
 // connection is to be parked then; and at once when there is something for it to do. mu is
@@ -290,21 +308,27 @@ func (c *conn) arm() {
 	}
 	c.setTimer(time.Time{})
 	switch look := time.Now().Add(parkAfter); {
-	case c.state == ended, c.waiting && !c.held():
+	case c.state == ended:
 		limit = past
+	case c.waiting && !c.held():
+		limit = past
+		if c.keyed != nil && c.keyed.early {
+			limit = c.keyed.next
+		}
 	case c.state <= joined && !c.stays && (limit.IsZero() || look.Before(limit)):
 		limit = look
 	}
 	c.nc.SetReadDeadline(limit)
 }
 
-// join asks the Elections for the membership. mu is held.
-func (c *conn) join() {
+// join asks the Elections for the membership that a JOIN is for. mu is held.
+func (c *conn) join(r request) {
+	c.group, c.client = string(r.group), string(r.client)
 	if c.srv.stopping.Load() {
 		c.refuse(errStopping)
 		return
 	}
-	m, err := c.srv.cfg.Elections.Join(c.group, c.client, c)
+	m, err := c.ask(r)
 	if err != nil {
 		c.refuse(err)
 		return

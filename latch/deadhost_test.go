@@ -84,6 +84,9 @@ func deadHost(t *testing.T) {
 				if c.Acknowledged {
 					t.Errorf("%s was given back as acknowledged", c.Group)
 				}
+				if want := map[string]string{"idle": "silent", "busy": "silent", "leaving": ""}[c.Group]; c.Why != want {
+					t.Errorf("%s was given back because %q, want %q", c.Group, c.Why, want)
+				}
 			}
 		}
 		time.Sleep(10 * time.Millisecond) // the loop is the clock of this test

@@ -5,7 +5,8 @@
 //
 // The package promises:
 //
-//  1. A membership lives exactly as long as its connection.
+//  1. A plain membership lives exactly as long as its connection. How long that of a keyed
+//     member does is up to the Elections: they are told how the connection ended.
 //  2. A line that speaks of leadership is written only while the node may speak for
 //     the membership ([Membership.Live], asked under the lock of the write).
 //  3. No line is written after the end of a connection has been decided.
@@ -22,6 +23,7 @@
 // goroutine reads for all clients that have been silent for a while (park.go). Whoever has
 // a line for a client writes it under the connection's lock, and never waits.
 //
+//	keyed.go     what keyed members say and are told
 //	write.go     what happens when the kernel does not take a line
 //	close.go     the order in which a connection ends
 //	protocol.go  the words of the protocol; no other file has them

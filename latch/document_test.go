@@ -23,32 +23,35 @@ var proofs = map[int][]string{
 	2:  {"leader-changes", "others-come-and-go", "documented-session", "TestStuckReaders", "TestSameLeaderIsNoNews", "TestStuckReaderIsClosed"},
 	3:  {"closing-leaves", "half-close-leaves", "reset-leaves", "reset-after-asking", "closing-after-asking", "leaving-while-waiting", "TestSilentAfterTheEnd", "TestGoneWhileHeldBack"},
 	4:  {"succession"},
-	5:  {"no-majority", "consensus-off", "documented-outage", "TestRefusalArrives"},
-	6:  {"joining-twice"},
-	7:  {"anything-else", "sixteen-bad-lines", "bad-lines-after-joining"},
+	5:  {"no-majority", "consensus-off", "documented-outage", "keyed-name-stays-taken", "TestRefusalArrives"},
+	6:  {"joining-twice", "keyed-joining-twice"},
+	7:  {"anything-else", "sixteen-bad-lines", "bad-lines-after-joining", "keyed-elsewhere"},
 	8:  {"line-ends", "carriage-returns", "lines-in-pieces", "long-lines", "long-lines-leave", "TestCutLine", "TestEndlessLine"},
 	9:  {"names", "spaces", "carriage-returns", "TestParseJoin"},
-	10: {"order", "TestAnswersHoldBack"},
-	11: {"name-comes-free", "name-stays-taken", "leaving-while-waiting"},
+	10: {"order", "keyed-order", "keyed-leave-waits", "TestAnswersHoldBack"},
+	11: {"name-comes-free", "name-stays-taken", "leaving-while-waiting", "keyed-name-in-use", "keyed-name-stays-taken"},
 	12: {"TestGate", "TestGateCutsALine", "TestEveryEndGivesBackOnce"},
 	13: {"others-come-and-go"},
 	14: {"idle", "TestIdleTimeoutIsNotProlonged", "TestDeadHost", "TestListenOptions"},
 	15: {"TestLimit", "TestLimitIsShared"},
 	16: {"TestFencing"},
+	17: {"keyed-elsewhere", "keyed-joining", "keyed-words", "keyed-limits", "keyed-name", "keyed-joining-twice", "TestParseExtensions", "TestNoKeyIsLogged", "TestKeysAreWiped"},
+	18: {"keyed-moving", "keyed-moving-later", "keyed-name-in-use", "keyed-name-stays-taken", "TestTwoJOINsWithOneKey"},
+	19: {"keyed-hold", "keyed-without-hold", "keyed-moving-later", "TestEveryEndOfAKeyedMember"},
+	20: {"keyed-fin-ends", "keyed-fin-ends-later", "TestEveryEndOfAKeyedMember"},
+	21: {"keyed-ping", "keyed-order", "keyed-without-hold", "TestAPINGWaitsForItsAnswer", "TestALIVEFollowsTheNewestLeader", "TestGate", "TestPINGsAreSpaced"},
+	22: {"keyed-leave", "keyed-leave-waits", "TestLEAVEWaitsForNobody"},
 }
 
 // TestEveryRuleIsProved: the list above is complete, and it is true.
 func TestEveryRuleIsProved(t *testing.T) {
-	scripts, err := latchtest.Load(transcripts)
-	if err != nil {
-		t.Fatal(err)
-	}
+	scripts := loadTranscripts(t)
 	rules := make(map[string][]int) // of transcripts
 	for _, s := range scripts {
 		rules[transcriptName(s)] = s.Rules
 	}
 	tests := testNames(t)
-	for rule := 1; rule <= 16; rule++ {
+	for rule := 1; rule <= len(proofs); rule++ {
 		if len(proofs[rule]) == 0 {
 			t.Errorf("nothing proves rule %d", rule)
 		}
@@ -111,11 +114,7 @@ func TestDocumentIsTrue(t *testing.T) {
 			named[string(m[1])] = true
 		}
 	}
-	scripts, err := latchtest.Load(transcripts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range scripts {
+	for _, s := range loadTranscripts(t) {
 		if name := transcriptName(s); !named[name] {
 			t.Errorf("PROTOCOL.md does not name the transcript %s", name)
 		} else {

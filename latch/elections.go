@@ -24,9 +24,21 @@ type Elections interface {
 	// for and that m will never be called.
 	Join(group, client string, m Member) (Membership, error)
 
+	// JoinKeyed asks that client becomes, or goes on as, a keyed member of group: one whose
+	// membership outlives its connection, and may move to another (PROTOCOL.md, Keyed
+	// members). It is Join otherwise. It is called where [Config.Extensions] is set, and
+	// only there. The key is a secret, and must be in no error and no log.
+	JoinKeyed(group, client string, k Keyed, m Member) (Membership, error)
+
 	// Missing is why a Join has no outcome at this node now, whatever group it is for; nil:
 	// that is not known. It is called with the connection's lock held.
 	Missing() error
+}
+
+// Keyed is what a keyed member has beside its names, as the client wrote it.
+type Keyed struct {
+	Key  string        // 16 to 64 bytes of printable ASCII
+	Hold time.Duration // of whole milliseconds, from 0 to an hour; the Elections bring it into their range
 }
 
 // Member is a connection as the elections see it. Its methods return at once.
@@ -42,6 +54,12 @@ type Member interface {
 
 	// Promised says that the membership may be asked for its Promise again.
 	Promised()
+
+	// Alive answers what [Membership.Alive] has asked: for so long from when the client sent
+	// its PING the membership stays, and its place gets no worse; 0 or less: for no time. It
+	// comes behind each call of Leader that the node knows of. What was not asked is ignored, and so is what comes after the
+	// end.
+	Alive(lasts time.Duration)
 
 	// Close ends the connection without a further line, but for the refusal of
 	// a JOIN that has no answer yet: the membership has ended, or the node may
@@ -67,15 +85,26 @@ type Membership interface {
 	// held, and waits for nothing.
 	Promise() (now, later bool)
 
-	// Stopped says that a FIN of the client's own was read: it has stopped, and relies on
-	// no promise. It may come before Closed or after it, and is called with no lock held.
+	// Alive has [Member.Alive] called once, from another goroutine, for a client that asks
+	// for how long its membership stays. It reports false if the node may not speak for the
+	// membership: then the connection is ended. It is called with the connection's lock held,
+	// for a keyed member that has joined, and waits for nothing.
+	Alive() bool
+
+	// Stopped says that the client has stopped, and relies on no promise: it has sent LEAVE,
+	// or a FIN of its own was read that says so. Every FIN of a plain member does, and that of a
+	// keyed one whose JOIN said fin=end, if it was read before the node itself began to end the
+	// connection. It is called with no lock held, and may come before Closed or after it.
 	Stopped()
 
-	// Closed says, once, that the connection is closed and nothing will be
-	// written to it any more; the membership ends then. acknowledged reports
-	// whether the client's side is known to have learned of it: it closed
-	// first, or its kernel has acknowledged the FIN. It gives for how long the membership
-	// goes on because of a promise, unless Stopped is called. It is called with no
+	// Closed says, once, that the connection is closed and nothing will be written to it any
+	// more; the membership ends then, unless it is that of a keyed member and lasts longer.
+	// why is a word: "closed" (the client closed it), "reset" (it was reset, perhaps by the
+	// client), "silent" (the client's host does not answer any more), "stuck" (the client took
+	// nothing), "left" (the client has sent LEAVE), or "" (the node ended it, for a reason of
+	// its own). acknowledged reports whether the client's side is known to have learned of it:
+	// it closed first, or its kernel has acknowledged the FIN. It gives for how long a plain
+	// membership goes on because of a promise, unless Stopped is called. It is called with no
 	// lock held.
-	Closed(acknowledged bool) (bound time.Duration)
+	Closed(why string, acknowledged bool) (bound time.Duration)
 }

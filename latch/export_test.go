@@ -132,3 +132,17 @@ func (s *Server) Ended() (n int) {
 	}
 	return n
 }
+
+// Pinged returns how many connections wait for the answer to a PING.
+func (s *Server) Pinged() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.conns {
+		c.mu.Lock()
+		if c.keyed != nil && c.keyed.asked {
+			n++
+		}
+		c.mu.Unlock()
+	}
+	return n
+}

@@ -32,6 +32,16 @@ func TestGate(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a PING", func(t *testing.T) {
+		t.Parallel()
+		f := serve(t, extended)
+		cl := f.joinKeyed("g", "a", "hold=2000", "a 1")
+		f.e.Lapse()
+		cl.send("PING")
+		if got, err := cl.readAll(); got != "" || err != nil {
+			t.Errorf("the client read %q, error %v, want the end", got, err)
+		}
+	})
 	t.Run("the answer to a JOIN: it is refused", func(t *testing.T) {
 		t.Parallel()
 		f := serve(t)

@@ -203,18 +203,21 @@ func TestALineBehindUrgentDataIsAnswered(t *testing.T) {
 	c.send("ONE")
 	c.control(func(fd int) error { return unix.Sendto(fd, []byte{'!'}, unix.MSG_OOB, nil) })
 	c.send("TWO")
-	eventually(t, "all of it has arrived", func() (arrived bool) {
-		c.control(func(fd int) error {
-			n, err := unix.IoctlGetInt(fd, unix.TIOCOUTQ)
-			arrived = n == 0
-			return err
-		})
-		return arrived
-	})
+	eventually(t, "all of it has arrived", c.arrived)
 	e.goOn()
 	c.want("ERROR")
 	c.want("ERROR")
 	other.want("LEADER other")
+}
+
+// arrived reports whether the server's kernel has all that the client has sent.
+func (c *client) arrived() (yes bool) {
+	c.control(func(fd int) error {
+		n, err := unix.IoctlGetInt(fd, unix.TIOCOUTQ)
+		yes = n == 0
+		return err
+	})
+	return yes
 }
 
 // Who says much is read by a goroutine of its own, and nobody waits for that.

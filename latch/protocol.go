@@ -4,12 +4,20 @@ import (
 	"bytes"
 	"errors"
 	"strconv"
+	"time"
 )
 
 // The bounds of a client's line; PROTOCOL.md, Lines and Names.
 const (
 	maxLine = 1024 // bytes before the line end
 	maxName = 255  // bytes of a group's or a client's name
+)
+
+// The bounds of what a keyed JOIN has beside the names; PROTOCOL.md, Keyed members.
+const (
+	minKey, maxKey = 16, 64 // bytes
+	maxHold        = time.Hour
+	maxHoldDigits  = len("3600000") // of milliseconds
 )
 
 // maxInput is what a connection needs to hold to tell the longest line, with
@@ -23,6 +31,13 @@ const (
 	wordJoinFailed    = "JOIN_FAILED SERVICE_UNAVAILABLE"
 	wordAlreadyJoined = "ALREADY_JOINED"
 	wordError         = "ERROR"
+
+	wordPing  = "PING"
+	wordAlive = "ALIVE"
+	wordLeave = "LEAVE"
+	wordKey   = "key="
+	wordHold  = "hold="
+	wordFin   = "fin=end"
 )
 
 // maxAnswer is the length of the longest answer, ALREADY_JOINED with two names.
@@ -53,19 +68,87 @@ func cutLine(input []byte) (line []byte, size int, crlf bool, err error) {
 	return line, size, crlf, nil
 }
 
-// parseJoin takes the names from a JOIN. Anything that is not one is for the
-// caller to answer with ERROR: there is no other command.
-func parseJoin(line []byte) (group, client []byte, ok bool) {
+// verb is what a line asks for.
+type verb uint8
+
+const (
+	noVerb verb = iota // it is no command
+	verbJoin
+	verbPing
+	verbLeave
+)
+
+// request is a line of a client. What it says points into the line.
+type request struct {
+	verb          verb
+	group, client []byte // of a JOIN
+	key           []byte // of a JOIN of a keyed member, else nil
+	hold          time.Duration
+	finEnds       bool // fin=end
+}
+
+// parse takes a line for what it is on a listener with extensions, or without: there JOIN
+// with two names is the only command.
+func parse(line []byte, extensions bool) (r request) {
+	line = bytes.TrimRight(line, " ")
+	if extensions {
+		switch string(line) {
+		case wordPing:
+			return request{verb: verbPing}
+		case wordLeave:
+			return request{verb: verbLeave}
+		}
+	}
 	rest, ok := bytes.CutPrefix(line, []byte(wordJoin))
 	if !ok || len(rest) == 0 || rest[0] != ' ' {
-		return nil, nil, false
+		return request{}
 	}
-	group, rest = cutName(rest)
-	client, rest = cutName(rest)
-	if !isName(group) || !isName(client) || len(bytes.TrimLeft(rest, " ")) > 0 {
-		return nil, nil, false
+	r.verb = verbJoin
+	r.group, rest = cutName(rest)
+	r.client, rest = cutName(rest)
+	if !isName(r.group) || !isName(r.client) || len(rest) > 0 && !(extensions && r.parseKeyed(rest)) {
+		return request{}
 	}
-	return group, client, true
+	return r
+}
+
+// parseKeyed takes the words behind the names of a JOIN, in any order. It reports false
+// if they are not those of a keyed member.
+func (r *request) parseKeyed(words []byte) bool {
+	holds := false
+	for len(words) > 0 {
+		var word []byte
+		word, words = cutName(words)
+		key, isKey := bytes.CutPrefix(word, []byte(wordKey))
+		hold, isHold := bytes.CutPrefix(word, []byte(wordHold))
+		switch {
+		case isKey && r.key == nil && len(key) >= minKey && len(key) <= maxKey && isPrintable(key):
+			r.key = key
+		case isHold && !holds:
+			if r.hold, holds = parseHold(hold); !holds {
+				return false
+			}
+		case string(word) == wordFin && !r.finEnds:
+			r.finEnds = true
+		default:
+			return false
+		}
+	}
+	return r.key != nil && holds
+}
+
+// parseHold takes a number of milliseconds, in digits.
+func parseHold(b []byte) (hold time.Duration, ok bool) {
+	if len(b) == 0 || len(b) > maxHoldDigits {
+		return 0, false
+	}
+	for _, c := range b {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		hold = 10*hold + time.Duration(c-'0')*time.Millisecond
+	}
+	return hold, hold <= maxHold
 }
 
 // cutName cuts off the first run of bytes that are not spaces.
@@ -80,9 +163,11 @@ func cutName(b []byte) (name, rest []byte) {
 // isName reports whether b can be the name of a group or a client;
 // PROTOCOL.md, Names.
 func isName(b []byte) bool {
-	if len(b) == 0 || len(b) > maxName {
-		return false
-	}
+	return len(b) > 0 && len(b) <= maxName && isPrintable(b)
+}
+
+// isPrintable reports whether b is ASCII that can be seen.
+func isPrintable(b []byte) bool {
 	for _, c := range b {
 		if c < 0x21 || c > 0x7e {
 			return false
@@ -118,6 +203,11 @@ func appendJoinFailed(b []byte, crlf bool) []byte {
 
 func appendError(b []byte, crlf bool) []byte {
 	return appendEnd(append(b, wordError...), crlf)
+}
+
+func appendAlive(b []byte, lasts time.Duration, crlf bool) []byte {
+	b = strconv.AppendInt(append(b, wordAlive+" "...), lasts.Milliseconds(), 10)
+	return appendEnd(b, crlf)
 }
 
 func appendEnd(b []byte, crlf bool) []byte {

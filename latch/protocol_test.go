@@ -2,8 +2,11 @@ package latch
 
 import (
 	"bytes"
+	"fmt"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestCutLine(t *testing.T) {
@@ -74,9 +77,78 @@ func TestParseJoin(t *testing.T) {
 		{line: "JOIN " + long + "n a"},
 		{line: "JOIN g " + long + "n"},
 	} {
-		group, client, ok := parseJoin([]byte(c.line))
-		if string(group) != c.group || string(client) != c.client || ok != c.ok {
-			t.Errorf("%q: got %q, %q, %v, want %q, %q, %v", c.line, group, client, ok, c.group, c.client, c.ok)
+		for _, extensions := range []bool{false, true} {
+			r := parse([]byte(c.line), extensions)
+			ok := r.verb == verbJoin
+			if string(r.group) != c.group || string(r.client) != c.client || ok != c.ok || !ok && r.verb != noVerb {
+				t.Errorf("%q, extensions %v: got %+v, want %q, %q, %v", c.line, extensions, r, c.group, c.client, c.ok)
+			}
+		}
+	}
+}
+
+// What keyed members say is nothing on other listeners.
+func TestParseExtensions(t *testing.T) {
+	key, long := strings.Repeat("k", minKey), strings.Repeat("K", maxKey)
+	join := func(key string, ms int, fin bool) request {
+		return request{verb: verbJoin, group: []byte("g"), client: []byte("a"), key: []byte(key), hold: time.Duration(ms) * time.Millisecond, finEnds: fin}
+	}
+	for _, c := range []struct {
+		line string
+		want request
+	}{
+		{"PING", request{verb: verbPing}},
+		{"PING  ", request{verb: verbPing}},
+		{"LEAVE", request{verb: verbLeave}},
+		{"LEAVE ", request{verb: verbLeave}},
+		{line: " PING"},
+		{line: "ping"},
+		{line: "PING 1"},
+		{line: "PINGS"},
+		{line: "LEAVE g"},
+		{line: "ALIVE 1"},
+		{"JOIN g a key=" + key + " hold=0", join(key, 0, false)},
+		{"JOIN  g  a  hold=2000   key=" + long + "  ", join(long, 2000, false)},
+		{"JOIN g a fin=end key=" + key + " hold=7", join(key, 7, true)},
+		{"JOIN g a hold=3600000 fin=end key=key=!~hold=fin=e", join("key=!~hold=fin=e", 3600000, true)},
+		{"JOIN g a hold=0000001 key=" + key, join(key, 1, false)},
+		{"JOIN g key=" + key, request{verb: verbJoin, group: []byte("g"), client: []byte("key=" + key)}}, // a client of that name
+		{line: "JOIN g a key=" + key},
+		{line: "JOIN g a hold=0"},
+		{line: "JOIN g a fin=end"},
+		{line: "JOIN g a fin=end hold=0"},
+		{line: "JOIN g a fin=end key=" + key},
+		{line: "JOIN g key=" + key + " hold=0"},
+		{line: "JOIN key=" + key + " hold=0 g a"},
+		{line: "JOIN g a key=" + key[1:] + " hold=0"},
+		{line: "JOIN g a key=" + long + "k hold=0"},
+		{line: "JOIN g a key= hold=0"},
+		{line: "JOIN g a key=" + key + "\x7f hold=0"},
+		{line: "JOIN g a key=" + key + "\t hold=0"},
+		{line: "JOIN g a key=" + key + "\u00e9 hold=0"},
+		{line: "JOIN g a key=" + key + " hold="},
+		{line: "JOIN g a key=" + key + " hold=-1"},
+		{line: "JOIN g a key=" + key + " hold=+1"},
+		{line: "JOIN g a key=" + key + " hold=1s"},
+		{line: "JOIN g a key=" + key + " hold=0x1"},
+		{line: "JOIN g a key=" + key + " hold=3600001"},
+		{line: "JOIN g a key=" + key + " hold=00000001"},
+		{line: "JOIN g a key=" + key + " hold=0 hold=0"},
+		{line: "JOIN g a key=" + key + " hold=0 key=" + key},
+		{line: "JOIN g a key=" + key + " hold=0 fin=end fin=end"},
+		{line: "JOIN g a key=" + key + " hold=0 fin=no"},
+		{line: "JOIN g a key=" + key + " hold=0 fin="},
+		{line: "JOIN g a key=" + key + " hold=0 b"},
+		{line: "JOIN g a key=" + key + " hold=0 KEY=" + key},
+	} {
+		if got := parse([]byte(c.line), true); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%q: got %+v, want %+v", c.line, got, c.want)
+		}
+		if c.want.key != nil || c.want.verb > verbJoin {
+			c.want = request{}
+		}
+		if got := parse([]byte(c.line), false); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%q without extensions: got %+v, want %+v", c.line, got, c.want)
 		}
 	}
 }
@@ -95,6 +167,8 @@ func TestAnswers(t *testing.T) {
 		{appendAlreadyJoined(nil, "g", "a", true), "ALREADY_JOINED g a\r\n"},
 		{appendJoinFailed(nil, false), "JOIN_FAILED SERVICE_UNAVAILABLE\n"},
 		{appendJoinFailed(nil, true), "JOIN_FAILED SERVICE_UNAVAILABLE\r\n"},
+		{appendAlive(nil, 0, false), "ALIVE 0\n"},
+		{appendAlive(nil, 1830999*time.Microsecond, true), "ALIVE 1830\r\n"},
 		{appendError(nil, false), "ERROR\n"},
 		{appendError(nil, true), "ERROR\r\n"},
 		{appendError([]byte("x"), false), "xERROR\n"},
@@ -106,6 +180,7 @@ func TestAnswers(t *testing.T) {
 	for _, longest := range [][]byte{
 		appendAlreadyJoined(nil, long, long, true),
 		appendFencedLeader(nil, long, 1<<64-1, true),
+		appendAlive(nil, 1<<63-1, true),
 	} {
 		if len(longest) > maxAnswer {
 			t.Errorf("an answer has %d bytes, more than maxAnswer, %d", len(longest), maxAnswer)
@@ -146,22 +221,48 @@ func FuzzCutLine(f *testing.F) {
 	})
 }
 
-// FuzzParseJoin: what is taken for a JOIN means the same in its shortest form.
-func FuzzParseJoin(f *testing.F) {
+// FuzzParse: what is taken for a command means the same in its shortest form, and what one
+// listener takes for a JOIN of a plain member the other does too.
+func FuzzParse(f *testing.F) {
 	f.Add([]byte("JOIN  g a "))
 	f.Add([]byte("JOIN g"))
+	f.Add([]byte("PING"))
+	f.Add([]byte("LEAVE  "))
+	f.Add([]byte("JOIN g a  fin=end hold=02000 key=0123456789abcdef"))
+	f.Add([]byte("JOIN g key=0123456789abcdef"))
 	f.Fuzz(func(t *testing.T, line []byte) {
-		group, client, ok := parseJoin(line)
-		if !ok {
+		r, plain := parse(line, true), parse(line, false)
+		if r.key == nil && r.verb <= verbJoin {
+			if !reflect.DeepEqual(r, plain) {
+				t.Fatalf("%q gives %+v, and %+v without extensions", line, r, plain)
+			}
+		} else if plain.verb != noVerb {
+			t.Fatalf("%q gives %+v without extensions", line, plain)
+		}
+		var short string
+		switch r.verb {
+		case noVerb:
 			return
+		case verbPing:
+			short = "PING"
+		case verbLeave:
+			short = "LEAVE"
+		case verbJoin:
+			if !isName(r.group) || !isName(r.client) {
+				t.Fatalf("%q gives the names %q and %q", line, r.group, r.client)
+			}
+			if short = fmt.Sprintf("JOIN %s %s", r.group, r.client); r.key != nil {
+				if len(r.key) < minKey || len(r.key) > maxKey || !isPrintable(r.key) || r.hold < 0 || r.hold > maxHold {
+					t.Fatalf("%q gives %+v", line, r)
+				}
+				short += fmt.Sprintf(" key=%s hold=%d", r.key, r.hold.Milliseconds())
+				if r.finEnds {
+					short += " fin=end"
+				}
+			}
 		}
-		if !isName(group) || !isName(client) {
-			t.Fatalf("%q gives the names %q and %q", line, group, client)
-		}
-		short := []byte("JOIN " + string(group) + " " + string(client))
-		g, c, ok := parseJoin(short)
-		if !ok || !bytes.Equal(g, group) || !bytes.Equal(c, client) {
-			t.Fatalf("%q gives %q and %q, but %q gives %q, %q, %v", line, group, client, short, g, c, ok)
+		if again := parse([]byte(short), true); !reflect.DeepEqual(again, r) {
+			t.Fatalf("%q gives %+v, but %q gives %+v", line, r, short, again)
 		}
 	})
 }
@@ -171,7 +272,7 @@ func BenchmarkParse(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		line, _, _, err := cutLine(input)
-		if _, _, ok := parseJoin(line); err != nil || !ok {
+		if err != nil || parse(line, false).verb != verbJoin {
 			b.Fatal(err)
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Config says how a [Server] behaves. Zero durations mean the default.
+// Config says how a [Server] behaves. Zero durations and numbers mean the default.
 type Config struct {
 	// Elections is the state that the server serves. It must be set.
 	Elections Elections
@@ -45,6 +45,15 @@ type Config struct {
 
 	// Fencing adds the fencing token to LEADER lines (PROTOCOL.md, rule 16).
 	Fencing bool
+
+	// Extensions serves keyed members too (PROTOCOL.md, Keyed members), and adds fencing
+	// tokens for everybody. Without it their lines are answered ERROR, as any that are no
+	// commands.
+	Extensions bool
+
+	// MaxPings is how many PINGs of a connection are answered in a second, evenly spaced.
+	// Further ones wait, and what comes behind them too. Default 100.
+	MaxPings int
 }
 
 // ErrServerClosed is returned by [Server.Serve] after Shutdown or Close.
@@ -76,6 +85,10 @@ func NewServer(cfg Config) *Server {
 	fallback(&cfg.IdleTimeout, 60*time.Second)
 	fallback(&cfg.StuckTimeout, 9*time.Second)
 	fallback(&cfg.CloseGrace, 400*time.Millisecond)
+	cfg.Fencing = cfg.Fencing || cfg.Extensions
+	if cfg.MaxPings <= 0 {
+		cfg.MaxPings = 100
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}

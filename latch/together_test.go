@@ -1,8 +1,11 @@
 package latch_test
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -142,4 +145,120 @@ func (f *fixture) visit(rnd *rand.Rand, name string) (told int64) {
 		cl.r.ReadString(0)
 	}
 	return told
+}
+
+// TestKeyedTogether lets keyed clients come and go in all ways while the node ends
+// connections, lapses and loses its lease, all at random. No two of a group ever lead by
+// what they have read and by their promises.
+func TestKeyedTogether(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	f := serve(t, extended, func(cfg *latch.Config) { cfg.CloseGrace = 10 * time.Millisecond })
+	began := time.Now()
+	now := func() time.Duration { return time.Since(began) }
+	const lasts = 3 * time.Second
+
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var views []*latchtest.View
+	all.Go(func() {
+		rnd := rand.New(rand.NewPCG(seed, 0))
+		for now() < lasts {
+			switch rnd.IntN(20) {
+			case 0:
+				f.e.Kill()
+			case 1:
+				f.e.Lapse()
+			case 2:
+				f.e.Hold()
+				time.Sleep(5 * time.Millisecond)
+				f.e.Release()
+			default:
+				f.e.End("g", fmt.Sprint("c", rnd.IntN(5)))
+			}
+			f.e.Sync()
+			time.Sleep(time.Duration(rnd.IntN(20)) * time.Millisecond)
+		}
+	})
+	for i := range 5 {
+		all.Go(func() {
+			rnd := rand.New(rand.NewPCG(seed, uint64(i+1)))
+			hold := 50 + rnd.IntN(200)
+			k := &latchtest.Keyed{Group: "g", Client: fmt.Sprint("c", i), Hold: true}
+			for now() < lasts {
+				f.visitKeyed(rnd, k, fmt.Sprint("key-of-client-no-", i), hold, now)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			views = append(views, k.Views()...)
+		})
+	}
+	all.Wait()
+	v := latchtest.Check(views)
+	for _, violation := range v.Violations {
+		t.Error(violation)
+	}
+	leaders, moved := map[string]bool{}, 0
+	tokens := map[uint64]int{}
+	for _, view := range views {
+		for _, told := range view.Told {
+			if told.Leader == view.Client {
+				leaders[view.Client] = true
+				if tokens[told.Token]++; tokens[told.Token] == 2 {
+					moved++
+				}
+			}
+		}
+	}
+	if t.Logf("%d connections, %d leaderships, %d of them on several", len(views), v.Leaderships, moved); len(leaders) < 2 || moved == 0 {
+		t.Errorf("leaders %v, %d moved; the test tests nothing", leaders, moved)
+	}
+}
+
+// visitKeyed is the life of one connection of a keyed client: a JOIN, some PINGs, some
+// reading, an end.
+func (f *fixture) visitKeyed(rnd *rand.Rand, k *latchtest.Keyed, key string, hold int, now func() time.Duration) {
+	c := f.dial()
+	defer c.reset()
+	w := k.Connects(now(), "here")
+	defer func() { k.Ends(now()) }()
+	finEnds := rnd.IntN(2) == 0
+	words := ""
+	if finEnds {
+		words = " fin=end"
+	}
+	fmt.Fprintf(c, "JOIN g %s key=%s hold=%d%s\n", k.Client, key, hold, words)
+	for range rnd.IntN(15) {
+		if rnd.IntN(2) == 0 {
+			w.Asks(now())
+			if _, err := c.Write([]byte("PING\n")); err != nil {
+				return
+			}
+		}
+		c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+		line, err := c.r.ReadString('\n')
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded) && line == "":
+			continue
+		case err != nil, strings.HasPrefix(line, "JOIN_FAILED"), line == "ERROR\n": // to a PING behind that
+			return
+		}
+		if err := w.Reads(now(), line); err != nil {
+			f.t.Error(err)
+			return
+		}
+	}
+	switch rnd.IntN(4) {
+	case 0:
+		k.Stops(now())
+		c.Write([]byte("LEAVE\n"))
+		c.SetReadDeadline(time.Now().Add(time.Second))
+		io.Copy(io.Discard, c.r)
+	case 1:
+		if finEnds {
+			k.Stops(now())
+		}
+		c.CloseWrite()
+	}
 }

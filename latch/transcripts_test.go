@@ -9,14 +9,18 @@ import (
 	"leaderlatch/latch/latchtest"
 )
 
-const transcripts = "../testdata/protocol"
-
-func TestTranscripts(t *testing.T) {
-	scripts, err := latchtest.Load(transcripts)
+// loadTranscripts loads all transcripts of the protocol.
+func loadTranscripts(t *testing.T) []*latchtest.Script {
+	t.Helper()
+	all, err := latchtest.Load("../testdata/protocol")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, script := range scripts {
+	return all
+}
+
+func TestTranscripts(t *testing.T) {
+	for _, script := range loadTranscripts(t) {
 		t.Run(script.Claim, func(t *testing.T) {
 			t.Parallel()
 			f := serveFor(t, script)
@@ -35,6 +39,8 @@ func serveFor(t *testing.T, script *latchtest.Script) *fixture {
 				cfg.JoinTimeout = duration(t, script, s)
 			case "leader_latch.idle_timeout":
 				cfg.IdleTimeout = duration(t, script, s)
+			case "leader_latch.extensions.internal":
+				cfg.Extensions = s.Value == "on"
 			case "strong_consistency":
 				available = s.Value == "on"
 			case "leader_latch.minimum_nodes":

@@ -54,6 +54,7 @@ func (c *conn) say(line func(b []byte, crlf bool) []byte) {
 	w := writers.Get().(*writer)
 	defer writers.Put(w)
 	w.line = line(w.line[:0], c.crlf)
+	c.tail = 0
 	n, err := w.write(c.raw)
 	if err != nil {
 		c.left(err)
@@ -63,27 +64,33 @@ func (c *conn) say(line func(b []byte, crlf bool) []byte) {
 	}
 }
 
-// push writes the newest leader if nothing stands before it. mu is held.
+// push writes the newest leader and the answer to a PING, if nothing stands before them. mu
+// is held.
 func (c *conn) push() {
 	if !c.draining && !c.flush() {
 		c.drainLater()
 	}
 }
 
-// flush writes the rest of a line and then the newest leader, as far as the
-// kernel takes them. It reports whether nothing is left to write. mu is held.
+// flush writes the rest of a line, then the newest leader, and behind it the answer to a
+// PING, as far as the kernel takes them. It reports whether nothing is left to write. mu is
+// held.
 func (c *conn) flush() (done bool) {
 	w := writers.Get().(*writer)
 	defer writers.Put(w)
-	for c.state != ended && (len(c.out) > 0 || c.state == joined && c.next != c.told) {
-		if !c.gate() {
+	for c.state != ended {
+		rest, news := len(c.out) > 0, c.state == joined && c.next != c.told
+		answer := c.state == joined && c.keyed != nil && c.keyed.owed
+		if !rest && !news && !answer || !c.gate() {
 			break
 		}
-		rest := len(c.out) > 0
-		if rest {
+		switch {
+		case rest:
 			w.line = append(w.line[:0], c.out...)
-		} else {
+		case news:
 			w.line = c.appendNext(w.line[:0])
+		default:
+			w.line = appendAlive(w.line[:0], c.keyed.lasts, c.crlf)
 		}
 		n, err := w.write(c.raw)
 		if err != nil {
@@ -93,8 +100,13 @@ func (c *conn) flush() (done bool) {
 		if n == 0 {
 			return false
 		}
-		if !rest {
-			c.told = c.next // also if only in part: the rest must follow
+		switch { // also if only in part: the rest must follow
+		case rest:
+		case news:
+			c.told, c.tail = c.next, 0
+		default:
+			c.keyed.owed = false
+			c.tail = uint16(min(int(c.tail)+n, maxTail))
 		}
 		c.out = append(c.out[:0], w.line[n:]...)
 	}
@@ -108,6 +120,9 @@ func (c *conn) appendNext(b []byte) []byte {
 	}
 	return appendLeader(b, c.next.name, c.crlf)
 }
+
+// maxTail is as much as is worth knowing of the end of a send queue.
+const maxTail = 1 << 15
 
 // drainLater starts the goroutine that waits for a stuck client. mu is held.
 func (c *conn) drainLater() {
@@ -146,7 +161,7 @@ func (c *conn) drain() {
 			acked, idle = n, 0
 		} else if idle++; idle == stuckChecks {
 			c.mu.Lock()
-			c.end(errStuck)
+			c.endStuck()
 			c.mu.Unlock()
 			return
 		}

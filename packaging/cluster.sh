@@ -19,6 +19,8 @@ distributed_cookie = for-this-machine-only
 
 strong_consistency = on
 listener.leader_latch.internal = $network.$n:5323
+listener.leader_latch.keyed = $network.$n:5326
+leader_latch.extensions.keyed = on
 
 # Of loopback addresses alone a single node would elect by itself.
 leader_latch.minimum_nodes = 3
@@ -39,5 +41,6 @@ for n in 1 2 3; do
   nodes="$nodes $!"
 done
 echo "Three nodes take clients at $network.1:5323, $network.2:5323 and $network.3:5323."
+echo "Keyed members find them at port 5326."
 echo "Their logs are $folder/node*/log/console.log. Ctrl-C ends them."
 until wait; do :; done

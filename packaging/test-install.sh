@@ -191,20 +191,20 @@ mode /data/riak "700 riak:riak"
 stop
 hung_up
 echo "-- downgrade from data of a newer format"
-sed -i 's/"format": [0-9]*/"format": 3/' "$root/data/riak/leader_latch/node.json"
+sed -i 's/"format": [0-9]*/"format": 4/' "$root/data/riak/leader_latch/node.json"
 if downgrade "$previous"; then fail "a version that cannot read the data was installed"; fi
-said "has data format 3, and this version reads up to 2"
+said "has data format 4, and this version reads up to 3"
 installed
-sed -i 's/"format": 3/"format": 2/' "$root/data/riak/leader_latch/node.json"
+sed -i 's/"format": 4/"format": 3/' "$root/data/riak/leader_latch/node.json"
 downgrade "$previous"
 upgrade "$current"
 echo "-- removed, and such data come; an older version is refused without a program to ask"
 remove leader-latch
-sed -i 's/"format": [0-9]*/"format": 3/' "$root/data/riak/leader_latch/node.json"
+sed -i 's/"format": [0-9]*/"format": 4/' "$root/data/riak/leader_latch/node.json"
 if put "$previous"; then fail "a version that cannot read the data was installed"; fi
-said "/data/riak/leader_latch/node.json has data format 3"
+said "/data/riak/leader_latch/node.json has data format 4"
 test ! -e "$root/usr/sbin/leader-latch"
-sed -i 's/"format": 3/"format": 2/' "$root/data/riak/leader_latch/node.json"
+sed -i 's/"format": 4/"format": 3/' "$root/data/riak/leader_latch/node.json"
 put "$current"
 purge leader-latch
 if [ "$kind" = deb ]; then

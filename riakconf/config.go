@@ -43,6 +43,8 @@ type Config struct {
 	FormatLevel     int           // from 1 to NewestFormatLevel; 0: none is set
 	DeadManSwitch   bool
 	MaxConnections  int           // 0: to be derived
+	MaxHeld         int           // from 1
+	MaxPings        int           // from 1
 	IdleTimeout     time.Duration // above 0
 	MinimumFree     int64         // bytes
 
@@ -57,12 +59,13 @@ func (c *Config) Where(key string) string { return c.places[key] }
 
 // A Listener is an address that clients connect to.
 type Listener struct {
-	Name     string // the last word of its key
-	Key      string // as in riak.conf
-	Host     string // a name, or a numeric address without brackets
-	Port     int    // 0 to 65535; 0 is any free one
-	Fencing  bool   // answer with fencing tokens
-	Position Position
+	Name       string // the last word of its key
+	Key        string // as in riak.conf
+	Host       string // a name, or a numeric address without brackets
+	Port       int    // 0 to 65535; 0 is any free one
+	Fencing    bool   // answer with fencing tokens
+	Extensions bool   // speak the lines of keyed members too; Fencing is on then
+	Position   Position
 }
 
 // Address is host:port, an IPv6 address in brackets.
@@ -254,10 +257,16 @@ func (b *builder) warn(key, format string, args ...any) {
 	b.warnings = append(b.warnings, Problem{Position: at, Key: key, Text: fmt.Sprintf(format, args...)})
 }
 
-// listeners reads the latch listeners and their fencing.
+// listeners reads the latch listeners and what they speak.
 func (b *builder) listeners() {
 	c := b.config
-	fencing := b.fencing()
+	fencing, extensions := b.switches(fencingPrefix), b.switches(extensionsPrefix)
+	for word, on := range extensions {
+		if tokens, set := fencing[word]; on && set && !tokens {
+			b.problem(fencingPrefix+word, "it is off, and %s%s (%s) is on, which always has fencing tokens; take this line out, or turn that one off",
+				extensionsPrefix, word, b.settings.position(extensionsPrefix+word))
+		}
+	}
 	for _, set := range b.settings.list {
 		if set.key != strings.TrimSuffix(listenerPrefix, ".") && !strings.HasPrefix(set.key, listenerPrefix) {
 			continue
@@ -276,8 +285,9 @@ func (b *builder) listeners() {
 		l := Listener{
 			Name: unescape(word), Key: set.key,
 			Host: a.Host, Port: a.Port,
-			Fencing:  fencing[word],
-			Position: set.position(),
+			Fencing:    fencing[word] || extensions[word],
+			Extensions: extensions[word],
+			Position:   set.position(),
 		}
 		if other := slices.IndexFunc(c.Listeners, func(o Listener) bool { return o.address().overlap(a) }); other >= 0 {
 			o := c.Listeners[other]
@@ -289,11 +299,11 @@ func (b *builder) listeners() {
 	slices.SortFunc(c.Listeners, func(a, b Listener) int { return cmp.Compare(a.Name, b.Name) })
 }
 
-// fencing reads which listeners answer with fencing tokens.
-func (b *builder) fencing() map[string]bool {
-	fencing := make(map[string]bool)
+// switches reads the keys of a prefix that are on or off for a listener each, by its word.
+func (b *builder) switches(prefix string) map[string]bool {
+	on := make(map[string]bool)
 	for _, set := range b.settings.list {
-		word, ok := strings.CutPrefix(set.key, fencingPrefix)
+		word, ok := strings.CutPrefix(set.key, prefix)
 		if !ok {
 			continue
 		}
@@ -302,13 +312,13 @@ func (b *builder) fencing() map[string]bool {
 			continue // strays warns of it
 		}
 		if v, ok := b.value(set.key, k); ok {
-			fencing[word] = v.(bool)
+			on[word] = v.(bool)
 		}
 		if _, exists := b.settings.Get(listenerPrefix + word); !exists {
 			b.warn(set.key, "there is no %s%s, so this does nothing; name a listener that there is", listenerPrefix, word)
 		}
 	}
-	return fencing
+	return on
 }
 
 // cluster finds out where nodes talk to each other.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -87,8 +88,9 @@ func TestDefaults(t *testing.T) {
 		JoinTimeout:     3 * time.Second,
 		Voters:          5,
 		DeadManSwitch:   true,
-		IdleTimeout:     time.Minute,
-		MinimumFree:     64 << 20,
+		MaxHeld:         20000, MaxPings: 100,
+		IdleTimeout: time.Minute,
+		MinimumFree: 64 << 20,
 	}
 	c.places = nil // see TestWhere
 	if !reflect.DeepEqual(c, want) {
@@ -144,9 +146,13 @@ leader_latch.fencing.a = off
 leader_latch.log.format = json
 leader_latch.log.elections = on
 leader_latch.max_connections = 1000
+leader_latch.max_held = 30
+leader_latch.max_pings = 7
 leader_latch.idle_timeout = 5m
 leader_latch.minimum_free_space = 1GB
 leader_latch.second_cookie = a b=c
+leader_latch.extensions.internal = on
+leader_latch.extensions.a = off
 `
 
 func TestEverySettingArrives(t *testing.T) {
@@ -155,7 +161,7 @@ func TestEverySettingArrives(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantLines(t, "warnings", messages(path, warnings), "riak.conf:47: leader_latch.second_cookie: nodes with this cookie are let in, too")
+	wantLines(t, "warnings", messages(path, warnings), "riak.conf:49: leader_latch.second_cookie: nodes with this cookie are let in, too")
 	base := filepath.Dir(filepath.Dir(path))
 	want := &Config{
 		Path:              path,
@@ -166,7 +172,7 @@ func TestEverySettingArrives(t *testing.T) {
 		StrongConsistency: true,
 		Listeners: []Listener{
 			{Name: "a", Key: "listener.leader_latch.a", Host: "db7.example.com", Port: 5323, Position: Position{path, 7}},
-			{Name: "internal", Key: "listener.leader_latch.internal", Host: "::1", Port: 5323, Position: Position{path, 6}},
+			{Name: "internal", Key: "listener.leader_latch.internal", Host: "::1", Port: 5323, Fencing: true, Extensions: true, Position: Position{path, 6}},
 			{Name: "rack.2", Key: `listener.leader_latch.rack\.2`, Host: "2001:db8::7", Fencing: true, Position: Position{path, 5}},
 		},
 		PlatformDataDir: base + "/data",
@@ -187,10 +193,11 @@ func TestEverySettingArrives(t *testing.T) {
 		Voters:          3,
 		FormatLevel:     1,
 		MaxConnections:  1000,
-		IdleTimeout:     5 * time.Minute,
-		MinimumFree:     1 << 30,
-		portMaximum:     7999,
-		portMinimum:     6000,
+		MaxHeld:         30, MaxPings: 7,
+		IdleTimeout: 5 * time.Minute,
+		MinimumFree: 1 << 30,
+		portMaximum: 7999,
+		portMinimum: 6000,
 	}
 	c.places = nil // see TestWhere
 	if !reflect.DeepEqual(c, want) {
@@ -396,7 +403,7 @@ func TestOverridesWin(t *testing.T) {
 func TestFormatLevel(t *testing.T) {
 	for value, want := range map[string]string{
 		"0":    "0 is below 1",
-		"3":    "3 is above 2, the newest level of this version; write 2 or less, take the setting out, or install the version that has level 3",
+		"4":    "4 is above 3, the newest level of this version; write 3 or less, take the setting out, or install the version that has level 4",
 		"last": `"last" is not a whole number`,
 	} {
 		path := write(t, "riak.conf", quiet+"leader_latch.format_level = "+value+"\n")
@@ -404,7 +411,7 @@ func TestFormatLevel(t *testing.T) {
 		path = write(t, "riak.conf", quiet)
 		wantLines(t, value, loadProblems(t, path, Override{"leader_latch.format_level", value, "--format-level"}), "--format-level: "+want)
 	}
-	if c := mustLoad(t, "leader_latch.format_level = 2\n"); c.FormatLevel != NewestFormatLevel {
+	if c := mustLoad(t, "leader_latch.format_level = 3\n"); c.FormatLevel != NewestFormatLevel {
 		t.Errorf("level %d, want %d", c.FormatLevel, NewestFormatLevel)
 	}
 }
@@ -478,6 +485,8 @@ func TestProblemsOfOneSetting(t *testing.T) {
 		{"leader_latch.cluster_listener = 5324\n", `riak.conf:5: leader_latch.cluster_listener: "5324" has no port; write host:port, for example 127.0.0.1:5324`},
 		{"leader_latch.dead_man_switch = 1\n", `riak.conf:5: leader_latch.dead_man_switch: "1" is neither on nor off`},
 		{"leader_latch.fencing.internal = On\n", `riak.conf:5: leader_latch.fencing.internal: "On" is neither on nor off`},
+		{"leader_latch.extensions.internal = yes\n", `riak.conf:5: leader_latch.extensions.internal: "yes" is neither on nor off`},
+		{"leader_latch.extensions.internal = on\nleader_latch.fencing.internal = off\n", "riak.conf:6: leader_latch.fencing.internal: it is off, and leader_latch.extensions.internal (riak.conf:5) is on, which always has fencing tokens; take this line out, or turn that one off"},
 		{"leader_latch.idle_timeout = 60\n", `riak.conf:5: leader_latch.idle_timeout: "60" is not a duration`},
 	}
 	for _, tt := range tests {
@@ -487,6 +496,8 @@ func TestProblemsOfOneSetting(t *testing.T) {
 		"nodename = riak@db1\nlistener.leader_latch.b = 10.0.0.1:5325\n",
 		"nodename = riak@localhost\nlistener.leader_latch.b = 10.0.0.1:5324\n", // bound to loopback only
 		"nodename = riak@10.0.0.1\nlistener.leader_latch.b = 10.0.0.2:5324\n",
+		"leader_latch.extensions.internal = on\nleader_latch.fencing.internal = on\n",
+		"leader_latch.extensions.internal = off\nleader_latch.fencing.internal = off\n",
 	} {
 		mustLoad(t, "leader_latch.minimum_nodes = 1\n"+fine)
 	}
@@ -504,9 +515,39 @@ func TestRunConfig(t *testing.T) {
 	if c.DataDir() != run+"/data/leader_latch" || c.Log.ErrorFile != run+"/log/error.log" {
 		t.Errorf("state in %s, errors in %s, want them below %s", c.DataDir(), c.Log.ErrorFile, run)
 	}
-	if c.MinimumNodes != 1 || c.Listeners[0].Address() != "127.0.0.1:5323" || c.Log.Console != "console" {
+	if c.MinimumNodes != 1 || c.Log.Console != "console" {
 		t.Errorf("%+v", c)
 	}
+	wantTwoListeners(t, c)
+}
+
+// wantTwoListeners: one speaks the plain protocol, and one that of keyed members, too.
+func wantTwoListeners(t *testing.T, c *Config) {
+	t.Helper()
+	var all []string
+	for _, l := range c.Listeners {
+		all = append(all, fmt.Sprintln(l.Name, l.Address(), l.Fencing, l.Extensions))
+	}
+	if want := []string{"clients 127.0.0.1:5326 true true\n", "internal 127.0.0.1:5323 false false\n"}; !slices.Equal(all, want) {
+		t.Errorf("listeners %q, want %q", all, want)
+	}
+}
+
+// TestPackagedConfig: what the package's riak.conf has of listeners works as it is when it is
+// turned on.
+func TestPackagedConfig(t *testing.T) {
+	packaged := readFile(t, "../packaging/riak.conf")
+	if c, _, err := Load(write(t, "riak.conf", packaged)); err != nil || len(c.Listeners) != 0 {
+		t.Fatalf("%v, %v: want no listener", c.Listeners, err)
+	}
+	on := regexp.MustCompile(`(?m)^## ((listener\.|leader_latch\.extensions\.)\S+ = )`).ReplaceAllString(packaged, "$1")
+	path := write(t, "riak.conf", on)
+	c, warnings, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, "warnings", messages(path, warnings), "riak.conf:15: distributed_cookie: it is riak")
+	wantTwoListeners(t, c)
 }
 
 // TestForeignKeysAreLeftAlone: the file belongs to Riak too, whatever it has.
@@ -575,6 +616,8 @@ leader_laxxx.voters = 3
 NodeName = x
 strong-consistency = on
 Platform-Lib-Dir = /lib
+leader_latch.extensions.nonesuch = on
+leader_latch.extension.internal = on
 `, []string{
 			"riak.conf:6: leader_latch.minimum_node: this key is not known and does nothing; did you mean leader_latch.minimum_nodes?",
 			"riak.conf:7: leader_latch.minimumnodes: this key is not known and does nothing; did you mean leader_latch.minimum_nodes?",
@@ -592,6 +635,8 @@ Platform-Lib-Dir = /lib
 			"riak.conf:20: NodeName: this key is not known and does nothing; did you mean nodename?",
 			"riak.conf:21: strong-consistency: this key is not known and does nothing; did you mean strong_consistency?",
 			"riak.conf:22: Platform-Lib-Dir: this key is not known and does nothing; did you mean platform_lib_dir?",
+			"riak.conf:23: leader_latch.extensions.nonesuch: there is no listener.leader_latch.nonesuch, so this does nothing",
+			"riak.conf:24: leader_latch.extension.internal: this key is not known and does nothing; did you mean leader_latch.extensions.internal?",
 		}},
 	}
 	for _, tt := range tests {

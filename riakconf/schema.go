@@ -44,9 +44,10 @@ func Keys() []Key { return slices.Clone(schema) }
 
 // The parts of keys that occur outside the table.
 const (
-	ownPrefix      = "leader_latch."
-	listenerPrefix = "listener.leader_latch."
-	fencingPrefix  = "leader_latch.fencing."
+	ownPrefix        = "leader_latch."
+	listenerPrefix   = "listener.leader_latch."
+	fencingPrefix    = "leader_latch.fencing."
+	extensionsPrefix = "leader_latch.extensions."
 
 	keyNodename          = "nodename"
 	keyCookie            = "distributed_cookie"
@@ -66,7 +67,7 @@ const (
 
 // NewestFormatLevel is the highest leader_latch.format_level: the newest level of formats
 // that the service writes.
-const NewestFormatLevel = 2
+const NewestFormatLevel = 3
 
 var (
 	levels     = []string{"debug", "info", "notice", "warning", "error", "critical", "alert", "emergency", "none"}
@@ -212,6 +213,8 @@ var schema = []Key{
 		field: func(c *Config) any { return &c.DeadManSwitch }},
 	{Name: fencingPrefix + "$name", Type: flagType, Default: "off",
 		Help: "on: the listener of that name answers LEADER <name> <token>"},
+	{Name: extensionsPrefix + "$name", Type: flagType, Default: "off",
+		Help: "on: clients of the listener of that name may be keyed members, and it answers LEADER <name> <token>"},
 	{Name: "leader_latch.log.format", Type: oneOf("text", "json"), Default: "text",
 		Help:  "json: what goes to the console and to log files is one JSON object a line; syslog gets text",
 		field: func(c *Config) any { return &c.Log.Format }},
@@ -221,6 +224,12 @@ var schema = []Key{
 	{Name: "leader_latch.max_connections", Type: integer(0, math.MaxInt32), Default: "0",
 		Help:  "the most client connections; 0: as many as the limit of open files and the timing allow",
 		field: func(c *Config) any { return &c.MaxConnections }},
+	{Name: "leader_latch.max_held", Type: integer(1, math.MaxInt32), Default: "20000",
+		Help:  "with so many keyed members held whose connections have ended the node takes no further ones; those that come back it takes",
+		field: func(c *Config) any { return &c.MaxHeld }},
+	{Name: "leader_latch.max_pings", Type: integer(1, 10000), Default: "100",
+		Help:  "how many PINGs of a connection are answered in a second; further ones wait",
+		field: func(c *Config) any { return &c.MaxPings }},
 	{Name: "leader_latch.idle_timeout", Type: duration(time.Millisecond), Default: "60s",
 		Help:  "the longest time that a connection may take to join; then it is closed",
 		field: func(c *Config) any { return &c.IdleTimeout }},
@@ -236,7 +245,7 @@ func foreign(name, value string) Key {
 // row is the row of a key, which may be one that a $name stands for.
 func row(key string) (Key, bool) {
 	name := key
-	for _, prefix := range []string{listenerPrefix, fencingPrefix} {
+	for _, prefix := range []string{listenerPrefix, fencingPrefix, extensionsPrefix} {
 		if word, ok := strings.CutPrefix(key, prefix); ok && word != "" && wordLen(word) == len(word) {
 			name = prefix + "$name"
 		}

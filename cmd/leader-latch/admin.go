@@ -33,6 +33,7 @@ import (
 //	GET /groups?group=G         []ensemble.Group
 //	GET /groups/confirmed       ensemble.Confirmed
 //	GET /wait                   answers when a JOIN would succeed
+//	GET /wait/rolled            likewise, and when all keyed members have come back whose node was stopped
 //	GET /cluster                ensemble.Cluster
 //	POST /cluster/join?node=N&address=A  answers when the node is a member of the cluster of N
 //	POST /cluster/leave?node=N  answers when the node is alone, and answers as such; without N, this one
@@ -79,15 +80,8 @@ func (a *adminServer) handler() http.Handler {
 		writeJSON(w, realCluster{a}.Ring())
 	})
 	mux.Handle("POST /staging/{what}", a.staging)
-	mux.HandleFunc("GET /wait", func(w http.ResponseWriter, r *http.Request) {
-		if missing := a.missingSetting(); missing != "" {
-			http.Error(w, missing, http.StatusConflict)
-			return
-		}
-		ctx, cancel := patienceOf(r)
-		defer cancel()
-		writeError(w, a.withReasons(r, a.waitReady(ctx)))
-	})
+	mux.HandleFunc("GET /wait", a.answerWait((*ensemble.Node).WaitReady))
+	mux.HandleFunc("GET /wait/rolled", a.answerWait((*ensemble.Node).WaitRolled))
 	mux.HandleFunc("GET /cluster", func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, a.node.current().Cluster(r.Context()))
 	})
@@ -129,11 +123,24 @@ func patienceOf(r *http.Request) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(r.Context(), d)
 }
 
-// waitReady waits until a JOIN would succeed, at whichever node is there then.
-func (a *adminServer) waitReady(ctx context.Context) error {
+// answerWait answers when the node is as wait says.
+func (a *adminServer) answerWait(wait func(*ensemble.Node, context.Context) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if missing := a.missingSetting(); missing != "" {
+			http.Error(w, missing, http.StatusConflict)
+			return
+		}
+		ctx, cancel := patienceOf(r)
+		defer cancel()
+		writeError(w, a.withReasons(r, a.await(ctx, wait)))
+	}
+}
+
+// await waits at whichever node is there then.
+func (a *adminServer) await(ctx context.Context, wait func(*ensemble.Node, context.Context) error) error {
 	for {
 		node := a.node.current()
-		err := node.WaitReady(ctx)
+		err := wait(node, ctx)
 		if !errors.Is(err, ensemble.ErrAnew) {
 			return err
 		}

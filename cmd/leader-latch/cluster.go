@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -255,6 +256,9 @@ func clusterHints(c ensemble.Cluster, self string) (hints []string) {
 		hints = append(hints, "no majority of the voters follows one raft leader: nobody is elected")
 	}
 	hints = append(hints, whyDown(c)...)
+	for _, node := range slices.Sorted(maps.Keys(c.Away)) {
+		hints = append(hints, fmt.Sprintf("keyed members of %s, which was stopped or started again, have not come back yet: %d", node, c.Away[node]))
+	}
 	for _, m := range c.Members {
 		if m.Timing != "" && m.Timing != c.Members[0].Timing && c.Members[0].Timing != "" {
 			hints = append(hints, fmt.Sprintf("leader_latch.timing differs: %s on %s, %s on %s; make it the same", c.Members[0].Timing, c.Members[0].Name, m.Timing, m.Name))

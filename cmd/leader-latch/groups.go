@@ -25,6 +25,10 @@ change of a group's leader. Clients of this node that wait for a name that a
 member has are listed as waiting. With GROUP, only that group; exits with 1 if
 there is none.
 
+The role of a keyed member has ",keyed" added; or ",held", while its connection to
+this node has ended and it may come back; or ",away", while it has not come back
+since its node was stopped or started again. --json says for how long one is held.
+
 A node without a majority lists what it knew last, and says so on stderr; with
 --json each group is "stale" then.`,
 	setup: func(e *env, fs *pflag.FlagSet) func(context.Context, string, []string) int {
@@ -96,6 +100,14 @@ func printGroups(w io.Writer, groups []ensemble.Group) error {
 			role, since, token := "member", m.Since, ""
 			if i == 0 {
 				role, since, token = "leader", g.Since, fmt.Sprint(g.Token)
+			}
+			switch {
+			case m.Away:
+				role += ",away"
+			case m.Held > 0:
+				role += ",held"
+			case m.Keyed:
+				role += ",keyed"
 			}
 			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", g.Name, m.Client, role, m.Node, since.In(time.Local).Format(moment), token)
 		}

@@ -67,6 +67,7 @@ func (l *lives) start(ctx context.Context) error {
 		Timing:        l.timing,
 		MinimumNodes:  l.conf.MinimumNodes,
 		Voters:        l.conf.Voters,
+		MaxHeld:       l.conf.MaxHeld,
 		Join:          join,
 		FormatLevel:   uint64(l.conf.FormatLevel),
 		Version:       versionText(),

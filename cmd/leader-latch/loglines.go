@@ -24,7 +24,7 @@ var logLines = []logLine{
 	{"`the process of the raft leader has ended: standing for election`", "this node is to append to the log in its place", "if nobody has stopped that node: see there why it has ended"},
 	{"`no raft leader`", "a majority of the nodes cannot be reached, or is just electing one", "if it lasts: start the nodes that are down, or mend the network; `leader-latch recover` where they are lost for good"},
 	{"`a node does not answer`, `answers again`", "seen by the raft leader", "if it stays silent: look at that node and the network; `cluster force-remove` if it is lost for good"},
-	{"`a node has been silent for too long: expiring its session`", "it is dead or cut off; groups whose leader was connected to it are led by others from here on", "look at that node and the network"},
+	{"`a node has been silent for too long: expiring its session`", "it is dead or cut off; groups whose leader was connected to it are led by others from here on, but those of keyed leaders that have come back elsewhere", "look at that node and the network"},
 	{"`this node is in no cluster yet, trying on`", "the node is joining a cluster, and says what it waits for", "what the reason says; `cluster leave` gives it up"},
 	{"`this node's cluster has been given up`", "another member was recovered without this node (`leader-latch recover`): this node is a stranger there", "what the reason says"},
 	{"`the cluster was recovered`", "by `leader-latch recover`: JOINs are refused until the leases of the lost nodes have ended, for 7 s at least", "start the lost nodes with an empty state folder only"},

@@ -350,6 +350,8 @@ func serveLatch(conf *riakconf.Config, node *lives, timing session.Timing, liste
 			CloseGrace:  timing.Expiry - timing.Lease,
 			Limit:       limit,
 			Fencing:     l.Fencing,
+			Extensions:  l.Extensions,
+			MaxPings:    conf.MaxPings,
 		})
 		servers = append(servers, s)
 		go func() {
@@ -373,6 +375,14 @@ func (e elections) Join(group, client string, m latch.Member) (latch.Membership,
 	return ms, nil
 }
 
+func (e elections) JoinKeyed(group, client string, k latch.Keyed, m latch.Member) (latch.Membership, error) {
+	ms, err := e.node.current().JoinKeyed(group, client, k.Key, k.Hold, m)
+	if err != nil {
+		return nil, err
+	}
+	return ms, nil
+}
+
 func (e elections) Missing() error { return e.node.current().Missing() }
 
 // switchedOff stands in while strong_consistency is off.
@@ -380,6 +390,10 @@ type switchedOff struct{}
 
 func (switchedOff) Join(string, string, latch.Member) (latch.Membership, error) {
 	return nil, fmt.Errorf("%w: strong_consistency is off", latch.ErrUnavailable)
+}
+
+func (off switchedOff) JoinKeyed(group, client string, _ latch.Keyed, m latch.Member) (latch.Membership, error) {
+	return off.Join(group, client, m)
 }
 
 func (switchedOff) Missing() error { return nil } // no Join waits

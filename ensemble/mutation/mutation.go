@@ -31,6 +31,12 @@ const (
 	OpenWait                   // nor the Open after a session that was lost
 	StartWait                  // nor the first Open of a process
 	NoNote                     // the first promise of a session is not on disk when it is made
+	NoHold                     // a keyed member goes with its connection
+	NoNodeEnd                  // it stays for its hold alone when the node has ended the connection
+	NoAcceptance               // its hold counts from the end of the connection, accepted or not
+	NoStale                    // a member without a hold that has moved may go before its old connection is closed
+	NoSince                    // a promise to it is as if a renewal had just been sent
+	NoSilence                  // a session is expired after its S, whatever the holds of its members
 )
 
 // String says what is taken away.
@@ -59,5 +65,11 @@ func (m Mutation) String() string {
 		OpenWait:          "Open within a promise",
 		StartWait:         "start within a promise",
 		NoNote:            "a promise that is not on disk",
+		NoHold:            "no hold",
+		NoNodeEnd:         "no longer hold when the node ends it",
+		NoAcceptance:      "hold before the acceptance",
+		NoStale:           "an old Join",
+		NoSince:           "promises from the acceptance",
+		NoSilence:         "expired within a hold",
 	}[m]
 }

@@ -27,7 +27,7 @@ type bookkeeper struct {
 func newBookkeeper() *bookkeeper {
 	n := &bookkeeper{dispatch: NewDispatcher()}
 	n.roster = New(Config{
-		Node: "n1", Boot: "boot", Name: "riak@10.0.0.1", Address: "10.0.0.1:5324", Timing: Normal,
+		Node: "n1", Boot: "boot", Name: "riak@10.0.0.1", Address: "10.0.0.1:5324", Timing: Normal, Reads: state.NewestLevel,
 		Guard: new(sync.Mutex), Now: func() Reading { return n.clock }, Dispatch: n.dispatch, Logger: slog.New(slog.DiscardHandler),
 		Note: func(uint64) {}, Alive: func(time.Duration) {},
 	})
@@ -72,6 +72,7 @@ type deaf struct{ told *atomic.Int64 }
 func (c deaf) Leader(string, uint64) { c.told.Add(1) }
 func (deaf) Waits(string)            {}
 func (c deaf) Promised()             {}
+func (deaf) Alive(time.Duration)     {}
 func (deaf) Close()                  {}
 
 // join has clients join, and gives their memberships.
@@ -109,6 +110,55 @@ func BenchmarkNodeMemory(b *testing.B) {
 	}
 }
 
+// BenchmarkKeyedNodeMemory is the same of clients with keys.
+func BenchmarkKeyedNodeMemory(b *testing.B) {
+	const members = 40_000
+	for b.Loop() {
+		var told atomic.Int64
+		n := newKeyedBookkeeper()
+		before := statetest.Heap()
+		for i := range members {
+			group, client := statetest.GroupOf(i, 1), statetest.ClientOf(i)
+			m, _ := n.roster.JoinKeyed(group, client, state.KeyOf(group, client, "secret"), time.Minute, deaf{&told})
+			if i%statetest.Batch == statetest.Batch-1 {
+				n.run()
+				m.Alive()
+			}
+		}
+		n.run()
+		b.ReportMetric(float64(statetest.Heap()-before)/members, "B/member")
+		runtime.KeepAlive(n)
+	}
+}
+
+// BenchmarkMoves has all keyed members of one node come back to another one, as the roster of a third
+// one sees it: each costs the same, however many there are.
+func BenchmarkMoves(b *testing.B) {
+	for _, members := range []int{500, 8000} {
+		for _, hold := range []time.Duration{0, Calm.Expiry} {
+			b.Run(fmt.Sprintf("members=%d,hold=%v", members, hold), func(b *testing.B) {
+				var moving time.Duration
+				for b.Loop() {
+					n := newKeyedBookkeeper()
+					inc := n.second()
+					n.commit([]state.Op{state.Open{Node: "n3", Counter: 1, Boot: "third", Lease: Normal.Lease, Expiry: Normal.Expiry, Reads: state.KeyedLevel}})
+					third, _, _ := n.state.Current("n3")
+					for _, to := range []state.Incarnation{inc, third} {
+						moving = 0
+						for i := range members {
+							c := fmt.Sprint("c", i)
+							began := time.Now()
+							n.commit([]state.Op{state.KeyedJoin{Join: state.Join{Incarnation: to, Seq: uint64(i + 1), Group: c, Client: c}, Key: state.KeyOf(c, c, "k"), Hold: hold}})
+							moving += time.Since(began)
+						}
+					}
+				}
+				b.ReportMetric(float64(moving.Nanoseconds())/float64(members), "ns/move")
+			})
+		}
+	}
+}
+
 // BenchmarkOneGroup has 10,000 clients of one node join one group, then the first
 // leave, which tells the others.
 func BenchmarkOneGroup(b *testing.B) {
@@ -122,7 +172,7 @@ func BenchmarkOneGroup(b *testing.B) {
 		joining += time.Since(began)
 		told.Store(0)
 		began = time.Now()
-		all[0].Closed(true)
+		all[0].Closed("closed", true)
 		n.run()
 		telling += time.Since(began)
 		if told.Load() != members { // one has left, and the new leader is told before the others and among them
@@ -148,7 +198,7 @@ func BenchmarkChurn(b *testing.B) {
 		}
 		n.run()
 		for _, m := range all {
-			m.Closed(true)
+			m.Closed("closed", true)
 		}
 		n.run()
 	}

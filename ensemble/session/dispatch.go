@@ -42,6 +42,7 @@ type telling struct {
 	members  []*Membership // of whom are left
 	leader   string
 	token    uint64
+	answers  bool // it is no change: a PING is answered, behind the changes before
 }
 
 // tellAtOnce is how many members are told before the queue is looked at again.
@@ -59,7 +60,7 @@ const maxTelling = 16
 type Delivery struct {
 	what   deliveryKind
 	index  uint64
-	member *Membership // of deliverJoined, deliverGone and deliverWaits
+	member *Membership // of deliverJoined, deliverGone, deliverWaits and deliverAlive
 	group  string
 	leader string
 	token  uint64
@@ -73,6 +74,7 @@ const (
 	deliverJoined
 	deliverGone
 	deliverWaits
+	deliverAlive
 	deliverAll // read everything from the state
 )
 
@@ -143,7 +145,7 @@ func (d *Dispatcher) tell(a *audience, leader string, token uint64) {
 			}
 		}
 		a.told++
-		d.telling = append(d.telling, telling{a, slices.Clone(a.members), leader, token})
+		d.telling = append(d.telling, telling{audience: a, members: slices.Clone(a.members), leader: leader, token: token})
 		return
 	}
 	for _, m := range a.members {
@@ -162,7 +164,7 @@ func (d *Dispatcher) tellSome() {
 	var taken atomic.Int64
 	tell := func() {
 		for i := taken.Add(1); i <= int64(n); i = taken.Add(1) {
-			t.members[i-1].told(t.leader, t.token)
+			t.tell(t.members[i-1])
 		}
 	}
 	var others sync.WaitGroup
@@ -177,6 +179,15 @@ func (d *Dispatcher) tellSome() {
 	}
 }
 
+func (t *telling) tell(m *Membership) {
+	switch {
+	case !t.answers:
+		m.told(t.leader, t.token)
+	case t.audience.has(m):
+		m.answer()
+	}
+}
+
 func (d *Dispatcher) deliver(v Delivery, all func() (uint64, []Delivery)) {
 	switch v.what {
 	case deliverAll:
@@ -186,11 +197,14 @@ func (d *Dispatcher) deliver(v Delivery, all func() (uint64, []Delivery)) {
 		d.telling = nil
 		for _, v := range joined {
 			d.join(v)
+			v.member.answer() // that it was asked was in the queue, perhaps
 		}
 	case deliverGone:
 		d.leave(v.member)
 	case deliverWaits:
 		v.member.member.Waits(v.holder)
+	case deliverAlive:
+		d.answer(v.member)
 	case deliverJoined:
 		if v.index > d.through {
 			d.join(v)
@@ -213,10 +227,30 @@ func (d *Dispatcher) join(v Delivery) {
 	v.member.told(v.leader, v.token)
 }
 
+// answer has a PING answered when the member has been told of all changes before.
+func (d *Dispatcher) answer(m *Membership) {
+	a := d.groups[m.group]
+	switch {
+	case !a.has(m): // it is over, or has moved
+	case a.told > 0:
+		for len(d.telling) >= maxTelling {
+			d.tellSome()
+		}
+		a.told++
+		d.telling = append(d.telling, telling{audience: a, members: []*Membership{m}, answers: true})
+	default:
+		m.answer()
+	}
+}
+
+func (a *audience) has(m *Membership) bool {
+	return a != nil && m.inAudience < len(a.members) && a.members[m.inAudience] == m
+}
+
 func (d *Dispatcher) leave(m *Membership) {
 	a := d.groups[m.group]
-	if a == nil || m.inAudience >= len(a.members) || a.members[m.inAudience] != m {
-		return // never joined
+	if !a.has(m) {
+		return // never joined, or has moved
 	}
 	last := len(a.members) - 1
 	a.members[m.inAudience] = a.members[last]
@@ -229,5 +263,8 @@ func (d *Dispatcher) leave(m *Membership) {
 
 func (m *Membership) told(leader string, token uint64) {
 	m.leads.Store(leader == m.client)
+	if m.keyed != nil && leader == m.client {
+		m.keyed.leadsFrom(m.roster.now())
+	}
 	m.member.Leader(leader, token)
 }

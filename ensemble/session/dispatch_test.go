@@ -6,17 +6,25 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // listener is a Member that keeps what it is told. heard is called each time.
 type listener struct {
-	mu    sync.Mutex
-	told  []string
-	heard func(leader string)
+	mu     sync.Mutex
+	told   []string
+	closed bool
+	heard  func(leader string)
 }
 
 func (*listener) Waits(string) {}
 func (l *listener) Promised()  {}
+
+func (l *listener) Alive(lasts time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.told = append(l.told, fmt.Sprint("alive ", lasts.Milliseconds()))
+}
 
 func (l *listener) Leader(name string, _ uint64) {
 	l.mu.Lock()
@@ -27,7 +35,11 @@ func (l *listener) Leader(name string, _ uint64) {
 	}
 }
 
-func (l *listener) Close() {}
+func (l *listener) Close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+}
 
 func (l *listener) all() []string {
 	l.mu.Lock()

@@ -14,6 +14,7 @@
 //	expirer.go     when others were silent for too long
 //	promise.go     what clients were promised
 //	roster.go      all of that together, with the memberships
+//	keyed.go       members that outlive their connections and their node
 //	membership.go  one client's place in a group, as its connection has it
 //	dispatch.go    how committed changes reach the connections; it alone has a goroutine
 //	omit.go        the rules that tests take away

@@ -10,6 +10,7 @@ type leaderFunc func(name string)
 func (f leaderFunc) Leader(name string, _ uint64) { f(name) }
 func (leaderFunc) Waits(string)                   {}
 func (f leaderFunc) Promised()                    {}
+func (leaderFunc) Alive(time.Duration)            {}
 func (leaderFunc) Close()                         {}
 
 func poll(t testing.TB, what string, cond func() bool) {

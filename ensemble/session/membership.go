@@ -3,6 +3,8 @@ package session
 import (
 	"sync/atomic"
 	"time"
+
+	"leaderlatch/ensemble/state"
 )
 
 // Member is what speaks for a membership towards its client: a connection.
@@ -21,6 +23,11 @@ type Member interface {
 	// Promised says that the membership may be asked for its Promise again.
 	Promised()
 
+	// Alive answers what [Membership.Alive] has asked: for so long from before that was asked
+	// the membership and its place stay. It comes behind every Leader that the node knows of,
+	// from the goroutine of those.
+	Alive(lasts time.Duration)
+
 	// Close ends the connection without a further line. It may come more than
 	// once.
 	Close()
@@ -37,15 +44,16 @@ type Membership struct {
 	said       atomic.Pointer[Reading] // when the node promised last; nil: never
 	inAudience int                     // its place there; of the dispatcher's goroutine alone
 	leads      atomic.Bool             // its connection was handed its own name last
+	keyed      *keyed                  // nil: it ends with its connection
 
 	// Guarded by the roster's guard.
 	state    memberState
-	seq      uint64 // of its Join, once proposed
-	stopped  bool   // its client has said that it has stopped
-	knows    bool   // its client is known to have learned that its connection has ended
-	counted  bool   // it is one of session.unheard
-	holder   string // memberHeld: the name of the node of the member that has the name
-	inRoster int    // its place there, or, memberBound, among those
+	seq      uint64       // of its Join, once proposed
+	why      state.Reason // its connection has ended; 0: for one of the node's own
+	stopped  bool         // its client has said that it has stopped
+	knows    bool         // its client is known to have learned that its connection has ended
+	counted  bool         // it is one of session.unheard
+	inRoster int          // its place there, or, memberBound, among those
 }
 
 type memberState uint8
@@ -55,7 +63,7 @@ const (
 	memberProposed                    // its Join has a number
 	memberHeld                        // its Join was refused: another member has the name; waits for that one to go
 	memberJoined                      // committed
-	memberBound                       // its connection is closed, and the node is bound by a promise
+	memberBound                       // its connection is closed, and the membership stays for a while
 	memberOver                        // its connection is closed
 )
 
@@ -64,20 +72,27 @@ const (
 // (DESIGN.md, rule 5). It takes no lock.
 func (m *Membership) Live() bool {
 	l := m.lease.Load()
-	return l != nil && l.live()
+	return l != nil && l.live() && !m.hasMoved()
 }
 
-// Closed says that the connection is closed for good, and whether its client
-// is known to have learned of it. The membership is then left: at once, or after the time
+// Closed says that the connection is closed for good, why, and whether its client
+// is known to have learned of it. The word for why is one of [state.Reason], or empty: the
+// node ended it for a reason of its own. The membership is then left: at once, or after the time
 // that is returned, for which the node is bound by a promise unless [Membership.Stopped]
-// is called. Only the first call counts.
-func (m *Membership) Closed(acknowledged bool) (bound time.Duration) {
+// is called. A keyed one stays for its hold before, of which nothing is returned: its client
+// comes back, or does not. Only the first call counts.
+func (m *Membership) Closed(why string, acknowledged bool) (bound time.Duration) {
 	m.roster.guard.Lock()
 	defer m.roster.guard.Unlock()
-	return m.roster.closed(m, acknowledged)
+	return m.roster.closed(m, state.ReasonNamed(why), acknowledged)
 }
 
 func (m *Membership) propose(l *lease, seq uint64) {
+	if k := m.keyed; k != nil {
+		m.roster.forgetKeyed(m) // the Join before was refused
+		k.settled, k.stays = false, 0
+		m.roster.keyed[seq] = m
+	}
 	m.state, m.seq = memberProposed, seq
 	m.lease.Store(l)
 }

@@ -9,6 +9,13 @@ type Omissions struct {
 	Start bool // rule 10: before the first Open of a process
 	Note  bool // rule 10: for the note on disk, before the first promise of a session
 
+	Hold       bool // of keyed members (HOLDS.md), rule 12: a member stays for hold when its connection has ended
+	NodeEnd    bool // rule 12: for max(hold, S) when the node has ended it
+	Stale      bool // rule 14: a member without a hold that has moved stays until its connection before is closed
+	Acceptance bool // rule 12: the time counts from the acceptance of the Join, if that is later
+	Since      bool // rule 10: a promise is shorter by the time since the last renewal was sent
+	Silence    bool // rule 7: a session with longer holds has to be silent for longer
+
 	Acknowledgement bool // rule 3: the lease counts from now, whether renewals are accepted or not
 	Sending         bool // rule 3: the lease counts from the acceptance of a renewal, not from its sending
 	CloseTime       bool // rule 7: S is as long as L

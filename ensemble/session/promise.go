@@ -27,7 +27,7 @@ func (m *Membership) Promise() (now, later bool) {
 	}
 	said := l.now() // before the lease is looked at: a promise is made within it
 	switch {
-	case !l.live():
+	case !l.live() || m.hasMoved():
 		return false, false
 	case !l.noted.Load() && !m.roster.omit.Note:
 		return false, m.roster.askToNote(m, l)
@@ -36,9 +36,9 @@ func (m *Membership) Promise() (now, later bool) {
 	return true, false
 }
 
-// Stopped says that the client has closed its side itself, by a FIN of its own that was
-// read: it has stopped, and is bound by no promise. It may be called at any time, before
-// or after Closed.
+// Stopped says that the client has said that it has stopped, and relies on no promise: by a
+// FIN of its own that was read, if that means so, or by a LEAVE. It may be called at any
+// time, before or after Closed.
 func (m *Membership) Stopped() {
 	m.roster.guard.Lock()
 	defer m.roster.guard.Unlock()

@@ -23,6 +23,8 @@ func init() {
 			omitted.Start = true
 		case "note":
 			omitted.Note = true
+		case "hold":
+			omitted.Hold = true
 		default:
 			panic("LEADER_LATCH_WITHOUT: there is no wait " + name)
 		}

@@ -18,7 +18,7 @@ func TestOneOfManyPromisesIsReleasedAtOnce(t *testing.T) {
 	for i, m := range all {
 		said := n.clock.Later(time.Duration(i) * time.Millisecond)
 		m.said.Store(&said)
-		m.Closed(true)
+		m.Closed("closed", true)
 	}
 	reads := 0
 	clock := n.roster.now
@@ -72,7 +72,7 @@ func TestALostSessionWaitsForPromises(t *testing.T) {
 	}
 	last := n.clock
 	m.said.Store(&last) // in the last moment of the lease
-	m.Closed(true)
+	m.Closed("closed", true)
 	for n.clock.AtLeast(last) < Normal.Promise() {
 		if what, _ := n.roster.Step(n.clock); what != NeedNothing {
 			t.Fatalf("%v after a promise: %v", n.clock.AtLeast(last), what)

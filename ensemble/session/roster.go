@@ -21,12 +21,24 @@ type Roster struct {
 	session session
 	expirer *expirer
 	members []*Membership // all that are not over, each at its place
-	held    map[nameKey][]*Membership
-	doomed  []*Membership // joined once, and not in the state any more: to be closed
-	bound   []*Membership // closed, and promised something that lasts
-	next    time.Duration // until a promise to one of them is over; 0: there are none
-	askers  []*Membership // who wait until a promise of the session is noted
-	omit    Omissions
+	held    map[nameKey][]waiting
+	keyed   map[uint64]*Membership // keyed ones of the present incarnation that are not over, by the numbers of their Joins
+	doomed  []*Membership          // joined once, and not in the state any more, or not to be taken: to be closed
+	bound   []*Membership          // closed, and promised something that lasts, or held
+	away    int                    // keyed ones of these
+	holds   map[nameKey]int        // their names
+	next    time.Duration          // until one of them is to be released, from the last look at them; 0: there are none
+	freed   Reading                // of that look
+	rebound bool                   // they have to be looked at
+
+	// See mayBeKilled; 0: there are none. Of connections of members that have moved on: that are
+	// to be closed, and that are being closed.
+	killMoved, killClosing time.Duration
+
+	askers []*Membership // who wait until a promise of the session is noted
+	omit   Omissions
+
+	hungLooked Reading
 
 	index    uint64 // of the log entry up to which all this is
 	known    bool   // the state has been seen up to date: it says rightly whether elections are active
@@ -39,6 +51,12 @@ type Roster struct {
 	note    func(counter uint64)
 	alive   func(killAt time.Duration)
 	log     *slog.Logger
+}
+
+// waiting is a membership whose name another member has.
+type waiting struct {
+	*Membership
+	holder string // the name of the node of that one
 }
 
 // nameKey is a client's name in a group.
@@ -87,8 +105,10 @@ func New(c Config) *Roster {
 			node: c.Node, boot: c.Boot, name: c.Name, address: c.Address,
 			timing: c.Timing, reads: c.Reads, started: c.Now(),
 		},
-		expirer: newExpirer(c.Timing.Renew),
-		held:    make(map[nameKey][]*Membership),
+		expirer: newExpirer(c.Timing.Renew, c.Omit.Silence),
+		held:    make(map[nameKey][]waiting),
+		keyed:   make(map[uint64]*Membership),
+		holds:   make(map[nameKey]int),
 		omit:    c.Omit,
 		guard:   c.Guard,
 		now:     c.Now,
@@ -101,7 +121,11 @@ func New(c Config) *Roster {
 
 // Join takes a membership in and has it asked for.
 func (r *Roster) Join(group, client string, member Member) *Membership {
-	m := &Membership{roster: r, member: member, group: group, client: client, inRoster: len(r.members)}
+	return r.join(group, client, nil, member)
+}
+
+func (r *Roster) join(group, client string, k *keyed, member Member) *Membership {
+	m := &Membership{roster: r, member: member, group: group, client: client, keyed: k, inRoster: len(r.members)}
 	r.members = append(r.members, m)
 	r.session.join(m)
 	return m
@@ -120,31 +144,45 @@ func without(all []*Membership, m *Membership) []*Membership {
 	return all[:last]
 }
 
-// closed takes note that a connection is closed, and whether its client is
-// known to have learned of it. It gives for how long the node is bound to the client.
-func (r *Roster) closed(m *Membership, acknowledged bool) (bound time.Duration) {
+// closed takes note that a connection is closed, why, and whether its client is
+// known to have learned of it. It gives for how long the node is bound to the client, unless
+// that says that it has stopped: by a promise to a plain member.
+func (r *Roster) closed(m *Membership, why state.Reason, acknowledged bool) (bound time.Duration) {
 	was := m.state
 	if was >= memberBound {
 		return 0
 	}
-	m.state = memberOver
+	m.state, m.why = memberOver, why
 	r.remove(m)
 	switch was {
 	case memberQueued:
+		r.forgetKeyed(m) // of a Join that was refused
 		r.session.forget()
 	case memberHeld:
+		r.forgetKeyed(m)
 		r.unhold(m)
 	case memberProposed, memberJoined:
 		r.deliver(Delivery{what: deliverGone, member: m})
 		m.counted, m.knows = r.session.phase == phaseClosing, m.knows || acknowledged
-		if bound = r.promised(m, r.now()); bound == 0 {
+		now := r.now()
+		if m.keyed != nil {
+			m.keyed.ended = now
+		}
+		stays := r.stays(m, now)
+		if stays == 0 {
 			r.gone(m)
 			break
 		}
 		m.state, m.inRoster = memberBound, len(r.bound)
 		r.bound = append(r.bound, m)
-		r.session.bound++
-		r.changed = true // there is a time to look at
+		if m.keyed != nil {
+			r.away++
+			r.holds[nameKey{m.group, m.client}]++
+		} else {
+			r.session.bound++
+			bound = stays
+		}
+		r.changed, r.rebound = true, true // there is a time to look at
 	}
 	if r.stopping {
 		r.changed = true
@@ -156,15 +194,26 @@ func (r *Roster) closed(m *Membership, acknowledged bool) (bound time.Duration) 
 // bound.
 func (r *Roster) gone(m *Membership) {
 	m.state = memberOver
+	if m.keyed != nil {
+		r.forgetKeyed(m)
+	}
 	switch {
-	case m.lease.Load() != r.session.lease: // it has ended with its session
-	case r.session.phase == phaseOpen && !r.stopping:
-		// A node that stops leaves with one End for all: no leader is named here that
-		// closes in the next moment.
-		r.session.leave(m.seq)
+	case m.lease.Load() != r.session.lease: // it has ended with its session, or goes on without it
+	case r.session.phase == phaseOpen && r.leaves(m):
+		r.session.leave(m.seq, m.reason())
 	case r.session.phase == phaseClosing && m.counted && m.knows:
 		r.session.unheard--
 	}
+}
+
+// leaves reports whether a membership is ended by a Leave. A node that stops leaves with one
+// End for all: no leader is named here that closes in the next moment. Keyed members stay then,
+// but those that have stopped. Of one that has moved on nothing is here to be ended.
+func (r *Roster) leaves(m *Membership) bool {
+	if k := m.keyed; k != nil {
+		return !k.moved.Load() && (!r.stopping || m.stopped)
+	}
+	return !r.stopping
 }
 
 // promised gives for how long the node is bound by what it has promised to a client.
@@ -199,16 +248,27 @@ func (r *Roster) stopped(m *Membership) {
 // release ends a membership to whose client the node is not bound any more.
 func (r *Roster) release(m *Membership) {
 	r.bound = without(r.bound, m)
-	r.session.bound--
+	if m.keyed != nil {
+		r.away--
+		key := nameKey{m.group, m.client}
+		if r.holds[key]--; r.holds[key] == 0 {
+			delete(r.holds, key)
+		}
+	} else {
+		r.session.bound--
+	}
 	r.changed = true
 	r.gone(m)
 }
 
 // releaseDue releases all that are to be released by now.
 func (r *Roster) releaseDue(now Reading) {
-	r.next = 0
+	if !r.rebound && (r.next == 0 || now.AtLeast(r.freed) < r.next) {
+		return // there may be very many
+	}
+	r.rebound, r.freed, r.next = false, now, 0
 	for i := len(r.bound) - 1; i >= 0; i-- { // whoever gets a place has been looked at
-		left := r.promised(r.bound[i], now)
+		left := r.stays(r.bound[i], now)
 		if left == 0 {
 			r.release(r.bound[i])
 		} else if r.next == 0 || left < r.next {
@@ -220,17 +280,11 @@ func (r *Roster) releaseDue(now Reading) {
 // unhold takes a membership from those that wait for a name.
 func (r *Roster) unhold(m *Membership) {
 	key := nameKey{m.group, m.client}
-	waiting := r.held[key]
-	for i, w := range waiting {
-		if w == m {
-			waiting = append(waiting[:i], waiting[i+1:]...)
-			break
-		}
-	}
-	if len(waiting) == 0 {
+	left := slices.DeleteFunc(r.held[key], func(w waiting) bool { return w.Membership == m })
+	if len(left) == 0 {
 		delete(r.held, key)
 	} else {
-		r.held[key] = waiting
+		r.held[key] = left
 	}
 }
 
@@ -238,8 +292,8 @@ func (r *Roster) unhold(m *Membership) {
 func (r *Roster) requeue(key nameKey) {
 	for _, m := range r.held[key] {
 		m.state = memberQueued
-		r.session.join(m)
-		r.deliver(Delivery{what: deliverWaits, member: m})
+		r.session.join(m.Membership)
+		r.deliver(Delivery{what: deliverWaits, member: m.Membership})
 	}
 	delete(r.held, key)
 }
@@ -248,35 +302,57 @@ func (r *Roster) requeue(key nameKey) {
 func (r *Roster) Applied(s *state.State, effects []state.Effect) {
 	now := r.now()
 	r.index = s.Index()
-	r.session.electing = s.Active()
+	r.session.electing, r.session.level = s.Active(), s.Level()
 	for _, e := range effects {
 		switch e := e.(type) {
 		case state.Opened:
-			r.expirer.opened(e.Node, e.Incarnation, e.Expiry, now)
+			r.expirer.opened(e.Incarnation, e.Expiry, now)
 			if e.Node == r.session.node && r.session.opened(e.Counter, e.Incarnation, r.now) {
 				r.entered()
 			}
 		case state.Renewed:
-			r.expirer.renewed(e.Node, e.Incarnation, e.Seq, now)
+			r.expirer.renewed(e.Incarnation, e.Seq, now)
 			if r.session.current(e.Incarnation) {
 				r.session.renewedAt(e.Seq)
 				r.prolonged()
 			}
 		case state.Ended:
-			r.expirer.ended(e.Node)
+			if e.Orphaned {
+				r.expirer.orphaned(e.Incarnation)
+			} else {
+				r.expirer.ended(e.Incarnation)
+			}
 			if e.Node == r.session.node {
 				r.sessionEnded(e.Incarnation)
 			}
+		case state.Emptied:
+			r.expirer.ended(e.Incarnation)
 		case state.Joined:
+			r.expirer.joined(e.Member.Incarnation, e.Hold)
+			r.settle(e.Member, e.Hold, 0)
+			if m := r.joining(e.Member); m != nil {
+				m.state = memberJoined
+				r.deliver(Delivery{what: deliverJoined, index: s.Index(), member: m, leader: e.Leader, token: e.Token})
+			}
+		case state.Moved:
+			r.expirer.renewed(e.Member.Incarnation, e.Member.Seq, now)
+			r.expirer.joined(e.Member.Incarnation, e.Hold)
+			r.expirer.left(e.From.Incarnation)
+			r.movedOn(e.From)
+			if r.session.current(e.Member.Incarnation) {
+				r.settle(e.Member, e.Hold, r.staysAfter(e.From, e.Hold, s))
+			}
 			if m := r.joining(e.Member); m != nil {
 				m.state = memberJoined
 				r.deliver(Delivery{what: deliverJoined, index: s.Index(), member: m, leader: e.Leader, token: e.Token})
 			}
 		case state.Refused:
+			r.settle(e.Member, 0, 0)
 			if m := r.joining(e.Member); m != nil {
 				r.hold(m, e.Holder, s)
 			}
 		case state.Left:
+			r.expirer.left(e.Member.Incarnation)
 			if key := (nameKey{e.Group, e.Client}); r.held[key] != nil {
 				r.requeue(key)
 			}
@@ -284,6 +360,7 @@ func (r *Roster) Applied(s *state.State, effects []state.Effect) {
 			r.deliver(Delivery{what: deliverLed, index: s.Index(), group: e.Group, leader: e.Leader, token: e.Token})
 		}
 	}
+	r.expirer.findSilences(s, now)
 	if r.session.phase == phaseOpen {
 		if seq, _, ok := s.Accepted(r.session.lease.incarnation); ok {
 			r.session.settled(seq)
@@ -306,15 +383,17 @@ func (r *Roster) joining(id state.MemberID) *Membership {
 
 func (r *Roster) hold(m *Membership, holder state.NodeID, s *state.State) {
 	of, _ := s.Node(holder)
-	m.state, m.holder = memberHeld, of.Name
+	m.state = memberHeld
 	key := nameKey{m.group, m.client}
-	r.held[key] = append(r.held[key], m)
-	r.deliver(Delivery{what: deliverWaits, member: m, holder: m.holder})
+	r.held[key] = append(r.held[key], waiting{m, of.Name})
+	r.deliver(Delivery{what: deliverWaits, member: m, holder: of.Name})
 }
 
 // entered begins the node's life in an incarnation.
 func (r *Roster) entered() {
-	r.known = true
+	r.known, r.rebound = true, true
+	clear(r.keyed) // those of the incarnation before go on without it
+	r.refuseKeyed()
 	r.prolonged()
 	r.log.Info("session opened", "node", r.session.name)
 	for _, key := range slices.SortedFunc(maps.Keys(r.held), nameKey.compare) {
@@ -344,7 +423,7 @@ func (r *Roster) prolonged() {
 	if r.omit.Sending {
 		r.session.lease.prolong(r.now())
 	}
-	killAt := r.KillAt()
+	killAt := r.mayBeKilled(r.KillAt())
 	if r.session.lease.left() == 0 {
 		killAt = 0
 	}
@@ -364,25 +443,28 @@ func (r *Roster) KillAt() time.Duration {
 // happened in between is found by comparing, by member id and never by name.
 func (r *Roster) Restored(s *state.State) {
 	r.index = s.Index()
-	r.session.electing = s.Active()
+	r.session.electing, r.session.level = s.Active(), s.Level()
+	r.rebound = true
 	r.expirer.reset(s, r.now())
 	if inc, counter, ok := s.Current(r.session.node); ok && r.session.opened(counter, inc, r.now) {
 		r.entered()
 	}
 	if r.session.phase == phaseOpen {
 		inc := r.session.lease.incarnation
-		seq, renewal, ok := s.Accepted(inc)
+		seq, _, ok := s.Accepted(inc)
 		if !ok {
 			r.sessionEnded(inc)
 			return
 		}
-		r.session.renewedAt(renewal)
-		r.prolonged()
 		for _, m := range r.members {
 			if m.state != memberProposed && m.state != memberJoined || m.seq > seq || m.lease.Load() != r.session.lease {
 				continue
 			}
-			_, _, joined := s.Member(state.MemberID{Incarnation: inc, Seq: m.seq})
+			id := state.MemberID{Incarnation: inc, Seq: m.seq}
+			_, _, joined := s.Member(id)
+			if _, hold, ok := s.Keyed(id); ok && m.state == memberProposed {
+				r.settle(id, hold, longestExpiry) // it may have moved here
+			}
 			switch holder := s.Holder(m.group, m.client); {
 			case joined:
 				m.state = memberJoined
@@ -395,7 +477,11 @@ func (r *Roster) Restored(s *state.State) {
 				r.session.join(m)
 			}
 		}
-		r.session.settled(seq)
+		for _, m := range r.bound {
+			if m.keyed != nil && m.seq <= seq && !m.keyed.settled && m.lease.Load() == r.session.lease {
+				r.settle(state.MemberID{Incarnation: inc, Seq: m.seq}, 0, longestExpiry)
+			}
+		}
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(r.held), nameKey.compare) {
 		if s.Holder(key.group, key.client) == "" {
@@ -403,6 +489,13 @@ func (r *Roster) Restored(s *state.State) {
 		}
 	}
 	r.deliver(Delivery{what: deliverAll})
+	if r.session.phase == phaseOpen {
+		// Last: a PING that is answered by this renewal comes behind all that the state says.
+		seq, renewal, _ := s.Accepted(r.session.lease.incarnation)
+		r.session.renewedAt(renewal)
+		r.prolonged()
+		r.session.settled(seq)
+	}
 }
 
 // Joined gives the committed memberships with the leaders of their groups, and
@@ -426,15 +519,20 @@ func (r *Roster) Step(now Reading) (what Need, closing []Member) {
 	if r.omit.Acknowledgement && r.session.phase == phaseOpen {
 		r.session.lease.sent.Store(&now)
 	}
-	doomed := r.doomed
+	doomed := append(r.doomed, r.hung(now)...)
 	r.doomed = nil
+	if closed := r.killClosing > 0; closed || r.killMoved > 0 { // those of the step before are closed
+		if r.killClosing, r.killMoved = r.killMoved, 0; closed && r.session.phase == phaseOpen {
+			r.prolonged()
+		}
+	}
 	r.releaseDue(now)
 	if what = r.session.check(now, r.session.timing.early(len(r.members))); what == NeedClose {
 		doomed = r.leadersFirst(func(m *Membership) bool {
 			return m.lease.Load() == r.session.lease && (m.state == memberProposed || m.state == memberJoined)
 		})
 		r.session.unheard = len(doomed)
-		r.changed = true
+		r.changed, r.rebound = true, true
 	}
 	return what, connections(doomed)
 }
@@ -454,7 +552,7 @@ func (r *Roster) NextLook() time.Duration {
 		again *= rarelyLook
 	}
 	if r.next > 0 {
-		again = min(again, r.next)
+		again = min(again, max(0, r.next-r.session.looked.AtLeast(r.freed)))
 	}
 	return again
 }
@@ -521,7 +619,15 @@ func (r *Roster) Follow() { r.expirer.follow() }
 func (r *Roster) Leading() bool { return r.expirer.leading }
 
 // Expiries gives the Expires to propose; see expirer.due.
-func (r *Roster) Expiries(now Reading) []state.Op { return r.expirer.due(now) }
+func (r *Roster) Expiries(now Reading) (ops []state.Op) {
+	for _, e := range r.expirer.due(now) {
+		if e.Reason = r.session.reason(e.Reason); e.Reason != 0 {
+			e.By = r.session.node
+		}
+		ops = append(ops, e)
+	}
+	return ops
+}
 
 // Due reports whether Step has something to do before time itself brings something.
 func (r *Roster) Due() bool { return r.changed || len(r.doomed) > 0 || r.session.due() }
@@ -538,7 +644,7 @@ func (r *Roster) timeLeft() time.Duration {
 // Stop refuses further memberships and gives all connections, to be closed in
 // this order.
 func (r *Roster) Stop() (closing []Member) {
-	r.stopping = true
+	r.stopping, r.rebound, r.changed = true, true, true
 	for _, waiting := range r.held {
 		for _, m := range waiting {
 			m.state = memberQueued // nothing waits for names any more
@@ -549,12 +655,13 @@ func (r *Roster) Stop() (closing []Member) {
 	return connections(r.leadersFirst(func(*Membership) bool { return true }))
 }
 
-// Empty reports whether all connections are closed and no promise to a client lasts.
+// Empty reports whether all connections are closed and no promise to a client lasts that its
+// membership would not outlast.
 func (r *Roster) Empty() bool { return len(r.members) == 0 && len(r.bound) == 0 }
 
-// AskEnd has the session end when all that was asked for before is proposed. The roster
-// stops, and is empty.
-func (r *Roster) AskEnd() { r.session.endAsked = true }
+// AskEnd has the session end when all that was asked for before is proposed, for a reason.
+// The roster stops, and is empty.
+func (r *Roster) AskEnd(why state.Reason) { r.session.endAsked, r.session.endsFor = true, why }
 
 // Over reports whether there is no session whose end could be waited for: it has ended, or
 // its lease has. An Open that is under way may be accepted yet, and then has to be ended.

@@ -45,8 +45,8 @@ func TestTheLoopIsWokenForWhatCannotWait(t *testing.T) {
 	}{
 		{"a client comes", nothing, join, false},
 		{"it is a member", join, (*bookkeeper).run, false},
-		{"it goes", joined, func(n *bookkeeper) { m.Closed(true) }, false},
-		{"its end is committed", joined, func(n *bookkeeper) { m.Closed(true); n.run() }, false},
+		{"it goes", joined, func(n *bookkeeper) { m.Closed("closed", true) }, false},
+		{"its end is committed", joined, func(n *bookkeeper) { m.Closed("closed", true); n.run() }, false},
 		{"a renewal is committed", nothing, func(n *bookkeeper) {
 			n.clock = n.clock.Later(Normal.Renew)
 			n.run()
@@ -59,9 +59,9 @@ func TestTheLoopIsWokenForWhatCannotWait(t *testing.T) {
 		{"a snapshot says that it was", joined, func(n *bookkeeper) { restore(n, state.Expire{Incarnation: inc, Renewal: 0}) }, true},
 		{"a snapshot lacks a member", joined, func(n *bookkeeper) { restore(n, state.Leave{Incarnation: inc, Seq: 2, Join: 1}) }, true},
 		{"a gate has found the lease over", joined, func(n *bookkeeper) { n.clock = n.clock.Later(Normal.Lease); n.roster.session.lease.live() }, true},
-		{"the last client knows of a lost session", lost, func(n *bookkeeper) { m.Closed(true) }, true},
-		{"there is no session and none under way", lost, func(n *bookkeeper) { m.Closed(true); n.roster.session.phase = phaseIdle }, true},
-		{"the last client may not know of it", lost, func(n *bookkeeper) { m.Closed(false) }, false},
+		{"the last client knows of a lost session", lost, func(n *bookkeeper) { m.Closed("closed", true) }, true},
+		{"there is no session and none under way", lost, func(n *bookkeeper) { m.Closed("closed", true); n.roster.session.phase = phaseIdle }, true},
+		{"the last client may not know of it", lost, func(n *bookkeeper) { m.Closed("closed", false) }, false},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			n := newBookkeeper()

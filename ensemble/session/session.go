@@ -38,12 +38,20 @@ type session struct {
 	renewed  Reading // t_send of the last Renew numbered
 	looked   Reading // at the last check
 	unheard  int     // closing: connections whose clients are not known to have learned that they ended
-	bound    int     // connections that have ended and were promised something that lasts
-	leaves   []uint64
+	bound    int     // connections of plain members that have ended and were promised something that lasts
+	leaves   []leave
 	joins    []*Membership
 	gone     int  // of joins: those whose clients have gone
 	electing bool // the cluster is active: Joins may be proposed
+	level    uint64
 	endAsked bool
+	endsFor  state.Reason // of the End
+}
+
+// leave is the end of a membership, to be asked for.
+type leave struct {
+	join   uint64 // the number of its Join
+	reason state.Reason
 }
 
 type phase int
@@ -201,8 +209,16 @@ func (s *session) rewind() {
 	s.cutOpen = false
 }
 
-// leave asks for the end of the membership that the Join numbered seq began.
-func (s *session) leave(seq uint64) { s.leaves = append(s.leaves, seq) }
+// leave asks for the end of the membership that the Join numbered seq began, or moved here.
+func (s *session) leave(seq uint64, why state.Reason) { s.leaves = append(s.leaves, leave{seq, why}) }
+
+// reason is what an operation says of why, if the level has reasons.
+func (s *session) reason(why state.Reason) state.Reason {
+	if s.level < state.KeyedLevel {
+		return 0
+	}
+	return why
+}
 
 // join asks for a membership.
 func (s *session) join(m *Membership) { s.joins = append(s.joins, m) }
@@ -231,6 +247,7 @@ func (s *session) cut(now Reading) []state.Op {
 			Node: s.node, Counter: s.counter, Boot: s.boot,
 			Lease: s.timing.Lease, Expiry: s.timing.Expiry,
 			Name: s.name, Address: s.address, Reads: s.reads,
+			Reason: s.reason(s.before()),
 		}}
 	case phaseOpen:
 		if s.lease.left() == 0 {
@@ -248,24 +265,33 @@ func (s *session) cut(now Reading) []state.Op {
 	room := func() bool { return len(s.sent)-s.next < state.MaxOps }
 	left := 0
 	for ; left < len(s.leaves) && room(); left++ {
-		s.number(now, nil, func(seq uint64) state.Op { return state.Leave{Incarnation: inc, Seq: seq, Join: s.leaves[left]} })
+		l := s.leaves[left]
+		s.number(now, nil, func(seq uint64) state.Op {
+			return state.Leave{Incarnation: inc, Seq: seq, Join: l.join, Reason: s.reason(l.reason)}
+		})
 	}
 	s.leaves = slices.Delete(s.leaves, 0, left)
 	joined := 0
 	for ; s.electing && joined < len(s.joins) && room(); joined++ {
 		m := s.joins[joined]
-		if m.state != memberQueued {
-			continue // its client has gone
+		if m.state != memberQueued || m.keyed != nil && s.level < state.KeyedLevel {
+			continue // its client has gone, or it is refused: there may be nodes that cannot read it
 		}
 		s.number(now, m, func(seq uint64) state.Op {
-			return state.Join{Incarnation: inc, Seq: seq, Group: m.group, Client: m.client}
+			join := state.Join{Incarnation: inc, Seq: seq, Group: m.group, Client: m.client}
+			if m.keyed == nil {
+				return join
+			}
+			return state.KeyedJoin{Join: join, Key: m.keyed.key, Hold: m.keyed.hold}
 		})
 		m.propose(s.lease, s.seq)
 	}
 	s.joins = slices.Delete(s.joins, 0, joined)
 	if s.endAsked && s.next == len(s.sent) && len(s.leaves) == 0 {
 		s.endAsked = false
-		s.number(now, nil, func(seq uint64) state.Op { return state.End{Incarnation: inc, Seq: seq} })
+		s.number(now, nil, func(seq uint64) state.Op {
+			return state.End{Incarnation: inc, Seq: seq, Reason: s.reason(s.endsFor)}
+		})
 	}
 
 	if s.next == len(s.sent) {
@@ -278,6 +304,14 @@ func (s *session) cut(now Reading) []state.Op {
 		size += state.SizeOf(op)
 	}
 	return batch
+}
+
+// before is why the session before an Open is over.
+func (s *session) before() state.Reason {
+	if s.lease == nil {
+		return state.ReasonNodeRestarted
+	}
+	return state.ReasonSessionLost
 }
 
 func (s *session) number(now Reading, m *Membership, op func(seq uint64) state.Op) {

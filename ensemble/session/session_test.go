@@ -266,7 +266,7 @@ func TestRenewalsAndLeavesGoAheadOfJoins(t *testing.T) {
 	var c fakeClock
 	s := openSession(&c)
 	a, b := queue(s, "g", "a"), queue(s, "g", "b")
-	s.leave(99)
+	s.leave(99, state.ReasonClosed)
 	c.pass(Normal.Renew)
 	want := []state.Op{state.Renew{Incarnation: 1024, Seq: 1}, state.Leave{Incarnation: 1024, Seq: 2, Join: 99}, state.Join{Incarnation: 1024, Seq: 3, Group: "g", Client: "a"}, state.Join{Incarnation: 1024, Seq: 4, Group: "g", Client: "b"}}
 	if got := s.cut(c.now()); !reflect.DeepEqual(got, want) {
@@ -347,7 +347,7 @@ func TestAnEndComesLast(t *testing.T) {
 	var c fakeClock
 	s := openSession(&c)
 	s.endAsked = true
-	s.leave(1)
+	s.leave(1, state.ReasonClosed)
 	want := []state.Op{state.Leave{Incarnation: 1024, Seq: 1, Join: 1}}
 	if got := s.cut(c.now()); !reflect.DeepEqual(got, want) {
 		t.Fatalf("batch %v", got)
@@ -382,22 +382,22 @@ func TestExpirer(t *testing.T) {
 	var c fakeClock
 	var x *expirer
 	// ticks looks at the stamps every 50 ms for d and gives what was due.
-	ticks := func(d time.Duration) (ops []state.Op) {
+	ticks := func(d time.Duration) (ops []state.Expire) {
 		for end := c.at.Later(d); c.at.Boot < end.Boot; {
 			c.pass(tick)
 			ops = append(ops, x.due(c.now())...)
 		}
 		return ops
 	}
-	expect := func(what string, got []state.Op, want ...state.Op) {
+	expect := func(what string, got []state.Expire, want ...state.Expire) {
 		t.Helper()
 		if len(got) != len(want) || len(want) > 0 && !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %v, want %v", what, got, want)
 		}
 	}
 	reset := func() {
-		c, x = fakeClock{}, newExpirer(Normal.Renew)
-		x.opened("n2", 1024, Normal.Expiry, c.now())
+		c, x = fakeClock{}, newExpirer(Normal.Renew, false)
+		x.opened(1024, Normal.Expiry, c.now())
 	}
 
 	reset()
@@ -406,49 +406,49 @@ func TestExpirer(t *testing.T) {
 	reset()
 	x.lead(c.now())
 	expect("before S", ticks(Normal.Expiry-tick))
-	expect("at S", ticks(tick), state.Expire{Incarnation: 1024, Renewal: 0})
+	expect("at S", ticks(tick), state.Expire{Incarnation: 1024, Renewal: 0, Reason: state.ReasonNodeLost})
 	expect("while it is under way", ticks(AskAgain-tick))
-	expect("if it was lost", ticks(tick), state.Expire{Incarnation: 1024, Renewal: 0})
+	expect("if it was lost", ticks(tick), state.Expire{Incarnation: 1024, Renewal: 0, Reason: state.ReasonNodeLost})
 
 	reset()
 	x.lead(c.now())
 	ticks(2 * time.Second)
-	x.renewed("n2", 1024, 5, c.now())
+	x.renewed(1024, 5, c.now())
 	expect("a renewal counts", ticks(Normal.Expiry-tick))
-	expect("and is what the Expire compares", ticks(tick), state.Expire{Incarnation: 1024, Renewal: 5})
+	expect("and is what the Expire compares", ticks(tick), state.Expire{Incarnation: 1024, Renewal: 5, Reason: state.ReasonNodeLost})
 
 	reset()
 	x.lead(c.now())
 	ticks(time.Second)
-	x.renewed("n2", 512, 9, c.now())
-	expect("a renewal of another incarnation does not count", ticks(Normal.Expiry-time.Second), state.Expire{Incarnation: 1024, Renewal: 0})
+	x.renewed(512, 9, c.now())
+	expect("a renewal of another incarnation does not count", ticks(Normal.Expiry-time.Second), state.Expire{Incarnation: 1024, Renewal: 0, Reason: state.ReasonNodeLost})
 
 	reset()
 	c.pass(10 * time.Second)
 	x.lead(c.now())
 	expect("a new raft leader's grace", ticks(2*Normal.Renew-tick))
-	expect("then the stamps that it has", ticks(tick), state.Expire{Incarnation: 1024, Renewal: 0})
+	expect("then the stamps that it has", ticks(tick), state.Expire{Incarnation: 1024, Renewal: 0, Reason: state.ReasonNodeLost})
 
 	reset()
 	x.lead(c.now())
 	ticks(2 * time.Second)
 	c.pass(5 * time.Second) // the loop did not run
 	expect("after its own stall, while renewals may wait unread", x.due(c.now()))
-	x.renewed("n2", 1024, 7, c.now())
+	x.renewed(1024, 7, c.now())
 	expect("one has been read since", ticks(Normal.Expiry-tick))
-	expect("and S counts from when it was", ticks(tick), state.Expire{Incarnation: 1024, Renewal: 7})
+	expect("and S counts from when it was", ticks(tick), state.Expire{Incarnation: 1024, Renewal: 7, Reason: state.ReasonNodeLost})
 
 	reset()
 	x.lead(c.now())
 	ticks(2 * time.Second)
 	c.pass(5 * time.Second)
 	expect("after its own stall", x.due(c.now()))
-	expect("none has come since", ticks(tick), state.Expire{Incarnation: 1024, Renewal: 0})
+	expect("none has come since", ticks(tick), state.Expire{Incarnation: 1024, Renewal: 0, Reason: state.ReasonNodeLost})
 
 	reset()
 	x.lead(c.now())
 	ticks(2 * time.Second)
-	x.ended("n2")
+	x.ended(1024)
 	expect("an ended session", ticks(10*time.Second))
 
 	reset()
@@ -458,7 +458,7 @@ func TestExpirer(t *testing.T) {
 	ticks(time.Second)
 	x.reset(s, c.now())
 	expect("a restored state was heard of just now", ticks(Quick.Expiry-tick))
-	expect("and then its own S counts", ticks(tick), state.Expire{Incarnation: 1024, Renewal: 1})
+	expect("and then its own S counts", ticks(tick), state.Expire{Incarnation: 1024, Renewal: 1, Reason: state.ReasonNodeLost})
 
 	reset()
 	x.lead(c.now())
@@ -474,11 +474,11 @@ func TestARaftLeaderThatIsAlwaysLateExpires(t *testing.T) {
 	for _, timing := range []Timing{Quick, Normal, Calm} {
 		for _, apart := range []time.Duration{101 * time.Millisecond, 110 * time.Millisecond, time.Second} {
 			var c fakeClock
-			x := newExpirer(timing.Renew)
+			x := newExpirer(timing.Renew, false)
 			x.lead(c.now())
 			c.pass(time.Hour)
-			x.opened("n2", 1024, timing.Expiry, c.now())
-			var ops []state.Op
+			x.opened(1024, timing.Expiry, c.now())
+			var ops []state.Expire
 			died := c.now()
 			for len(ops) == 0 && c.now().AtMost(died) < time.Minute {
 				c.pass(apart)

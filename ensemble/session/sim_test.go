@@ -121,6 +121,13 @@ type sim struct {
 	trace  []string
 	counts simCounts
 	err    error
+
+	// With keyed members; see sim_keyed_test.go.
+	mixed  bool // nodes have different timings
+	people []*simClient
+	truth  *state.State // what is committed; nil: nobody asks
+	judged int          // entries in it
+	keyed  keyedCounts
 }
 
 type simTimer struct {
@@ -142,6 +149,7 @@ type simNode struct {
 	sim         *sim
 	id          state.NodeID
 	rate        float64
+	timing      Timing
 	boot        int
 	counter     uint64       // on its disk
 	promises    uint64       // on its disk: the counter of the session that has made some
@@ -166,6 +174,7 @@ type simConn struct {
 	group, client string
 	open          bool // at the server
 	told          string
+	of            *simClient // the process with a key; nil: a plain client
 	ending        bool
 	until         time.Duration // its client takes itself for the leader by its clock, whatever becomes of the connection
 }
@@ -237,6 +246,9 @@ func (s *sim) play() error {
 			n.run()
 		}
 		s.network()
+		for _, c := range s.people {
+			c.act()
+		}
 		if !s.calm {
 			s.clients()
 			s.faults()
@@ -308,33 +320,37 @@ func (s *sim) clients() {
 		n := s.nodes[s.rng.IntN(len(s.nodes))]
 		if n.up && !n.paused && !n.roster.Stopping() {
 			c := &simConn{node: n, open: true, group: fmt.Sprintf("g%d", s.rng.IntN(2)), client: fmt.Sprintf("c%d", s.rng.IntN(5))}
+			if s.mixed && s.chance(0.1) {
+				c.client = fmt.Sprintf("k%d", s.rng.IntN(5)) // it has no key
+			}
 			s.conns = append(s.conns, c)
 			s.tracef("%s: JOIN %s %s", n.id, c.group, c.client)
 			c.m = n.roster.Join(c.group, c.client, c)
 		}
 	}
 	if len(s.conns) > 0 && s.chance(0.1) {
-		if c := s.conns[s.rng.IntN(len(s.conns))]; c.open && c.node.up && !c.node.paused {
+		if c := s.conns[s.rng.IntN(len(s.conns))]; c.open && c.node.up && !c.node.paused && c.of == nil {
 			c.again()
 		}
 	}
 	if len(s.conns) > 0 && s.chance(0.03) {
 		c := s.conns[s.rng.IntN(len(s.conns))]
 		switch {
-		case !c.open || !c.node.up || c.node.paused:
+		case !c.open || !c.node.up || c.node.paused || c.of != nil && c.ending:
 		case s.chance(0.2): // by the client, or in its name
 			s.tracef("%s: reset of %s %s", c.node.id, c.group, c.client)
 			c.shut()
-			c.m.Closed(true)
+			c.m.Closed("reset", true)
 		case s.chance(0.3): // the node ends it: a stuck reader, a limit
 			s.tracef("%s: ends %s %s", c.node.id, c.group, c.client)
 			c.Close()
+		case c.of != nil: // its own ends are its own
 		default:
 			s.tracef("%s: EOF of %s %s", c.node.id, c.group, c.client)
 			c.until = 0 // it has stopped before
 			c.shut()
 			c.m.Stopped()
-			c.m.Closed(true)
+			c.m.Closed("closed", true)
 		}
 	}
 	s.conns = slices.DeleteFunc(s.conns, func(c *simConn) bool { return !c.open && !c.ending && c.until < s.now })
@@ -385,6 +401,9 @@ func (s *sim) check() {
 	leads := map[string]*simConn{}
 	for _, c := range s.conns {
 		told := c.open && c.node.up && !c.node.paused && c.told == c.client
+		if k := c.of; k != nil {
+			told = told && k.conn == c && k.hold == 0 // the other ones go by their promises
+		}
 		if !told && c.until < s.now {
 			continue
 		}
@@ -392,6 +411,9 @@ func (s *sim) check() {
 			s.failf("two lead %s: %s at %s and %s at %s", c.group, other.client, other.node.id, c.client, c.node.id)
 		}
 		leads[c.group] = c
+	}
+	if s.truth != nil {
+		s.checkPromises()
 	}
 }
 
@@ -420,7 +442,7 @@ func (s *sim) checkCalm() {
 		switch {
 		case state.Holder(c.group, c.client) == "":
 			s.failf("%s %s at %s is connected and no member", c.group, c.client, c.node.id)
-		case c.m.state == memberHeld:
+		case c.m.state == memberHeld, c.of != nil && c.told == "": // it waits, or has just come
 		case c.told != g.Leader:
 			s.failf("%s %s at %s was told %q, the log says %s", c.group, c.client, c.node.id, c.told, g.Leader)
 		}
@@ -437,6 +459,8 @@ func (s *sim) checkCalm() {
 // omits gives the rules that are left out by the node itself.
 func omits(mutate mutation.Mutation) Omissions {
 	return Omissions{
+		Hold: mutate == mutation.NoHold, NodeEnd: mutate == mutation.NoNodeEnd, Acceptance: mutate == mutation.NoAcceptance,
+		Stale: mutate == mutation.NoStale, Since: mutate == mutation.NoSince, Silence: mutate == mutation.NoSilence,
 		Leave: mutate == mutation.LeaveWait, End: mutate == mutation.EndWait, Open: mutate == mutation.OpenWait,
 		Start: mutate == mutation.StartWait, Note: mutate == mutation.NoNote,
 		Sending: mutate == mutation.ReceiveTime, CloseTime: mutate == mutation.NoCloseTime,
@@ -467,9 +491,13 @@ func (n *simNode) start() {
 	s := n.sim
 	n.up, n.paused, n.ending, n.writing, n.outstanding = true, false, false, false, nil
 	n.life++
+	bound := n.timing.Promise() // of the process before
+	if n.timing = s.timing; s.mixed && s.chance(0.5) {
+		n.timing = Quick
+	}
 	n.dispatch = NewDispatcher()
 	n.roster = New(Config{
-		Node: n.id, Boot: fmt.Sprint(n.boot), Timing: s.timing, Omit: omits(s.mutate),
+		Node: n.id, Boot: fmt.Sprint(n.boot), Timing: n.timing, Reads: state.KeyedLevel, Omit: omits(s.mutate),
 		Guard: new(sync.Mutex), Now: n.clock, Dispatch: n.dispatch, Logger: slog.New(slog.DiscardHandler),
 		Note: func(counter uint64) {
 			n.promises = counter
@@ -480,7 +508,7 @@ func (n *simNode) start() {
 	n.sim.tracef("%s: starts, boot %d", n.id, n.boot)
 	n.killAt = 0
 	if n.counter > 0 && n.promises == n.counter {
-		n.roster.Bind(s.timing.Promise())
+		n.roster.Bind(bound)
 	}
 	n.roster.Restored(n.state) // its own, from disk
 	n.wake = 0
@@ -537,7 +565,7 @@ func (n *simNode) run() {
 	}
 	if s.now >= n.wake {
 		n.step()
-		n.wake = s.now + s.upTo(s.timing.Close/3)
+		n.wake = s.now + s.upTo(n.timing.Close/3)
 	}
 	for len(n.outstanding) < MaxOutstanding {
 		ops := n.roster.Batch(n.clock())
@@ -566,7 +594,7 @@ func (n *simNode) run() {
 		case !n.roster.Empty():
 		case !n.ending:
 			n.ending = true
-			n.roster.AskEnd()
+			n.roster.AskEnd(state.ReasonNodeStopped)
 		case n.roster.Over():
 			n.crash("stopped")
 			s.after(s.upTo(2*time.Second), n.start)
@@ -599,7 +627,7 @@ func (n *simNode) step() {
 		if what == NeedClose {
 			// Closing takes its time, within C.
 			life := n.life
-			s.after(s.upTo(s.timing.Close/3), func() {
+			s.after(s.upTo(n.timing.Close/3), func() {
 				if n.life == life {
 					c.Close()
 				}
@@ -675,6 +703,9 @@ func (c *simConn) Leader(name string, _ uint64) {
 	c.node.sim.counts.told++
 	c.node.sim.tracef("%s: tells %s %s: LEADER %s", c.node.id, c.group, c.client, name)
 	c.told = name
+	if c.of != nil {
+		c.of.told(c, name)
+	}
 	if name == c.client && c.node.sim.noSwitch() && c.node.sim.mutate != mutation.NoSwitch {
 		c.node.sim.checkStale(c)
 	}
@@ -698,7 +729,7 @@ func (c *simConn) again() {
 	s.counts.promises++
 	s.tracef("%s: promises %s %s", n.id, c.group, c.client)
 	if c.told == c.client {
-		c.until = s.now - s.upTo(3*time.Millisecond) + time.Duration(float64(s.timing.Expiry-s.timing.Lease)*(1+Rho*0.9))
+		c.until = s.now - s.upTo(3*time.Millisecond) + time.Duration(float64(n.timing.Expiry-n.timing.Lease)*(1+Rho*0.9))
 	}
 }
 
@@ -719,8 +750,8 @@ func (c *simConn) Close() {
 			if c.ending = false; n.life != life {
 				return
 			}
-			c.m.Closed(acknowledged)
-			if acknowledged && s.chance(0.5) { // it closes too, when it has stopped
+			c.m.Closed("", acknowledged)
+			if acknowledged && c.of == nil && s.chance(0.5) { // it closes too, when it has stopped
 				s.after(s.upTo(300*time.Millisecond), func() {
 					if c.until = 0; n.life == life {
 						c.m.Stopped()
@@ -742,7 +773,7 @@ func (c *simConn) Close() {
 	if s.chance(0.9) {
 		s.after(s.upTo(200*time.Millisecond), gave(true))
 	} else {
-		s.after(s.timing.Expiry-s.timing.Lease, gave(false))
+		s.after(n.timing.Expiry-n.timing.Lease, gave(false))
 	}
 }
 

@@ -2,11 +2,12 @@ package state
 
 import (
 	"iter"
+	"slices"
 	"time"
 )
 
 // The changes of groups' leaders, for people to read: of each group the last ones, and the
-// last ones of all groups. They decide nothing. They are kept from keyedLevel on.
+// last ones of all groups. They decide nothing. They are kept from KeyedLevel on.
 
 const (
 	// MaxPast is how many of its former leaders a group remembers.
@@ -21,7 +22,7 @@ const (
 type Reason byte
 
 // The reasons, as they are on disk. 0: nobody led before. An operation that tells none was
-// proposed below keyedLevel: a Leave counts as closed then, an End as node_stopped, an Open as
+// proposed below KeyedLevel: a Leave counts as closed then, an End as node_stopped, an Open as
 // node_restarted and an Expire as node_lost.
 const (
 	ReasonClosed        Reason = 1  // the client has closed its connection
@@ -51,6 +52,14 @@ func (r Reason) String() string {
 		return reasons[r]
 	}
 	return "unknown"
+}
+
+// ReasonNamed gives the reason for a word; 0 for none, and for a word that is none.
+func ReasonNamed(word string) Reason {
+	if i := slices.Index(reasons[:], word); i > 0 {
+		return Reason(i)
+	}
+	return 0
 }
 
 // Change is a change of a group's leader.
@@ -144,7 +153,7 @@ func (d *decoder) leadership() leadership {
 // changed remembers a change, if the level allows it.
 func (s *State) changed(c change) {
 	switch {
-	case s.level < keyedLevel:
+	case s.level < KeyedLevel:
 	case len(s.recent) < MaxRecent:
 		s.recent = append(s.recent, c)
 	default:
@@ -157,7 +166,7 @@ func (s *State) changed(c change) {
 // the token of that leader.
 func (s *State) lost(was *member, of *node, c cause) {
 	g := was.group
-	if s.level < keyedLevel {
+	if s.level < KeyedLevel {
 		return
 	}
 	next := ""

@@ -11,7 +11,7 @@ import (
 // last long ago; also after a snapshot.
 func TestWhatIsRememberedOfChanges(t *testing.T) {
 	s := New()
-	s.Apply(1, Entry{Ops: []Op{Raise{keyedLevel}, Open{Node: "n1", Counter: 1, Boot: "boot"}}}, nil)
+	s.Apply(1, Entry{Ops: []Op{Raise{KeyedLevel}, Open{Node: "n1", Counter: 1, Boot: "boot"}}}, nil)
 	inc, _, _ := s.Current("n1")
 	index, seq := uint64(1), uint64(0)
 	apply := func(op func(seq uint64) Op) {

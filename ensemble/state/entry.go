@@ -107,7 +107,7 @@ func (k opKind) since() byte {
 	case kindRaise, kindLift:
 		return levels[2].entry
 	case kindKeyed, kindStepDown, kindOpen | withReason, kindLeave | withReason, kindEnd | withReason, kindExpire | withReason:
-		return levels[keyedLevel].entry
+		return levels[KeyedLevel].entry
 	}
 	return levels[FirstLevel].entry
 }
@@ -201,7 +201,7 @@ type (
 	Remove struct{ Node NodeID }
 
 	// Raise raises the level of what is written. It is the first operation that is
-	// written so. From keyedLevel on it does nothing unless all nodes that are no member any
+	// written so. From KeyedLevel on it does nothing unless all nodes that are no member any
 	// more were removed, and the others have sessions that announce the level.
 	Raise struct{ Level uint64 }
 
@@ -388,7 +388,8 @@ func SizeOf(op Op) int {
 	return integers
 }
 
-// Encode gives the bytes of a log entry as a level has them.
+// Encode gives the bytes of a log entry as a level has them. It panics at an operation that the
+// level does not have.
 func Encode(level uint64, entry Entry) []byte {
 	e := &encoder{buf: make([]byte, 0, 16+48*len(entry.Ops)), version: levels[level].entry}
 	e.byte(e.version)
@@ -451,8 +452,16 @@ func (e *encoder) string(s string) {
 	e.uint(uint64(len(s)))
 	e.buf = append(e.buf, s...)
 }
-func (e *encoder) key(k Key)     { e.buf = append(e.buf, k[:]...) }
-func (e *encoder) kind(k opKind) { e.byte(byte(k)) }
+func (e *encoder) key(k Key) { e.buf = append(e.buf, k[:]...) }
+
+// kind writes a kind. It panics at one that entries of this version do not have: such an entry
+// in the log would stop every node for good, and this node alone has done wrong.
+func (e *encoder) kind(k opKind) {
+	if k.since() > e.version {
+		panic(fmt.Sprintf("state: an operation of kind %d in an entry of version %d", k, e.version))
+	}
+	e.byte(byte(k))
+}
 
 // reasoned writes a kind, with the reason if there is one and the entry can have it.
 func (e *encoder) reasoned(k opKind, why Reason) (with bool) {

@@ -72,7 +72,7 @@ func TestReasonsAreWrittenFromTheirLevelOn(t *testing.T) {
 		[]Op{Open{Node: "n1"}, Leave{1, 2, 3, 0}, End{1, 2, 0}, Expire{1, 2, 0, ""}}
 	for level := uint64(FirstLevel); level <= built; level++ {
 		same := bytes.Equal(Encode(level, Entry{Ops: told}), Encode(level, Entry{Ops: untold}))
-		if want := level < keyedLevel; same != want {
+		if want := level < KeyedLevel; same != want {
 			t.Errorf("level %d: the same without reasons: %v, want %v", level, same, want)
 		}
 	}

@@ -1,8 +1,7 @@
 package state
 
 // NewestLevel is the newest level that this program reads, and writes. It is what a node
-// announces. levels may have a further one that is not complete yet: its formats are here, and
-// tested, but nothing of it is read or written before this constant is raised to it.
+// announces.
 //
 // A level is one number for the versions of all formats. The cluster has one, which is
 // part of its state: nodes write what that level says, and read all levels up to the
@@ -12,7 +11,7 @@ package state
 //
 // The level itself is the format of the data folder (node.json), and what nodes tell
 // each other that they write ([clusterport.Formats]).
-const NewestLevel = 2
+const NewestLevel = 3
 
 // FirstLevel is that of a new cluster.
 const FirstLevel = 1
@@ -32,9 +31,9 @@ var levels = [...]versions{
 	3: {entry: 3, snapshot: 3, logstore: 2}, // KeyedJoin and StepDown; reasons; orphaned sessions, keys and former leaders in snapshots
 }
 
-// keyedLevel is the level from which on the state has keyed members, and keeps the changes
+// KeyedLevel is the level from which on the state has keyed members, and keeps the changes
 // of leaders with their reasons.
-const keyedLevel = 3
+const KeyedLevel = 3
 
 // LogstoreVersion is the version of raft.db and the segments of the log at a level.
 func LogstoreVersion(level uint64) int { return levels[level].logstore }

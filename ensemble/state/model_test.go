@@ -89,7 +89,7 @@ func (m *model) apply(index uint64, e Entry) {
 			for _, n := range m.nodes {
 				ready = ready && (n.removed || n.session != 0 && n.reads >= op.Level)
 			}
-			if ready || op.Level < keyedLevel {
+			if ready || op.Level < KeyedLevel {
 				m.level = max(m.level, op.Level)
 			}
 		case Remove:
@@ -113,7 +113,7 @@ func (m *model) apply(index uint64, e Entry) {
 				m.join(modelMember{group: op.Group, client: op.Client, id: MemberID{op.Incarnation, op.Seq}}, token, e.At)
 			}
 		case KeyedJoin:
-			if m.turn(op.Incarnation, op.Seq, keyedLevel) {
+			if m.turn(op.Incarnation, op.Seq, KeyedLevel) {
 				m.join(modelMember{op.Group, op.Client, MemberID{op.Incarnation, op.Seq}, true, op.Key, op.Hold}, token, e.At)
 			}
 		case Leave:
@@ -121,7 +121,7 @@ func (m *model) apply(index uint64, e Entry) {
 				m.leave(func(x modelMember) bool { return x.id == MemberID{op.Incarnation, op.Join} }, cmp.Or(op.Reason, ReasonClosed), m.sessions[op.Incarnation].node, token, e.At)
 			}
 		case StepDown:
-			if m.turn(op.Incarnation, op.Seq, keyedLevel) {
+			if m.turn(op.Incarnation, op.Seq, KeyedLevel) {
 				m.stepDown(op, token, e.At)
 			}
 		case End:
@@ -173,7 +173,7 @@ func (m *model) led(group, from string, why Reason, node, by NodeID, token uint6
 	} else {
 		delete(m.token, group)
 	}
-	if m.level >= keyedLevel {
+	if m.level >= KeyedLevel {
 		m.changes = append(m.changes, Change{at, group, from, to, token, why, node, by})
 	}
 }
@@ -263,7 +263,7 @@ func (m *model) differs(s *State) string {
 				changes[0].Node, changes[0].By = "", "" // the leader may have moved since
 			}
 		}
-		if m.level >= keyedLevel && !reflect.DeepEqual(is, all) && len(is)+len(all) > 0 {
+		if m.level >= KeyedLevel && !reflect.DeepEqual(is, all) && len(is)+len(all) > 0 {
 			return fmt.Sprintf("group %s remembers\n%v, want\n%v", name, is, all)
 		}
 	}

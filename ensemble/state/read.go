@@ -122,6 +122,14 @@ func (s *State) Session(inc Incarnation) (SessionRecord, bool) {
 	return ses.record(), true
 }
 
+// Standing gives S of a session of a node's own; false: there is none, or it is orphaned.
+func (s *State) Standing(inc Incarnation) (expiry time.Duration, ok bool) {
+	if ses := s.sessions[inc]; ses != nil && !ses.orphaned() {
+		return ses.expiry, true
+	}
+	return 0, false
+}
+
 func (ses *nodeSession) record() SessionRecord {
 	return SessionRecord{
 		Node: ses.node.id, Name: ses.node.name, Incarnation: ses.incarnation, Lease: ses.lease, Expiry: ses.expiry,

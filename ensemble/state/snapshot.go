@@ -429,7 +429,7 @@ func restore(r io.Reader, newest uint64) (*State, error) {
 	return s, nil
 }
 
-// restoreKept reads what a state has from keyedLevel on, beyond its nodes and groups.
+// restoreKept reads what a state has from KeyedLevel on, beyond its nodes and groups.
 func (s *State) restoreKept(d *decoder, version byte) {
 	s.numbered = make([]*node, len(s.order))
 	for _, n := range s.order {

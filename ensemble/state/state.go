@@ -30,7 +30,7 @@ type State struct {
 	sessions map[Incarnation]*nodeSession // those of nodes, and orphaned ones
 	groups   map[string]*group
 
-	// From keyedLevel on; see changes.go.
+	// From KeyedLevel on; see changes.go.
 	numbered []*node  // by their numbers, from 1 on
 	recorded uint64   // tokens above this were given when changes of leaders were kept
 	recent   []change // the last ones, a ring
@@ -48,7 +48,7 @@ type node struct {
 	reads   uint64       // the newest level that it reads, and lets the cluster rise to, by its last Open
 	counter uint64       // of the last Open accepted; kept after End and Expire
 	removed bool         // no member any more: no Open is accepted from it
-	number  uint32       // its place among all nodes, for what is packed; 0: below keyedLevel
+	number  uint32       // its place among all nodes, for what is packed; 0: below KeyedLevel
 	session *nodeSession // nil: none
 }
 
@@ -336,8 +336,8 @@ func (s *State) Apply(index uint64, entry Entry, effects []Effect) []Effect {
 				effects = append(effects, Removed(op))
 			}
 		case Raise:
-			if op.Level > s.level && (op.Level < keyedLevel || s.allRead(op.Level)) {
-				if s.level < keyedLevel && op.Level >= keyedLevel {
+			if op.Level > s.level && (op.Level < KeyedLevel || s.allRead(op.Level)) {
+				if s.level < KeyedLevel && op.Level >= KeyedLevel {
 					s.keepChanges(pos)
 				}
 				s.level = op.Level
@@ -364,7 +364,7 @@ func (s *State) add(n *node) {
 	s.nodes[n.id] = n
 	at, _ := slices.BinarySearchFunc(s.order, n.id, func(o *node, id NodeID) int { return strings.Compare(string(o.id), string(id)) })
 	s.order = slices.Insert(s.order, at, n)
-	if s.level >= keyedLevel && n.number == 0 {
+	if s.level >= KeyedLevel && n.number == 0 {
 		s.number(n)
 	}
 }
@@ -428,9 +428,9 @@ func (s *State) accept(inc Incarnation, seq uint64) *nodeSession {
 	return ses
 }
 
-// acceptKeyed is accept for what there is from keyedLevel on.
+// acceptKeyed is accept for what there is from KeyedLevel on.
 func (s *State) acceptKeyed(inc Incarnation, seq uint64) *nodeSession {
-	if s.level < keyedLevel {
+	if s.level < KeyedLevel {
 		return nil
 	}
 	return s.accept(inc, seq)

@@ -240,7 +240,7 @@ func (c *stateCase) show(e Effect) string {
 		return fmt.Sprintf("refused %s %s %s holder=%s", id(e.Member), e.Group, e.Client, e.Holder)
 	case Left:
 		text := fmt.Sprintf("left %s %s %s", id(e.Member), e.Group, e.Client)
-		if c.state.level >= keyedLevel {
+		if c.state.level >= KeyedLevel {
 			text += " " + e.Reason.String()
 			if e.Last {
 				text += " the last " + c.token(e.Token)
@@ -301,7 +301,7 @@ func TestNothingIsKeyedBelowItsLevel(t *testing.T) {
 		inc, _, _ := s.Current("n1")
 		effects := s.Apply(2, Entry{Ops: []Op{KeyedJoin{Join{inc, 1, "g", "a"}, Key{}, time.Second}, StepDown{inc, 2, 1, 0}}}, nil)
 		seq, _, _ := s.Accepted(inc)
-		if took, want := len(effects) > 0 || seq > 0 || len(s.Changes("g")) > 0, level >= keyedLevel; took != want {
+		if took, want := len(effects) > 0 || seq > 0 || len(s.Changes("g")) > 0, level >= KeyedLevel; took != want {
 			t.Errorf("level %d: effects %v, number %d, changes %v", level, effects, seq, s.Changes("g"))
 		}
 	}

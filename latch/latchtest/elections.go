@@ -13,7 +13,10 @@ import (
 )
 
 // Elections implements [latch.Elections] in memory: members succeed in the order
-// of joining, and a name that is taken is waited for. Its methods may be called
+// of joining, and a name that is taken is waited for. A keyed member moves to the connection
+// that JOINs with its key, and the one before is closed. It stays for its hold when its
+// connection has ended, or for [Expiry] if that is longer and the node ended it; its hold is
+// what it asked for first, or more if it did since. Its methods may be called
 // from any goroutine. Members are called from one goroutine, in order, without a
 // lock held.
 type Elections struct {
@@ -26,7 +29,9 @@ type Elections struct {
 	held        []*membership // in the order of joining
 	noting      bool
 	asking      []*membership // who wait for a promise
-	bound       []*membership // closed, with a promise
+	holdsPings  bool
+	pings       []*membership // whose PINGs wait
+	bound       []*membership // closed, with a promise, or a hold
 	closings    []Closing
 	stops       int
 
@@ -50,19 +55,27 @@ type membership struct {
 	group, client string
 	conn          latch.Member
 	live          atomic.Bool
-	said          time.Time // when ALREADY_JOINED was answered last; guarded by e.mu, like what follows
+	key           string        // of a keyed member
+	hold          time.Duration // likewise; guarded by e.mu, like what follows
+	moved         bool          // another connection has the place
+	said          time.Time     // when ALREADY_JOINED was answered last
 	stopped       bool
 }
 
 // Closing is one call of Membership.Closed.
 type Closing struct {
 	Group, Client string
+	Why           string
 	Acknowledged  bool
 }
 
 // Bound is how long a membership goes on after ALREADY_JOINED, whose connection has ended
 // without a FIN of its client.
 const Bound = 400 * time.Millisecond
+
+// Expiry is how long a keyed member stays at least whose connection the node has ended, and
+// the longest that it is promised to.
+const Expiry = 2400 * time.Millisecond
 
 // NewElections returns an Elections without groups. Close ends its goroutine.
 func NewElections() *Elections {
@@ -85,12 +98,20 @@ func (e *Elections) Close() {
 
 // Join implements [latch.Elections].
 func (e *Elections) Join(group, client string, m latch.Member) (latch.Membership, error) {
+	return e.join(&membership{e: e, group: group, client: client, conn: m})
+}
+
+// JoinKeyed implements [latch.Elections].
+func (e *Elections) JoinKeyed(group, client string, k latch.Keyed, m latch.Member) (latch.Membership, error) {
+	return e.join(&membership{e: e, group: group, client: client, conn: m, key: k.Key, hold: k.Hold})
+}
+
+func (e *Elections) join(ms *membership) (latch.Membership, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.unavailable {
 		return nil, latch.ErrUnavailable
 	}
-	ms := &membership{e: e, group: group, client: client, conn: m}
 	ms.live.Store(true)
 	if e.holding {
 		e.held = append(e.held, ms)
@@ -133,6 +154,28 @@ func (ms *membership) Promise() (now, later bool) {
 	return true, false
 }
 
+// Alive implements [latch.Membership].
+func (ms *membership) Alive() bool {
+	e := ms.e
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case !ms.live.Load() || ms.moved:
+		return false
+	case e.holdsPings:
+		e.pings = append(e.pings, ms)
+	default:
+		e.alive(ms)
+	}
+	return true
+}
+
+// alive queues the answer to a PING. mu is held.
+func (e *Elections) alive(ms *membership) {
+	lasts := min(ms.hold, Expiry)
+	e.enqueue(func() { ms.conn.Alive(lasts) })
+}
+
 // Stopped implements [latch.Membership].
 func (ms *membership) Stopped() {
 	e := ms.e
@@ -143,7 +186,7 @@ func (ms *membership) Stopped() {
 	e.release(ms)
 }
 
-// release lets a membership go that only a promise has kept. mu is held.
+// release lets a membership go that only a promise or its hold has kept. mu is held.
 func (e *Elections) release(ms *membership) {
 	if i := slices.Index(e.bound, ms); i >= 0 {
 		e.bound = slices.Delete(e.bound, i, i+1)
@@ -152,23 +195,40 @@ func (e *Elections) release(ms *membership) {
 }
 
 // Closed implements [latch.Membership].
-func (ms *membership) Closed(acknowledged bool) (bound time.Duration) {
+func (ms *membership) Closed(why string, acknowledged bool) (bound time.Duration) {
 	e := ms.e
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.closings = append(e.closings, Closing{ms.group, ms.client, acknowledged})
+	e.closings = append(e.closings, Closing{ms.group, ms.client, why, acknowledged})
 	ms.live.Store(false)
-	if bound = Bound - time.Since(ms.said); ms.stopped || bound <= 0 {
+	kept := Bound - time.Since(ms.said)
+	switch {
+	case ms.key == "":
+		bound = max(kept, 0)
+	case why == "" || why == "stuck":
+		kept = max(kept, ms.hold, Expiry)
+	case ms.hold > 0:
+		kept = max(kept, ms.hold)
+	case why == "closed":
+		kept = 0
+	}
+	if ms.stopped || kept <= 0 || !e.isMember(ms) && ms.key != "" {
 		e.leave(ms)
 		return 0
 	}
 	e.bound = append(e.bound, ms)
-	time.AfterFunc(bound, func() {
+	time.AfterFunc(kept, func() {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		e.release(ms)
 	})
 	return bound
+}
+
+// isMember reports whether ms has a place in its group. mu is held.
+func (e *Elections) isMember(ms *membership) bool {
+	g := e.groups[ms.group]
+	return g != nil && slices.Contains(g.members, ms)
 }
 
 // enter makes ms a member, or lets it wait for its name. mu is held.
@@ -178,7 +238,15 @@ func (e *Elections) enter(ms *membership) {
 		g = new(group)
 		e.groups[ms.group] = g
 	}
-	if slices.ContainsFunc(g.members, func(o *membership) bool { return o.client == ms.client }) {
+	if i := slices.IndexFunc(g.members, func(o *membership) bool { return o.client == ms.client }); i >= 0 {
+		if before := g.members[i]; ms.key != "" && ms.key == before.key {
+			before.moved = true
+			ms.hold = max(ms.hold, before.hold)
+			g.members[i] = ms
+			e.enqueue(before.conn.Close)
+			e.tell(ms, g.members[0].client, g.token)
+			return
+		}
 		g.waiting = append(g.waiting, ms)
 		e.enqueue(func() { ms.conn.Waits("the only node") })
 		return
@@ -282,6 +350,40 @@ func (e *Elections) ReleasePromises() {
 		e.enqueue(ms.conn.Promised)
 	}
 	e.asking = nil
+}
+
+// HoldPings leaves further PINGs without an answer until ReleasePings.
+func (e *Elections) HoldPings() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.holdsPings = true
+}
+
+// Pings returns how many PINGs wait.
+func (e *Elections) Pings() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.pings)
+}
+
+// ReleasePings answers the PINGs that wait.
+func (e *Elections) ReleasePings() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.holdsPings = false
+	for _, ms := range e.pings {
+		e.alive(ms)
+	}
+	e.pings = nil
+}
+
+// EndHolds has the holds and promises be over of those whose connections have ended.
+func (e *Elections) EndHolds() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, ms := range slices.Clone(e.bound) {
+		e.release(ms)
+	}
 }
 
 // Push tells all members of a group that leader leads, whether it is a member or

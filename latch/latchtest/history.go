@@ -17,6 +17,7 @@ type View struct {
 	Told          []Told        // in the order of reading
 	End           time.Duration // when the client closed the connection, or knew that it had ended; 0: it is open
 	Trouble       []Trouble
+	Keyed         bool // the client has a key: its leadership may go on over several connections
 
 	// Promises make the client a bounded one. It takes itself for the leader within
 	// these by its clock, whatever it reads or does not read meanwhile, and never else.
@@ -191,7 +192,7 @@ func (v *Verdict) overlaps(group string, all []interval) {
 		for _, o := range open {
 			v.overlap(group, o, i)
 		}
-		if i.token > newest.token || i.token == newest.token && i.View == newest.View {
+		if i.token > newest.token || i.token == newest.token && (i.View == newest.View || i.Keyed) {
 			newest = i
 		} else if _, ok := i.excuse(i.from, i.from); !ok {
 			v.violation(group, "%v, after %v", i, newest)
@@ -226,15 +227,15 @@ type Gap struct {
 	From, To time.Duration
 }
 
-// Gaps gives the gaps of all groups whose clients are not bounded: who is, takes itself for
+// Gaps gives the gaps of all groups that have no bounded client: who is, takes itself for
 // nothing between two promises.
 func Gaps(views []*View) (all []Gap) {
-	groups := map[string][]*View{}
+	groups, bounded := map[string][]*View{}, map[string]bool{}
 	for _, view := range views {
-		if !view.bounded() {
-			groups[view.Group] = append(groups[view.Group], view)
-		}
+		groups[view.Group] = append(groups[view.Group], view)
+		bounded[view.Group] = bounded[view.Group] || view.bounded()
 	}
+	maps.DeleteFunc(groups, func(group string, _ []*View) bool { return bounded[group] })
 	for _, name := range slices.Sorted(maps.Keys(groups)) {
 		var led time.Duration
 		for i, l := range leaderships(groups[name]) {

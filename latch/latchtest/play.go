@@ -3,11 +3,15 @@ package latchtest
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"regexp"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -20,7 +24,7 @@ const patience = 20 * time.Second
 // at the first line that differs. The connections must be TCP.
 func Play(t testing.TB, dial func() (net.Conn, error), s *Script) {
 	t.Helper()
-	p := &player{dial: dial, peers: make(map[string]*peer)}
+	p := &player{dial: dial, peers: make(map[string]*peer), numbers: make(map[string]uint64)}
 	defer p.close()
 	for _, st := range s.steps {
 		if err := p.play(st); err != nil {
@@ -43,6 +47,8 @@ type player struct {
 	dial  func() (net.Conn, error)
 	peers map[string]*peer
 	order []string // of opening
+
+	numbers map[string]uint64 // by their names in the script
 }
 
 // peer is one connection of a script.
@@ -92,6 +98,9 @@ func (p *player) play(st step) error {
 	case sendBytes:
 		return peer.send(st.text)
 	case expectLine:
+		if numberWord.Match(st.text) {
+			return p.expectNumbers(peer, string(st.text))
+		}
 		return peer.expect(append(st.text, peer.lineEnd()...))
 	case expectBytes:
 		return peer.expect(st.text)
@@ -107,6 +116,51 @@ func (p *player) play(st step) error {
 	}
 	peer.closed = true
 	return peer.conn.Close()
+}
+
+// expectNumbers reads a line in which the script names numbers.
+func (p *player) expectNumbers(peer *peer, want string) error {
+	peer.conn.SetReadDeadline(time.Now().Add(patience))
+	got, err := peer.r.ReadBytes('\n')
+	if err != nil {
+		return fmt.Errorf("got %s, want %q", outcome(got, err), want)
+	}
+	var line strings.Builder // as a regular expression
+	rest := 0
+	names := numberWord.FindAllStringSubmatchIndex(want, -1)
+	for _, at := range names {
+		line.WriteString(regexp.QuoteMeta(want[rest:at[0]]) + `(\d+)`)
+		rest = at[1]
+	}
+	line.WriteString(regexp.QuoteMeta(want[rest:] + peer.lineEnd()))
+	m := regexp.MustCompile("^" + line.String() + "$").FindSubmatch(got)
+	if m == nil {
+		return fmt.Errorf("got %q, want %q", got, want)
+	}
+	for i, at := range names {
+		number, err := strconv.ParseUint(string(m[i+1]), 10, 64)
+		if err != nil {
+			return err
+		}
+		if err := p.name(want[at[2]:at[3]], number); err != nil {
+			return fmt.Errorf("got %q, want %q: %w", got, want, err)
+		}
+	}
+	return nil
+}
+
+// name takes a number for one of the script.
+func (p *player) name(name string, number uint64) error {
+	if name == "ms" {
+		return nil
+	}
+	for other, n := range p.numbers {
+		if cmp.Compare(name, other) != cmp.Compare(number, n) {
+			return fmt.Errorf("<%s> is %d", other, n)
+		}
+	}
+	p.numbers[name] = number
+	return nil
 }
 
 func (p *peer) lineEnd() string {

@@ -22,6 +22,9 @@ import (
 //	1< (closed)           receives the end: the server's FIN, not a reset
 //	1. close              closes; also: half-close, reset
 //
+// In a line that is received <ms> stands for any number, and <t1> for the same number wherever
+// the script says <t1>, which is lower than that for <t2>.
+//
 // Bytes are Go strings, several of them where needed, each repeated by *N: "a"*300.
 // A connection is opened by its first line. It sends and expects lines that end
 // in LF, or in CRLF if that is how the first bytes sent on it end.
@@ -68,6 +71,7 @@ var (
 	stepLine    = regexp.MustCompile(`^(\d+)(>>|<<|>|<|\.)(?: (.*))?$`)
 	settingLine = regexp.MustCompile(`^@ (\S+) = (.*)$`)
 	ruleComment = regexp.MustCompile(`^rule (\d+)$`)
+	numberWord  = regexp.MustCompile(`<(ms|t\d)>`)
 	quotedBytes = regexp.MustCompile(`^("(?:[^"\\]|\\.)*")(?:\*(\d+))?(?: +|$)`)
 )
 

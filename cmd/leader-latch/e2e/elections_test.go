@@ -7,12 +7,13 @@ import (
 )
 
 // Who led when is in the log, if that is asked for, and only what has just happened: a node
-// that starts again on the same log tells nothing twice.
+// that starts again on the same log tells nothing twice. The level is one at which operations
+// have no reasons yet.
 func TestChangesOfLeadersAreLogged(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	const on = "leader_latch.log.elections = on"
-	p := start(t, dir, on)
+	on := []string{"leader_latch.log.elections = on", "leader_latch.format_level = 2"}
+	p := start(t, dir, on...)
 	a := p.join("spark", "a", "a")
 	b := p.join("spark", "b", "a")
 	a.Close()
@@ -23,7 +24,7 @@ func TestChangesOfLeadersAreLogged(t *testing.T) {
 	p.signal(syscall.SIGKILL)
 	<-p.gone
 
-	p = start(t, dir, on)
+	p = start(t, dir, on...)
 	p.join("flink", "c", "c")
 	wantElections(t, p,
 		`group=spark from=b to="" reason="riak@127.0.0.1, where the leader before was, was started again or had lost its session"`,
@@ -33,7 +34,7 @@ func TestChangesOfLeadersAreLogged(t *testing.T) {
 	wantElections(t, p, `spark`, `flink from=""`,
 		`group=flink from=c to="" reason="riak@127.0.0.1, where the leader before was, stopped or left the cluster"`)
 
-	p = start(t, dir)
+	p = start(t, dir, "leader_latch.format_level = 2")
 	p.join("flink", "d", "d")
 	wantElections(t, p)
 }

@@ -32,6 +32,7 @@ type crowd struct {
 
 	processes []*clientProcess
 	bounded   []*boundedClient
+	keyed     []*keyedSeat
 	stopping  chan struct{}
 	running   sync.WaitGroup
 	refused   atomic.Int64 // JOINs
@@ -56,6 +57,7 @@ type client struct {
 	home *host
 	g    *groupRecord
 	rnd  *rand.Rand // used by run alone
+	key  string     // it asks to go on with it, without a hold; empty: it is a plain client
 
 	// Guarded by g.mu.
 	conn   *net.TCPConn // nil: none
@@ -95,11 +97,14 @@ func (c *crowd) stop() {
 	for _, p := range c.processes {
 		p.signal(syscall.SIGKILL)
 	}
+	for _, s := range c.keyed {
+		s.end(false)
+	}
 	c.running.Wait()
 }
 
 // size is how many clients there are.
-func (c *crowd) size() int { return len(c.clients) + len(c.processes) + len(c.bounded) }
+func (c *crowd) size() int { return len(c.clients) + len(c.processes) + len(c.bounded) + len(c.keyed) }
 
 // views gives all that was seen until now, with the trouble of the links.
 func (c *crowd) views() (all []*latchtest.View) {
@@ -115,6 +120,9 @@ func (c *crowd) views() (all []*latchtest.View) {
 			all = append(all, &copied)
 		}
 		g.mu.Unlock()
+	}
+	for _, s := range c.keyed {
+		all = append(all, s.views()...)
 	}
 	return all
 }
@@ -209,6 +217,95 @@ func (b *boundedClient) renew(w *witness) {
 	}
 }
 
+// keyedSeat is a client with a key, and whoever comes after it under its name.
+type keyedSeat struct {
+	*crowd
+	g    *groupRecord
+	home *host
+
+	mu   sync.Mutex // guards what follows
+	all  []*keyedClient
+	last *keyedClient
+}
+
+// addKeyed adds groups of clients with keys and holds, with fin=end and without, of one that
+// has no hold, and of one that is plain: all kinds in one group.
+func (c *crowd) addKeyed(groups int, rnd *rand.Rand) {
+	for i := range groups {
+		g := &groupRecord{name: fmt.Sprint("keyed", i), ends: map[*latchtest.View]arrow{}}
+		c.groups = append(c.groups, g)
+		plain := &client{crowd: c, g: g, name: fmt.Sprintf("p%d", i), home: c.hosts[i%len(c.hosts)], rnd: rand.New(rand.NewPCG(rnd.Uint64(), rnd.Uint64()))}
+		none := &client{crowd: c, g: g, name: fmt.Sprintf("n%d", i), home: c.hosts[(i+3)%len(c.hosts)], rnd: rand.New(rand.NewPCG(rnd.Uint64(), rnd.Uint64()))}
+		none.key = newKey(none.rnd)
+		for _, cl := range []*client{plain, none} {
+			c.clients = append(c.clients, cl)
+			c.running.Go(cl.run)
+		}
+		for j := range 3 {
+			s := &keyedSeat{crowd: c, g: g, home: c.hosts[(i+2*j)%len(c.hosts)]}
+			c.keyed = append(c.keyed, s)
+			rnd := rand.New(rand.NewPCG(rnd.Uint64(), rnd.Uint64()))
+			c.running.Go(func() {
+				for !c.stopped() {
+					k := s.begin(fmt.Sprintf("k%d-%d", i, j), j == 0, rnd)
+					<-k.done
+					c.rest(rnd)
+				}
+			})
+		}
+	}
+}
+
+// begin starts a process with a key of its own.
+func (s *keyedSeat) begin(name string, fin bool, rnd *rand.Rand) *keyedClient {
+	first := rnd.IntN(len(s.nodes))
+	k := &keyedClient{
+		group: s.g.name, name: name, key: newKey(rnd), hold: time.Minute, fin: fin, every: 30 * time.Millisecond, now: s.now,
+		rnd: rand.New(rand.NewPCG(rnd.Uint64(), rnd.Uint64())), mu: &s.g.mu,
+		dial: func(ctx context.Context, attempt int) (*net.TCPConn, string, error) {
+			node := s.nodes[(first+attempt)%len(s.nodes)]
+			nc, err := s.home.dial(ctx, node.ip+":5323")
+			return nc, fmt.Sprintf("with a key, host %d, node %d", s.home.n, node.n), err
+		},
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k.start()
+	s.all, s.last = append(s.all, k), k
+	if s.stopped() {
+		go k.end(false)
+	}
+	return k
+}
+
+// present is the process that there is.
+func (s *keyedSeat) present() *keyedClient {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
+}
+
+func (s *keyedSeat) end(leave bool) {
+	if k := s.present(); k != nil {
+		k.end(leave)
+	}
+}
+
+func (s *keyedSeat) views() (all []*latchtest.View) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.g.mu.Lock()
+	defer s.g.mu.Unlock()
+	for _, k := range s.all {
+		for _, v := range k.account.Views() {
+			copied := *v
+			copied.Told, copied.Promises = slices.Clone(v.Told), slices.Clone(v.Promises)
+			all = append(all, &copied)
+		}
+	}
+	return all
+}
+
 // rest is what a client waits before it connects again.
 func (c *crowd) rest(rnd *rand.Rand) {
 	select {
@@ -262,8 +359,17 @@ func (c *client) connect() *net.TCPConn {
 	c.g.views = append(c.g.views, c.view)
 	c.g.ends[c.view] = arrow{c.home, node}
 	c.g.open = append(c.g.open, c)
-	fmt.Fprintf(nc, "JOIN %s %s\n", c.g.name, c.name) // what fails here, the first read tells
+	c.view.Keyed = c.key != ""
+	fmt.Fprintf(nc, "JOIN %s %s%s\n", c.g.name, c.name, c.withKey()) // what fails here, the first read tells
 	return nc
+}
+
+// withKey is what a client with a key and without a hold adds to its JOIN.
+func (c *client) withKey() string {
+	if c.key == "" {
+		return ""
+	}
+	return " key=" + c.key + " hold=0"
 }
 
 // listen reads until the connection has ended.

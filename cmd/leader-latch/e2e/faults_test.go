@@ -107,6 +107,26 @@ func TestFaultsAreFound(t *testing.T) {
 	}
 }
 
+// Nor do members with a hold outlive their connections here: clients whose lines break go on
+// leading by what they were promised, and others lead too.
+func TestFaultsOfKeyedClientsAreFound(t *testing.T) {
+	t.Setenv("LEADER_LATCH_WITHOUT", "hold")
+	a := newAttacker(t, 3, 20, session.Normal)
+	found := func() []string { return latchtest.Check(a.crowd.views()).Violations }
+	for round := 0; len(found()) == 0; round++ {
+		if round == 100 {
+			t.Fatal("nothing was found")
+		}
+		for _, s := range a.crowd.keyed {
+			if k := s.present(); k != nil {
+				k.breakOff()
+			}
+		}
+		time.Sleep(100 * time.Millisecond) // for those that come after them to be told
+	}
+	t.Logf("found: %s", found()[0])
+}
+
 // attacker plays faults against a cluster.
 type attacker struct {
 	*network
@@ -163,7 +183,7 @@ func newAttacker(t *testing.T, nodes, groups int, tm session.Timing, lines ...st
 	for _, h := range a.hosts {
 		h.mountSlowableDisk()
 	}
-	for i, m := range onHosts(a.hosts, tm.Name, append(lines, "leader_latch.fencing.internal = on")...) {
+	for i, m := range onHosts(a.hosts, tm.Name, append(lines, withKeys)...) {
 		if i%2 == 0 { // it goes on until a write fails
 			m.lines = append(m.lines, "leader_latch.minimum_free_space = 0")
 		}
@@ -179,6 +199,7 @@ func newAttacker(t *testing.T, nodes, groups int, tm session.Timing, lines ...st
 	a.crowd = newCrowd(nw, a.hosts, groups, rnd)
 	a.crowd.addProcesses(5, rnd)
 	a.crowd.addBounded(10, windows[tm.Name], rnd)
+	a.crowd.addKeyed(10, rnd)
 	t.Cleanup(a.crowd.stop) // before the nodes, whose ends are not of interest
 	a.settle("before the first fault")
 	return a
@@ -674,6 +695,30 @@ func (a *attacker) clientFaults() []fault {
 			}
 			return func() {}, ""
 		}, time.Second},
+		{"keyed client killed", func(r *rand.Rand) (func(), string) {
+			a.crowd.keyed[r.IntN(len(a.crowd.keyed))].end(false)
+			return func() {}, ""
+		}, time.Second},
+		{"keyed client leaves", func(r *rand.Rand) (func(), string) {
+			a.crowd.keyed[r.IntN(len(a.crowd.keyed))].end(true)
+			return func() {}, ""
+		}, time.Second},
+		{"keyed client breaks off", func(r *rand.Rand) (func(), string) {
+			for range 1 + r.IntN(4) {
+				if k := a.crowd.keyed[r.IntN(len(a.crowd.keyed))].present(); k != nil {
+					k.breakOff()
+				}
+			}
+			return func() {}, ""
+		}, time.Second},
+		{"keyed client hangs", func(r *rand.Rand) (func(), string) {
+			k := a.crowd.keyed[r.IntN(len(a.crowd.keyed))].present()
+			if k == nil {
+				return nil, ""
+			}
+			k.hang(true)
+			return func() { k.hang(false) }, ""
+		}, 12 * time.Second},
 		{"clients cut off", func(r *rand.Rand) (func(), string) { // a host of clients, from some nodes, one way or both
 			h := a.network.hosts[len(a.hosts)+r.IntN(2)]
 			some, _ := a.halves(r)
@@ -755,6 +800,7 @@ func (a *attacker) judge() latchtest.Verdict {
 	a.t.Logf("all nodes are one cluster, and all groups have a leader, %v after the last fault", time.Since(healed).Round(time.Millisecond))
 	views := a.crowd.views()
 	v := latchtest.Check(views)
+	losses := a.losses()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, kind := range slices.Sorted(maps.Keys(a.count)) {
@@ -778,6 +824,13 @@ func (a *attacker) judge() latchtest.Verdict {
 		}
 		a.t.Logf("two took themselves for the leader while the older one was %s: %d times, %v p50, %v at most; bound %v",
 			kind, len(times), times[len(times)/2], times[len(times)-1], bound)
+	}
+	replaced := 0
+	for _, n := range losses {
+		replaced += n
+	}
+	if replaced >= 20 && losses[lossOther]*10 >= replaced {
+		a.t.Errorf("%d of %d keyed leaders were replaced for no cause but that no majority was at hand", losses[lossOther], replaced)
 	}
 	if v.Leaderships < len(a.crowd.groups) || promises < len(a.crowd.bounded) {
 		a.t.Error("hardly anybody led")

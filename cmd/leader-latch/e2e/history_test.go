@@ -237,6 +237,9 @@ func TestNodesAreUpgradedAndGoBackOneByOne(t *testing.T) {
 		t.Helper()
 		m.end(how)
 		m.lines = append(slices.Clone(m.lines[:len(lines)]), added...)
+		if exe == "" {
+			m.lines = append(m.lines, withKeys)
+		}
 		m.runAs(exe)
 		wantWhole(all)
 		visits.check()
@@ -273,6 +276,12 @@ func TestNodesAreUpgradedAndGoBackOneByOne(t *testing.T) {
 		}
 	}
 	wantContains(t, status, "every node can still go back to a version that has level 1")
+	keyed := keyedAt(all, 0, "keyed", "worker", time.Minute) // it tries on, at all nodes
+	for m, answer := range map[*member]string{all[0]: "JOIN_FAILED SERVICE_UNAVAILABLE", all[1]: "ERROR"} {
+		c := m.dial()
+		c.send("JOIN keyed another key=0123456789abcdef hold=0\n")
+		c.want(answer)
+	}
 	to("", all[1], syscall.SIGKILL, holds)
 	all[2].signal(syscall.SIGSTOP)
 	time.Sleep(clusterTiming.Heartbeat) // shorter than its lease: it goes on
@@ -291,7 +300,11 @@ func TestNodesAreUpgradedAndGoBackOneByOne(t *testing.T) {
 	to("", all[2], syscall.SIGKILL)
 	low(all[1], all[0])
 
+	if n := keyed.joins(); n > 0 {
+		t.Errorf("a keyed member was taken %d times below the level", n)
+	}
 	to("", all[0], syscall.SIGTERM)
+	keyed.led(all[0])
 	for _, m := range all {
 		m.until("the level has risen", func() bool { return m.cluster().Level == state.NewestLevel && m.format() == state.NewestLevel })
 	}
@@ -301,7 +314,7 @@ func TestNodesAreUpgradedAndGoBackOneByOne(t *testing.T) {
 	// crash, the others do not talk to it.
 	back := all[1]
 	back.end(syscall.SIGTERM)
-	back.wantTooOld(older, "data format 2, this program reads up to 1")
+	back.wantTooOld(older, fmt.Sprintf("data format %d, this program reads up to 1", state.NewestLevel))
 	back.forget()
 	back.runAs(older)
 	back.logs("install the same release on both")
@@ -330,7 +343,7 @@ func TestNodesAreUpgradedAndGoBackOneByOne(t *testing.T) {
 	}
 	back.order(exitOK, "recover", "--yes")
 	back.forget()
-	back.wantTooOld(older, "snapshot of version 2")
+	back.wantTooOld(older, fmt.Sprint("snapshot of version ", state.NewestLevel))
 	back.run().ready()
 }
 
@@ -344,11 +357,11 @@ func TestTheOlderProgramStopsAtANewerEntry(t *testing.T) {
 	m.until("the level has risen", func() bool { return m.format() == state.NewestLevel })
 	m.join("g", "a", "a")
 	m.end(syscall.SIGTERM)
-	m.wantTooOld(older, "data format 2")
+	m.wantTooOld(older, fmt.Sprint("data format ", state.NewestLevel))
 	m.forgetIdentity()
 	m.wantGivesUp(older, "raft.db", "not a log store") // and leaves it as it is
 	m.forget()
-	m.wantTooOld(older, "log entry of version 2")
+	m.wantTooOld(older, "log entry of version 2") // the Raise to the level before the newest
 	m.run().ready()
 	m.until("the folder has the level", func() bool { return m.format() == state.NewestLevel })
 	m.join("g", "a", "a")

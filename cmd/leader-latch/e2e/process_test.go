@@ -21,6 +21,7 @@ import (
 
 	"leaderlatch/ensemble"
 	"leaderlatch/ensemble/session"
+	"leaderlatch/ensemble/state"
 	"leaderlatch/latch/latchtest"
 	"leaderlatch/riakconf"
 )
@@ -183,6 +184,13 @@ func TestTranscripts(t *testing.T) {
 				begin = launch
 			}
 			p := begin(t, t.TempDir(), settings)
+			if strings.Contains(settings, "extensions") {
+				p.until("the formats have keyed members", func() bool {
+					var c ensemble.Cluster
+					p.get("/cluster", &c)
+					return c.Level >= state.KeyedLevel
+				})
+			}
 			for _, s := range scripts {
 				t.Run(s.Claim, func(t *testing.T) {
 					latchtest.Play(t, func() (net.Conn, error) { return net.Dial("tcp", p.addr) }, s)
@@ -439,15 +447,18 @@ func TestConnectionLimit(t *testing.T) {
 	})
 }
 
-// Rule 16: a listener that is told to adds the token that groups shows.
+// Rule 16: a listener that is told to adds the token that groups shows, and so does one with
+// extensions.
 func TestFencingTokens(t *testing.T) {
 	t.Parallel()
-	p := start(t, t.TempDir(), "leader_latch.fencing.internal = on")
-	c := p.dial()
-	c.send("JOIN g a\n")
-	line, err := c.r.ReadString('\n')
-	if want := fmt.Sprintf("LEADER a %d\n", p.group("g").Token); line != want {
-		t.Errorf("read %q, %v; want %q", line, err, want)
+	for _, setting := range []string{"leader_latch.fencing.internal = on", "leader_latch.extensions.internal = on"} {
+		p := start(t, t.TempDir(), setting)
+		c := p.dial()
+		c.send("JOIN g a\n")
+		line, err := c.r.ReadString('\n')
+		if want := fmt.Sprintf("LEADER a %d\n", p.group("g").Token); line != want {
+			t.Errorf("%s: read %q, %v; want %q", setting, line, err, want)
+		}
 	}
 }
 
