@@ -40,6 +40,7 @@ func TestMeasure(t *testing.T) {
 		{"hand-over", measureHandOver},
 		{"throughput", measureThroughput},
 		{"client-killed", measureClientKilled},
+		{"keyed", measureKeyed},
 		{"fan-out", measureFanOut},
 		{"memory", measureMemory},
 		{"storm", measureStorm},
