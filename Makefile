@@ -31,11 +31,15 @@ NETWORK ?= 127.0.0
 cluster: build ## serve three nodes of one cluster, on 127.0.0.1 to 127.0.0.3, data under ./run (needs setsid)
 	@packaging/cluster.sh $(BIN) $(RUN) $(NETWORK) $(TIMING)
 
+# A package that takes longer than this hangs: ten minutes, Go's own limit, may be too short on a machine
+# that does much else.
+PATIENCE = 25m
+
 test: ## all tests
-	go test ./...
+	go test -timeout $(PATIENCE) ./...
 
 race: ## all tests under the race detector (needs a C compiler)
-	CGO_ENABLED=1 go test -race ./...
+	CGO_ENABLED=1 go test -race -timeout $(PATIENCE) ./...
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l .) && test -z "$$unformatted" || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
