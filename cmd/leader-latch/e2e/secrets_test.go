@@ -142,12 +142,12 @@ func TestKeysAreWrittenNowhere(t *testing.T) {
 	all[1].signal(syscall.SIGTERM)
 	all[1].wantExit(exitOK)
 	all[0].until("it is away", func() bool { g := all[0].group(group); return len(g.Members) == 1 && g.Members[0].Away })
-	if said, err := all[0].command("wait", "--rolled", "--timeout", "300ms"); err == nil || !strings.Contains(said, "whose node was stopped: 1 of "+all[1].name) {
+	if said, err := all[0].command("wait", "--rolled", "--timeout", "2s"); err == nil || !strings.Contains(said, "whose node was stopped: 1 of "+all[1].name) {
 		t.Errorf("wait --rolled while it is away: %v, %s", err, said)
 	}
 	third := join(all[2], key)
 	third.want(leads)
-	if said, err := all[0].command("wait", "--rolled", "--timeout", "300ms"); err == nil || !strings.Contains(said, all[1].name+" has no session") {
+	if said, err := all[0].command("wait", "--rolled", "--timeout", "2s"); err == nil || !strings.Contains(said, all[1].name+" has no session") {
 		t.Errorf("wait --rolled when it is back, and its node is not: %v, %s", err, said)
 	}
 	places := map[string]string{} // texts, by where they are
