@@ -57,9 +57,9 @@ done
 mkdir "$stage/doc/text" "$stage/doc/examples"
 # All documents in one folder, so that links between them lead there too. Two are left out:
 # the changelog has a form and place of its own, and nobody makes a release of a package.
-for document in README.md cmd/leader-latch/e2e/*.md ensemble/*.md latch/*.md packaging/*.md riakconf/*.md; do
+for document in README.md cmd/leader-latch/e2e/*.md ensemble/*.md ensemble/holdmodel/*.md latch/*.md packaging/*.md riakconf/*.md; do
   case $document in */CHANGELOG.md | */RELEASING.md) continue ;; esac
-  sed 's@\[\([^]]*\)\]([a-z0-9/]*\(CHANGELOG\|RELEASING\|HOLDS\)\.md)@\1@g; s|](\([a-z0-9./-]*/\)\([A-Z]*\.md\)|](\2|g; s|\[\([A-Z]*\)\](\1)|\1|g' "$document" >"$stage/doc/text/${document##*/}"
+  sed 's@\[\([^]]*\)\]([a-z0-9/]*\(CHANGELOG\|RELEASING\)\.md)@\1@g; s|](\([a-z0-9./-]*/\)\([A-Z]*\.md\)|](\2|g; s|\[\([A-Z]*\)\](\1)|\1|g' "$document" >"$stage/doc/text/${document##*/}"
 done
 cp packaging/sysctl.conf "$stage/doc/examples/60-leader-latch.sysctl.conf"
 cp packaging/limits.conf "$stage/doc/examples/leader-latch.limits.conf"
