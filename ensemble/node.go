@@ -123,13 +123,22 @@ type Node struct {
 func (n *Node) Join(group, client string, m session.Member) (*session.Membership, error) {
 	n.mu.Lock()
 	defer n.unlock()
-	if n.roster.Stopping() || n.Err() != nil || n.inactive() {
-		return nil, n.missing()
-	}
-	if n.roster.Size() >= n.cfg.Timing.MaxMembers() {
-		return nil, n.full()
+	if err := n.refuses(); err != nil {
+		return nil, err
 	}
 	return n.roster.Join(group, client, m), nil
+}
+
+// refuses says why no JOIN can succeed now, whatever the client does; nil: one may. The node's
+// mutex is held.
+func (n *Node) refuses() error {
+	switch {
+	case n.roster.Stopping() || n.Err() != nil || n.inactive():
+		return n.missing()
+	case n.roster.Size() >= n.cfg.Timing.MaxMembers():
+		return n.full()
+	}
+	return nil
 }
 
 // JoinKeyed is Join for a keyed member, which outlives its connection and its node: with the key
@@ -139,11 +148,8 @@ func (n *Node) JoinKeyed(group, client, key string, hold time.Duration, m sessio
 	sum := state.KeyOf(group, client, key)
 	n.mu.Lock()
 	defer n.unlock()
-	if n.roster.Stopping() || n.Err() != nil || n.inactive() {
-		return nil, n.missing()
-	}
-	if n.roster.Size() >= n.cfg.Timing.MaxMembers() {
-		return nil, n.full()
+	if err := n.refuses(); err != nil {
+		return nil, err
 	}
 	if n.roster.Away() >= n.cfg.MaxHeld && !n.roster.Holds(group, client) { // who comes back is no further one
 		return nil, fmt.Errorf("%w: this node holds %d members without a connection (leader_latch.max_held)", ErrUnavailable, n.cfg.MaxHeld)

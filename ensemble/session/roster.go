@@ -330,10 +330,7 @@ func (r *Roster) Applied(s *state.State, effects []state.Effect) {
 		case state.Joined:
 			r.expirer.joined(e.Member.Incarnation, e.Hold)
 			r.settle(e.Member, e.Hold, 0)
-			if m := r.joining(e.Member); m != nil {
-				m.state = memberJoined
-				r.deliver(Delivery{what: deliverJoined, index: s.Index(), member: m, leader: e.Leader, token: e.Token})
-			}
+			r.joined(e.Member, e.Leader, e.Token)
 		case state.Moved:
 			r.expirer.renewed(e.Member.Incarnation, e.Member.Seq, now)
 			r.expirer.joined(e.Member.Incarnation, e.Hold)
@@ -342,10 +339,7 @@ func (r *Roster) Applied(s *state.State, effects []state.Effect) {
 			if r.session.current(e.Member.Incarnation) {
 				r.settle(e.Member, e.Hold, r.staysAfter(e.From, e.Hold, s))
 			}
-			if m := r.joining(e.Member); m != nil {
-				m.state = memberJoined
-				r.deliver(Delivery{what: deliverJoined, index: s.Index(), member: m, leader: e.Leader, token: e.Token})
-			}
+			r.joined(e.Member, e.Leader, e.Token)
 		case state.Refused:
 			r.settle(e.Member, 0, 0)
 			if m := r.joining(e.Member); m != nil {
@@ -365,6 +359,14 @@ func (r *Roster) Applied(s *state.State, effects []state.Effect) {
 		if seq, _, ok := s.Accepted(r.session.lease.incarnation); ok {
 			r.session.settled(seq)
 		}
+	}
+}
+
+// joined takes note that a Join was accepted, and of who leads the group.
+func (r *Roster) joined(id state.MemberID, leader string, token uint64) {
+	if m := r.joining(id); m != nil {
+		m.state = memberJoined
+		r.deliver(Delivery{what: deliverJoined, index: r.index, member: m, leader: leader, token: token})
 	}
 }
 

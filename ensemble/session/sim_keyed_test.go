@@ -53,13 +53,7 @@ func TestSimulationOfKeyedMembersFindsEveryMissingRule(t *testing.T) {
 		mutation.NoHold, mutation.NoAcceptance, mutation.NoSince, mutation.NoSilence, mutation.NoCompare,
 	} {
 		t.Run(mutate.String(), func(t *testing.T) {
-			for seed := uint64(1); seed <= 4000; seed++ {
-				if err := newKeyedSim(seed, mutate).play(); err != nil {
-					t.Logf("found by schedule %d", seed)
-					return
-				}
-			}
-			t.Error("not found in 4000 schedules")
+			find(t, func(seed uint64) *sim { return newKeyedSim(seed, mutate) })
 		})
 	}
 }

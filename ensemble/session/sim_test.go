@@ -67,15 +67,21 @@ func TestSimulationFindsEveryMissingRule(t *testing.T) {
 		mutation.LeaveWait, mutation.EndWait, mutation.OpenWait, mutation.StartWait, mutation.NoNote,
 	} {
 		t.Run(mutate.String(), func(t *testing.T) {
-			for seed := uint64(1); seed <= 4000; seed++ {
-				if err := newSim(seed, mutate).play(); err != nil {
-					t.Logf("found by schedule %d", seed)
-					return
-				}
-			}
-			t.Error("not found in 4000 schedules")
+			find(t, func(seed uint64) *sim { return newSim(seed, mutate) })
 		})
 	}
+}
+
+// find plays schedules until one breaks the promise.
+func find(t *testing.T, schedule func(seed uint64) *sim) {
+	t.Helper()
+	for seed := uint64(1); seed <= 4000; seed++ {
+		if err := schedule(seed).play(); err != nil {
+			t.Logf("found by schedule %d", seed)
+			return
+		}
+	}
+	t.Error("not found in 4000 schedules")
 }
 
 // Without the dead-man's switch a process that was stopped goes on with open
