@@ -136,7 +136,7 @@ func (n *Node) refuses() error {
 	case n.roster.Stopping() || n.Err() != nil || n.inactive():
 		return n.missing()
 	case n.roster.Size() >= n.cfg.Timing.MaxMembers():
-		return n.full()
+		return fmt.Errorf("%w: this node has %d clients, as many as it could close in time with leader_latch.timing = %s", ErrUnavailable, n.cfg.Timing.MaxMembers(), n.cfg.Timing.Name)
 	}
 	return nil
 }
@@ -159,11 +159,6 @@ func (n *Node) JoinKeyed(group, client, key string, hold time.Duration, m sessio
 		return nil, fmt.Errorf("%w: the formats of the cluster have no keyed members yet: a member runs an older version, or leader_latch.format_level holds them (leader-latch cluster status)", ErrUnavailable)
 	}
 	return joined, nil
-}
-
-// full is why no more JOINs are taken.
-func (n *Node) full() error {
-	return fmt.Errorf("%w: this node has %d clients, as many as it could close in time with leader_latch.timing = %s", ErrUnavailable, n.cfg.Timing.MaxMembers(), n.cfg.Timing.Name)
 }
 
 // unlock lets go of the mutex and wakes whoever may have something to do.
@@ -333,7 +328,9 @@ func (n *Node) WaitReady(ctx context.Context) error { return n.await(ctx, n.Miss
 func (n *Node) WaitRolled(ctx context.Context) error {
 	return n.await(ctx, func() (missing error) {
 		if missing = n.Missing(); missing == nil {
-			n.replica.Read(func(s *state.State) { missing = cmp.Or(notBack(s), n.notUp(s)) })
+			n.replica.Read(func(s *state.State) {
+				missing = cmp.Or(notBack(s), notUp(s, n.replica.Servers(), n.self, n.cfg.Voters))
+			})
 		}
 		return missing
 	})
@@ -363,19 +360,20 @@ func (n *Node) await(ctx context.Context, missing func() error) error {
 	}
 }
 
-// notUp says which member of the cluster has no session, or that this node is about to get a vote;
-// nil: neither. Another node that is stopped then may take the majority with it.
-func (n *Node) notUp(s *state.State) error {
-	voters := 0
-	for _, srv := range n.replica.Servers() {
+// notUp says which member of the cluster has no session, or that this node is about to get a vote,
+// of so many; nil: neither. Another node that is stopped then may take the majority with it.
+func notUp(s *state.State, servers []replica.Server, self state.NodeID, most int) error {
+	voters, votes := 0, false
+	for _, srv := range servers {
 		if _, _, ok := s.Current(srv.ID); !ok {
 			return fmt.Errorf("%s has no session: it is down, or just starting", srv.Name)
 		}
 		if srv.Voter {
 			voters++
+			votes = votes || srv.ID == self
 		}
 	}
-	if me, ok := n.replica.Server(n.self); ok && !me.Voter && voters < n.cfg.Voters {
+	if !votes && voters < most {
 		return errors.New("this node has no vote yet")
 	}
 	return nil
@@ -436,8 +434,10 @@ func (n *Node) Stop(ctx context.Context) error {
 }
 
 func (n *Node) stop(ctx context.Context) error {
-	if ctx.Err() == nil {
-		n.handOver()
+	if err := n.Err(); err == nil || inOrder(err) {
+		// First: whose connections are closed comes back elsewhere at once, and needs a raft
+		// leader. Of a node that failed the others have to see at once that it is gone.
+		n.cluster.handOver()
 	}
 	err := n.retire(ctx)
 	if err == nil {
@@ -482,18 +482,8 @@ func (n *Node) retire(ctx context.Context) error {
 	return n.wait(ctx, n.roster.Over)
 }
 
-// handOver has another node be the raft leader, if this one is: whose connections are closed
-// comes back elsewhere at once, and needs one. Of a node that failed the others have to see at
-// once that it is gone.
-func (n *Node) handOver() {
-	if err := n.Err(); err == nil || inOrder(err) {
-		n.cluster.handOver()
-	}
-}
-
 // release ends the node's goroutines, Raft, the cluster port and the store.
 func (n *Node) release() error {
-	n.handOver() // again, if it has become the raft leader since
 	n.end()
 	err := n.replica.Stop()
 	n.running.Wait()
