@@ -252,9 +252,9 @@ func TestNodesAreUpgradedAndGoBackOneByOne(t *testing.T) {
 			names = append(names, h.name)
 		}
 		slices.Sort(names)
-		c := by.cluster()
-		if c.Level != 1 || c.Newest != state.NewestLevel || !slices.Equal(c.Holding, names) {
-			t.Errorf("level %d of %d, held by %q; want 1, held by %q", c.Level, c.Newest, c.Holding, names)
+		by.until(fmt.Sprintf("%q hold it, and it knows of their sessions", names), func() bool { return slices.Equal(by.cluster().Holding, names) })
+		if c := by.cluster(); c.Level != 1 || c.Newest != state.NewestLevel {
+			t.Errorf("level %d of %d, held by %q; want 1", c.Level, c.Newest, c.Holding)
 		}
 		for _, m := range all {
 			if f := m.format(); f != 1 {
