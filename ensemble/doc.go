@@ -33,10 +33,12 @@
 //
 // The node, which drives all of it:
 //
-//	node.go       what callers use, and the loop
+//	node.go       what callers use
+//	loop.go       what the node does by the clocks
 //	start.go      how a node begins
 //	observer.go   how the node hears of what is committed
 //	proposer.go   how the operations of the session are committed
+//	observers.go  how clients that are no members are told who leads
 //	duties.go     what the raft leader has to do for the cluster
 //	disk.go       the checks of the disk that end a node in time
 //	deadman.go    the timer that ends a paused process in time
@@ -70,6 +72,7 @@
 //
 //   - the loop, which looks at the clocks
 //   - the proposer, and the dispatcher, which calls members
+//   - one that calls observers
 //   - those of the replica
 //   - one that asks other nodes who leads, and one that accepts on the cluster port
 //   - three that look after the folder: its free space, its files, whether it is still there

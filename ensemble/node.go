@@ -95,6 +95,7 @@ type Node struct {
 
 	elections    *electionLog // nil: they are not logged
 	dispatch     *session.Dispatcher
+	observers    *observers
 	wake         chan struct{}   // the loop has something to look at; room for one
 	wakeProposer chan struct{}   // the session has something to propose; room for one
 	life         context.Context // done: the goroutines end
@@ -216,22 +217,6 @@ func (n *Node) Failed() <-chan struct{} { return n.failure.set }
 // Err is why the node failed, nil while it has not.
 func (n *Node) Err() error { return n.failure.get() }
 
-// run is the node's loop: it looks at the clocks. Go's timers stand still
-// while the machine sleeps, so it polls.
-func (n *Node) run() {
-	look := time.NewTimer(0)
-	defer look.Stop()
-	for {
-		select {
-		case <-n.done:
-			return
-		case <-look.C:
-		case <-n.wake:
-		}
-		look.Reset(n.step())
-	}
-}
-
 // Healthy reports whether the node goes on: its loop looks at the clocks, and it
 // has not failed. It waits for the locks that everything waits for; where one of
 // those is held for ever it does not return.
@@ -245,48 +230,6 @@ func (n *Node) Healthy() bool {
 // stallsAfter is after how long without a look at the clocks a node is not healthy.
 const stallsAfter = 5 * time.Second
 
-// step does what has to be done now, and says when to look again.
-func (n *Node) step() time.Duration {
-	now := n.now()
-	n.replica.Yield()
-	n.mu.Lock()
-	if err := n.Err(); err != nil && !inOrder(err) {
-		n.roster.Fail() // of a life that ends in order, Stop sees to the connections
-	}
-	what, closing := n.roster.Step(now)
-	if n.inactive() {
-		closing = append(closing, n.roster.Queued()...) // came before that was known; see Join
-	}
-	duties := n.duty.due(now)
-	upkeep := n.duty.upkeepDue(now)
-	stopping := n.roster.Stopping()
-	again := n.roster.NextLook()
-	n.tellWaiters()
-	n.mu.Unlock()
-
-	n.duty.tell(duties)
-	if what == session.NeedClose {
-		n.log.Warn("session lost: closing its connections", "count", len(closing))
-	}
-	for _, m := range closing {
-		m.Close()
-	}
-	if what == session.NeedClose {
-		n.deadMan.disarm() // all closed, in time
-	}
-	if what == session.NeedOpen && !stopping && n.Err() == nil && n.mayOpen(now) {
-		if n.opens.mayOpen() {
-			n.open()
-		}
-	}
-	if upkeep {
-		n.cluster.keepUp(now)
-	}
-	n.duty.carryOut(duties)
-	signal(n.wakeProposer) // a Renew may be due
-	return again
-}
-
 // renewed is called when a renewal was accepted, with the node's mutex held. It moves the
 // dead-man's switch on.
 func (n *Node) renewed(killAt time.Duration) {
@@ -294,28 +237,6 @@ func (n *Node) renewed(killAt time.Duration) {
 	if killAt > 0 {
 		n.deadMan.arm(killAt)
 	}
-}
-
-// mayOpen reports whether the node may ask for a session: it is a member, and
-// its folder says so.
-func (n *Node) mayOpen(now session.Reading) bool {
-	if !n.dir.id().Settled || n.cluster.recovering(now) {
-		return false
-	}
-	_, member := n.replica.Server(n.self)
-	return member
-}
-
-// open writes the next counter down and asks for a session with it.
-func (n *Node) open() {
-	counter, err := n.opens.next()
-	if err != nil {
-		n.failed(err)
-		return
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.roster.Begin(counter, n.now())
 }
 
 // WaitReady returns nil as soon as a JOIN at this node would succeed, or an

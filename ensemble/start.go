@@ -91,6 +91,7 @@ func newNode(dir *Dir, cfg Config) (*Node, error) {
 		failure:      newFailure(),
 		changed:      make(chan struct{}),
 	}
+	n.observers = &observers{n, make(chan struct{}, 1)}
 	n.seen.level.Store(state.FirstLevel)
 	n.dirLife = dir.begin()
 	n.self = dir.id().Node
@@ -102,6 +103,7 @@ func newNode(dir *Dir, cfg Config) (*Node, error) {
 		Guard: guard{n}, Now: n.now, Dispatch: n.dispatch, Logger: n.log,
 		Note:  func(counter uint64) { go n.note(counter) },
 		Alive: n.renewed,
+		Watch: func() { signal(n.observers.wake) },
 	})
 	if cfg.DeadManSwitch {
 		var err error
@@ -174,9 +176,10 @@ func (n *Node) start() error {
 	n.running.Go(n.folder.watchSpace)
 	n.running.Go(n.folder.watchFiles)
 	n.running.Go(func() { n.folder.watchFolder(n.store) })
-	n.running.Go(n.run)
+	n.running.Go(loop{n}.run)
 	n.running.Go(n.runProposer)
 	n.running.Go(func() { n.dispatch.Run(n.done, n.allJoined) })
+	n.running.Go(n.observers.run)
 	if n.elections != nil {
 		n.running.Go(func() { n.elections.run(n.done) })
 	}

@@ -186,7 +186,10 @@ func (e *leaderless) Join(_, _ string, m latch.Member) (latch.Membership, error)
 func (e *leaderless) JoinKeyed(group, client string, _ latch.Keyed, m latch.Member) (latch.Membership, error) {
 	return e.Join(group, client, m)
 }
-func (*leaderless) Alive() bool                       { return true }
+func (*leaderless) Alive() bool { return true }
+func (*leaderless) Observe(string, latch.Observer) (latch.Observation, error) {
+	return nil, latch.ErrUnavailable
+}
 func (*leaderless) Missing() error                    { return nil }
 func (*leaderless) Live() bool                        { return true }
 func (*leaderless) Promise() (now, later bool)        { return true, false }

@@ -304,13 +304,24 @@ func (c *conn) logRefusal() {
 	if c.told != (leader{}) || c.group == "" {
 		return
 	}
-	if write := c.srv.tally.add("JOIN refused", c.cause.Error(), c.who); write != nil {
+	if write := c.srv.tally.add(c.asked()+" refused", c.cause.Error(), c.who); write != nil {
 		write()
 	}
 }
 
+// asked is the command by which the connection has asked for something.
+func (c *conn) asked() string {
+	if c.observes {
+		return wordObserve
+	}
+	return wordJoin
+}
+
 // who is whose connection it is.
 func (c *conn) who() []slog.Attr {
+	if c.observes {
+		return []slog.Attr{slog.String("group", c.group), slog.String("remote", c.nc.RemoteAddr().String())}
+	}
 	return []slog.Attr{
 		slog.String("group", c.group), slog.String("client", c.client),
 		slog.String("remote", c.nc.RemoteAddr().String()),
@@ -320,7 +331,7 @@ func (c *conn) who() []slog.Attr {
 // logAsked tells that a JOIN was asked for. The goroutine of all that are parked must not
 // wait for a log: there the line may come after those about what became of the JOIN.
 func (c *conn) logAsked() {
-	const message = "JOIN asked for"
+	message := c.asked() + " asked for"
 	if !c.attended {
 		c.log(slog.LevelDebug, message)
 	} else if c.srv.log.Enabled(context.Background(), slog.LevelDebug) {

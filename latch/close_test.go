@@ -330,7 +330,10 @@ func (o oneMember) Join(_, _ string, m latch.Member) (latch.Membership, error) {
 func (o oneMember) JoinKeyed(_, _ string, _ latch.Keyed, m latch.Member) (latch.Membership, error) {
 	return o.Join("", "", m)
 }
-func (oneMember) Alive() bool                { return true }
+func (oneMember) Alive() bool { return true }
+func (oneMember) Observe(string, latch.Observer) (latch.Observation, error) {
+	return nil, latch.ErrUnavailable
+}
 func (oneMember) Missing() error             { return nil }
 func (oneMember) Live() bool                 { return true }
 func (oneMember) Promise() (now, later bool) { return true, false }

@@ -88,7 +88,8 @@ type conn struct {
 	tail       uint16      // bytes at the end of the send queue that are known to tell of no leader
 	deadline   time.Time   // to join, or for the answer
 	timer      *time.Timer // of the deadline, while it is parked; or nil
-	membership Membership
+	observes   bool        // it has sent OBSERVE, and is no member
+	membership Membership  // of an observer: observing
 	group      string
 	client     string
 	keyed      *keyed // of a keyed member; nil: it is plain
@@ -273,9 +274,9 @@ func (c *conn) take(line []byte, crlf bool, err error) (took, asked bool) {
 		return false, false
 	}
 	switch r := parse(line, c.srv.cfg.Extensions); {
-	case r.verb == verbJoin && c.state == joined:
+	case r.verb == verbJoin && c.state == joined && !c.observes:
 		c.waiting = !c.answerAlreadyJoined()
-	case r.verb == verbJoin:
+	case (r.verb == verbJoin || r.verb == verbObserve) && c.state == fresh:
 		c.join(r)
 		asked = c.state == pending
 	case r.verb == verbPing && c.keyed != nil:
@@ -321,9 +322,9 @@ func (c *conn) arm() {
 	c.nc.SetReadDeadline(limit)
 }
 
-// join asks the Elections for the membership that a JOIN is for. mu is held.
+// join asks the Elections for what a JOIN or an OBSERVE is for. mu is held.
 func (c *conn) join(r request) {
-	c.group, c.client = string(r.group), string(r.client)
+	c.group, c.client, c.observes = string(r.group), string(r.client), r.verb == verbObserve
 	if c.srv.stopping.Load() {
 		c.refuse(errStopping)
 		return
@@ -337,6 +338,20 @@ func (c *conn) join(r request) {
 	c.deadline = time.Now().Add(c.srv.cfg.JoinTimeout) // advance, from which this is called, arms the reader for it
 }
 
+// ask asks the Elections for it. mu is held.
+func (c *conn) ask(r request) (Membership, error) {
+	elections := c.srv.cfg.Elections
+	switch {
+	case c.observes:
+		o, err := elections.Observe(c.group, c)
+		return observing{o}, err
+	case r.key != nil:
+		c.keyed = &keyed{finEnds: r.finEnds}
+		return elections.JoinKeyed(c.group, c.client, Keyed{string(r.key), r.hold}, c)
+	}
+	return elections.Join(c.group, c.client, c)
+}
+
 // noAnswer is why a JOIN had no answer in time.
 func (s *Server) noAnswer() error {
 	if why := s.cfg.Elections.Missing(); why != nil {
@@ -345,7 +360,7 @@ func (s *Server) noAnswer() error {
 	return errJoinTimeout
 }
 
-// Leader implements [Member].
+// Leader implements [Member] and [Observer].
 func (c *conn) Leader(name string, token uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -401,7 +416,7 @@ func (c *conn) Promised() {
 	}
 }
 
-// Close implements [Member].
+// Close implements [Member] and [Observer].
 func (c *conn) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -24,6 +24,7 @@
 // a line for a client writes it under the connection's lock, and never waits.
 //
 //	keyed.go     what keyed members say and are told
+//	observe.go   connections that observe a group, and are no members
 //	write.go     what happens when the kernel does not take a line
 //	close.go     the order in which a connection ends
 //	protocol.go  the words of the protocol; no other file has them

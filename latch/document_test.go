@@ -23,9 +23,9 @@ var proofs = map[int][]string{
 	2:  {"leader-changes", "others-come-and-go", "documented-session", "TestStuckReaders", "TestSameLeaderIsNoNews", "TestStuckReaderIsClosed"},
 	3:  {"closing-leaves", "half-close-leaves", "reset-leaves", "reset-after-asking", "closing-after-asking", "leaving-while-waiting", "TestSilentAfterTheEnd", "TestGoneWhileHeldBack"},
 	4:  {"succession"},
-	5:  {"no-majority", "consensus-off", "documented-outage", "keyed-name-stays-taken", "TestRefusalArrives"},
+	5:  {"no-majority", "consensus-off", "documented-outage", "keyed-name-stays-taken", "observing-without-majority", "TestRefusalArrives"},
 	6:  {"joining-twice", "keyed-joining-twice"},
-	7:  {"anything-else", "sixteen-bad-lines", "bad-lines-after-joining", "keyed-elsewhere"},
+	7:  {"anything-else", "sixteen-bad-lines", "bad-lines-after-joining", "keyed-elsewhere", "observing-plain"},
 	8:  {"line-ends", "carriage-returns", "lines-in-pieces", "long-lines", "long-lines-leave", "TestCutLine", "TestEndlessLine"},
 	9:  {"names", "spaces", "carriage-returns", "TestParseJoin"},
 	10: {"order", "keyed-order", "keyed-leave-waits", "TestAnswersHoldBack"},
@@ -41,6 +41,7 @@ var proofs = map[int][]string{
 	20: {"keyed-fin-ends", "keyed-fin-ends-later", "TestEveryEndOfAKeyedMember"},
 	21: {"keyed-ping", "keyed-order", "keyed-without-hold", "TestAPINGWaitsForItsAnswer", "TestALIVEFollowsTheNewestLeader", "TestGate", "TestPINGsAreSpaced"},
 	22: {"keyed-leave", "keyed-leave-waits", "TestLEAVEWaitsForNobody"},
+	23: {"observing", "observing-words", "observing-plain", "observing-without-majority", "TestAnObserverIsNoMember", "TestAParkedObserver", "TestObserversAreGated", "TestAnObserveIsRefused", "TestASlowObserverIsToldTheLastLeader"},
 }
 
 // TestEveryRuleIsProved: the list above is complete, and it is true.

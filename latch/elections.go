@@ -30,6 +30,11 @@ type Elections interface {
 	// only there. The key is a secret, and must be in no error and no log.
 	JoinKeyed(group, client string, k Keyed, m Member) (Membership, error)
 
+	// Observe asks that by is told who leads a group, without becoming a member. Like that of a Join
+	// the outcome comes through by, or not at all. It is called where [Config.Extensions] is
+	// set, and only there.
+	Observe(group string, by Observer) (Observation, error)
+
 	// Missing is why a Join has no outcome at this node now, whatever group it is for; nil:
 	// that is not known. It is called with the connection's lock held.
 	Missing() error
@@ -66,6 +71,27 @@ type Member interface {
 	// not speak for it any longer. It may come at any time after Join was
 	// called, also more than once.
 	Close()
+}
+
+// Observer is a connection that observes a group, as the elections see it. Its methods return
+// at once.
+type Observer interface {
+	// Leader tells who leads the group, and the fencing token; an empty name: nobody does, with a
+	// token that none is above which the group has given, and below all that it will give.
+	// Calls come one after the other, with rising tokens; the first answers the OBSERVE.
+	Leader(name string, token uint64)
+
+	// Close is [Member.Close].
+	Close()
+}
+
+// Observation is what a Server holds of an OBSERVE.
+type Observation interface {
+	// Live is [Membership.Live]: whether the node may speak of leaders at this instant.
+	Live() bool
+
+	// Closed says, once, that the connection is closed. It is called with no lock held.
+	Closed()
 }
 
 // Membership is what a Server holds of a Join that it asked for, pending or

@@ -27,6 +27,8 @@ func model(input string, token int) (answers string, closes, joined bool) {
 		group, client string
 		alive         string // the answer to PING; of keyed members only
 		bad           int
+		observe       = regexp.MustCompile("^OBSERVE +[!-~]{1,255} *$")
+		observes      bool
 	)
 	for {
 		line, rest, complete := strings.Cut(input, "\n")
@@ -59,6 +61,13 @@ func model(input string, token int) (answers string, closes, joined bool) {
 			}
 		}
 		switch word := strings.TrimRight(stripped, " "); {
+		case observes && word == "LEAVE":
+			return answers, true, true
+		case observes:
+			answers += "ERROR" + end
+		case token > 0 && !joined && observe.MatchString(stripped):
+			joined, observes = true, true
+			answers += fmt.Sprint("NO_LEADER ", token, end)
 		case m != nil && joined:
 			answers += "ALREADY_JOINED " + group + " " + client + end
 		case m != nil:

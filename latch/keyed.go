@@ -13,16 +13,6 @@ type keyed struct {
 	next    time.Time     // when the next PING may be answered
 }
 
-// ask asks the Elections for the membership that a JOIN is for. mu is held.
-func (c *conn) ask(r request) (Membership, error) {
-	elections := c.srv.cfg.Elections
-	if r.key == nil {
-		return elections.Join(c.group, c.client, c)
-	}
-	c.keyed = &keyed{finEnds: r.finEnds}
-	return elections.JoinKeyed(c.group, c.client, Keyed{string(r.key), r.hold}, c)
-}
-
 // ping has the Elections answer a PING. It reports false if it came too soon after the one
 // before: then it waits in the buffer. mu is held.
 func (c *conn) ping() bool {

@@ -35,9 +35,13 @@ const (
 	wordPing  = "PING"
 	wordAlive = "ALIVE"
 	wordLeave = "LEAVE"
-	wordKey   = "key="
-	wordHold  = "hold="
-	wordFin   = "fin=end"
+
+	wordObserve  = "OBSERVE"
+	wordNoLeader = "NO_LEADER"
+
+	wordKey  = "key="
+	wordHold = "hold="
+	wordFin  = "fin=end"
 )
 
 // maxAnswer is the length of the longest answer, ALREADY_JOINED with two names.
@@ -76,12 +80,13 @@ const (
 	verbJoin
 	verbPing
 	verbLeave
+	verbObserve
 )
 
 // request is a line of a client. What it says points into the line.
 type request struct {
 	verb          verb
-	group, client []byte // of a JOIN
+	group, client []byte // of a JOIN; of an OBSERVE the group
 	key           []byte // of a JOIN of a keyed member, else nil
 	hold          time.Duration
 	finEnds       bool // fin=end
@@ -99,8 +104,15 @@ func parse(line []byte, extensions bool) (r request) {
 			return request{verb: verbLeave}
 		}
 	}
-	rest, ok := bytes.CutPrefix(line, []byte(wordJoin))
-	if !ok || len(rest) == 0 || rest[0] != ' ' {
+	if rest, ok := cutWord(line, wordObserve); ok && extensions {
+		if r.group, rest = cutName(rest); !isName(r.group) || len(rest) > 0 {
+			return request{}
+		}
+		r.verb = verbObserve
+		return r
+	}
+	rest, ok := cutWord(line, wordJoin)
+	if !ok {
 		return request{}
 	}
 	r.verb = verbJoin
@@ -110,6 +122,12 @@ func parse(line []byte, extensions bool) (r request) {
 		return request{}
 	}
 	return r
+}
+
+// cutWord cuts off the first word of a line, if it is this one and others follow.
+func cutWord(line []byte, word string) (rest []byte, ok bool) {
+	rest, ok = bytes.CutPrefix(line, []byte(word))
+	return rest, ok && len(rest) > 0 && rest[0] == ' '
 }
 
 // parseKeyed takes the words behind the names of a JOIN, in any order. It reports false
@@ -188,6 +206,12 @@ func appendLeader(b []byte, name string, crlf bool) []byte {
 func appendFencedLeader(b []byte, name string, token uint64, crlf bool) []byte {
 	b = append(append(b, wordLeader+" "...), name...)
 	b = strconv.AppendUint(append(b, ' '), token, 10)
+	return appendEnd(b, crlf)
+}
+
+// appendNoLeader says that nobody leads, to observers; PROTOCOL.md, Observers.
+func appendNoLeader(b []byte, token uint64, crlf bool) []byte {
+	b = strconv.AppendUint(append(b, wordNoLeader+" "...), token, 10)
 	return appendEnd(b, crlf)
 }
 

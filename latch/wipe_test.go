@@ -97,9 +97,10 @@ func (k *keeper) JoinKeyed(_, _ string, of Keyed, _ Member) (Membership, error) 
 	k.key = of.Key
 	return k, nil
 }
-func (*keeper) Missing() error                    { return nil }
-func (*keeper) Live() bool                        { return true }
-func (*keeper) Promise() (now, later bool)        { return true, false }
-func (*keeper) Alive() bool                       { return true }
-func (*keeper) Stopped()                          {}
-func (*keeper) Closed(string, bool) time.Duration { return 0 }
+func (*keeper) Observe(string, Observer) (Observation, error) { return nil, ErrUnavailable }
+func (*keeper) Missing() error                                { return nil }
+func (*keeper) Live() bool                                    { return true }
+func (*keeper) Promise() (now, later bool)                    { return true, false }
+func (*keeper) Alive() bool                                   { return true }
+func (*keeper) Stopped()                                      {}
+func (*keeper) Closed(string, bool) time.Duration             { return 0 }

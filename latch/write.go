@@ -115,6 +115,9 @@ func (c *conn) flush() (done bool) {
 }
 
 func (c *conn) appendNext(b []byte) []byte {
+	if c.next.name == "" {
+		return appendNoLeader(b, c.next.token, c.crlf)
+	}
 	if c.srv.cfg.Fencing {
 		return appendFencedLeader(b, c.next.name, c.next.token, c.crlf)
 	}

@@ -383,6 +383,14 @@ func (e elections) JoinKeyed(group, client string, k latch.Keyed, m latch.Member
 	return ms, nil
 }
 
+func (e elections) Observe(group string, by latch.Observer) (latch.Observation, error) {
+	o, err := e.node.current().Observe(group, by)
+	if err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
 func (e elections) Missing() error { return e.node.current().Missing() }
 
 // switchedOff stands in while strong_consistency is off.
@@ -394,6 +402,11 @@ func (switchedOff) Join(string, string, latch.Member) (latch.Membership, error) 
 
 func (off switchedOff) JoinKeyed(group, client string, _ latch.Keyed, m latch.Member) (latch.Membership, error) {
 	return off.Join(group, client, m)
+}
+
+func (off switchedOff) Observe(group string, _ latch.Observer) (latch.Observation, error) {
+	_, err := off.Join(group, "", nil)
+	return nil, err
 }
 
 func (switchedOff) Missing() error { return nil } // no Join waits

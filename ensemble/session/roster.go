@@ -35,8 +35,9 @@ type Roster struct {
 	// to be closed, and that are being closed.
 	killMoved, killClosing time.Duration
 
-	askers []*Membership // who wait until a promise of the session is noted
-	omit   Omissions
+	askers    []*Membership // who wait until a promise of the session is noted
+	observers observers
+	omit      Omissions
 
 	hungLooked Reading
 
@@ -66,8 +67,8 @@ func (k nameKey) compare(o nameKey) int {
 	return cmp.Or(cmp.Compare(k.group, o.group), cmp.Compare(k.client, o.client))
 }
 
-// Config is what a roster needs to know. All of it must be set, but for Bind, Boot, Name,
-// Address, Reads and Omit.
+// Config is what a roster needs to know. All of it must be set, but for Boot, Name,
+// Address, Reads, Omit and Watch.
 type Config struct {
 	Node          state.NodeID
 	Boot          string // names the machine's present boot
@@ -90,6 +91,10 @@ type Config struct {
 	// who does not are closed in time. With members that join in between it comes a little late
 	// for them, until the next renewal. 0: the lease was over by then.
 	Alive func(killAt time.Duration)
+
+	// Watch is called when [Roster.Admit] or [Roster.Tell] has something to do. It does not
+	// block. nil: nobody observes.
+	Watch func()
 }
 
 // New returns the roster of a node that starts now.
@@ -100,7 +105,11 @@ func New(c Config) *Roster {
 	if c.Omit.CloseTime {
 		c.Timing.Expiry = c.Timing.Lease
 	}
+	if c.Watch == nil {
+		c.Watch = func() {}
+	}
 	return &Roster{
+		observers: observers{groups: make(map[string]*observed), wake: c.Watch},
 		session: session{
 			node: c.Node, boot: c.Boot, name: c.Name, address: c.Address,
 			timing: c.Timing, reads: c.Reads, started: c.Now(),
@@ -331,6 +340,9 @@ func (r *Roster) Applied(s *state.State, effects []state.Effect) {
 			r.expirer.joined(e.Member.Incarnation, e.Hold)
 			r.settle(e.Member, e.Hold, 0)
 			r.joined(e.Member, e.Leader, e.Token)
+			if e.Leader == e.Client { // the first one
+				r.observers.changed(e.Group, e.Leader, e.Token)
+			}
 		case state.Moved:
 			r.expirer.renewed(e.Member.Incarnation, e.Member.Seq, now)
 			r.expirer.joined(e.Member.Incarnation, e.Hold)
@@ -350,7 +362,11 @@ func (r *Roster) Applied(s *state.State, effects []state.Effect) {
 			if key := (nameKey{e.Group, e.Client}); r.held[key] != nil {
 				r.requeue(key)
 			}
+			if e.Last {
+				r.observers.changed(e.Group, "", e.Token)
+			}
 		case state.Led:
+			r.observers.changed(e.Group, e.Leader, e.Token)
 			r.deliver(Delivery{what: deliverLed, index: s.Index(), group: e.Group, leader: e.Leader, token: e.Token})
 		}
 	}
@@ -402,6 +418,7 @@ func (r *Roster) entered() {
 		r.requeue(key) // the names may have come free unseen
 	}
 	r.changed = true
+	r.observers.wake()
 }
 
 func (r *Roster) sessionEnded(inc state.Incarnation) {
@@ -491,6 +508,7 @@ func (r *Roster) Restored(s *state.State) {
 		}
 	}
 	r.deliver(Delivery{what: deliverAll})
+	r.observers.restored(s)
 	if r.session.phase == phaseOpen {
 		// Last: a PING that is answered by this renewal comes behind all that the state says.
 		seq, renewal, _ := s.Accepted(r.session.lease.incarnation)
@@ -534,6 +552,7 @@ func (r *Roster) Step(now Reading) (what Need, closing []Member) {
 			return m.lease.Load() == r.session.lease && (m.state == memberProposed || m.state == memberJoined)
 		})
 		r.session.unheard = len(doomed)
+		r.observers.lost()
 		r.changed, r.rebound = true, true
 	}
 	return what, connections(doomed)
@@ -654,6 +673,7 @@ func (r *Roster) Stop() (closing []Member) {
 	}
 	clear(r.held)
 	r.session.joins = nil
+	r.observers.stop()
 	return connections(r.leadersFirst(func(*Membership) bool { return true }))
 }
 

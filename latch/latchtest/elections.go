@@ -35,6 +35,8 @@ type Elections struct {
 	closings    []Closing
 	stops       int
 
+	observations []*observation
+
 	calls chan struct{} // wakes the dispatcher
 	queue []func()
 	idle  *sync.Cond
@@ -254,6 +256,7 @@ func (e *Elections) enter(ms *membership) {
 	g.members = append(g.members, ms)
 	if len(g.members) == 1 {
 		e.crown(g)
+		e.showAll(ms.group)
 	}
 	e.tell(ms, g.members[0].client, g.token)
 }
@@ -277,6 +280,9 @@ func (e *Elections) leave(ms *membership) {
 		for _, o := range g.members {
 			e.tell(o, g.members[0].client, g.token)
 		}
+	}
+	if leads {
+		e.showAll(ms.group)
 	}
 	if len(g.members) < before {
 		if i := slices.IndexFunc(g.waiting, func(o *membership) bool { return o.client == ms.client }); i >= 0 {
@@ -324,6 +330,9 @@ func (e *Elections) Release() {
 	e.held = nil
 	for _, ms := range held {
 		e.enter(ms)
+	}
+	for _, o := range e.observations {
+		e.show(o)
 	}
 }
 
@@ -386,7 +395,7 @@ func (e *Elections) EndHolds() {
 	}
 }
 
-// Push tells all members of a group that leader leads, whether it is a member or
+// Push tells all members and observers of a group that leader leads, whether it is a member or
 // not, as fast as it can be called.
 func (e *Elections) Push(group, leader string) {
 	e.mu.Lock()
@@ -395,6 +404,11 @@ func (e *Elections) Push(group, leader string) {
 		e.crown(g)
 		for _, ms := range g.members {
 			e.tell(ms, leader, g.token)
+		}
+		for _, o := range e.observations {
+			if token := g.token; o.group == group {
+				e.enqueue(func() { o.conn.Leader(leader, token) })
+			}
 		}
 	}
 }
@@ -406,6 +420,9 @@ func (e *Elections) Lapse() {
 	defer e.mu.Unlock()
 	for _, ms := range e.all() {
 		ms.live.Store(false)
+	}
+	for _, o := range e.observations {
+		o.live.Store(false)
 	}
 }
 
@@ -422,6 +439,9 @@ func (e *Elections) EndAll() {
 	defer e.mu.Unlock()
 	for _, ms := range e.all() {
 		e.enqueue(ms.conn.Close)
+	}
+	for _, o := range e.observations {
+		e.enqueue(o.conn.Close)
 	}
 }
 

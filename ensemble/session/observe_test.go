@@ -1,0 +1,221 @@
+package session
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"leaderlatch/ensemble/state"
+	"leaderlatch/ensemble/state/statetest"
+)
+
+// onlooker is an observer that keeps what it is told.
+type onlooker struct {
+	group  string
+	o      *Observation
+	told   []lead
+	closed bool
+}
+
+type lead struct {
+	leader string
+	token  uint64
+}
+
+func (l *onlooker) Leader(name string, token uint64) { l.told = append(l.told, lead{name, token}) }
+func (l *onlooker) Close()                           { l.closed = true }
+
+// tells says some words to whom they are for.
+func (n *bookkeeper) tells() (words int) {
+	for _, w := range n.roster.Tell(nil) {
+		if words++; w.Close {
+			w.To.Close()
+		} else {
+			w.To.Leader(w.Leader, w.Token)
+		}
+	}
+	return words
+}
+
+func (n *bookkeeper) observe(group string) *onlooker {
+	l := &onlooker{group: group}
+	l.o = n.roster.Observe(group, l)
+	return l
+}
+
+// Whatever is committed, and whoever comes and goes meanwhile: what an observer is told is part
+// of what happened, in that order, and in the end the last of it; after a snapshot too.
+func TestObserversAreToldWhatHappensInOrder(t *testing.T) {
+	for seed := range uint64(200) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		n := newBookkeeper()
+		history := map[string][]lead{"g0": {{}}, "g1": {{}}, "g2": {{}}} // by the state
+		note := func() {
+			for i := range 3 {
+				group := fmt.Sprint("g", i)
+				leader, token := n.state.Leader(group)
+				h := history[group]
+				if last := h[len(h)-1]; last.leader != leader || leader != "" && last.token != token {
+					history[group] = append(h, lead{leader, token})
+				}
+			}
+		}
+		var members []*Membership
+		var all, left []*onlooker
+		act := func() {
+			switch rng.IntN(7) {
+			case 0, 1:
+				members = append(members, n.roster.Join(fmt.Sprint("g", rng.IntN(3)), fmt.Sprint("c", rng.IntN(1000)), &simDeaf{}))
+			case 2, 3:
+				if len(members) > 0 {
+					i := rng.IntN(len(members))
+					members[i].Closed("closed", true)
+					members = slices.Delete(members, i, i+1)
+				}
+			case 4:
+				all = append(all, n.observe(fmt.Sprint("g", rng.IntN(3))))
+			case 5:
+				if len(all) > 0 {
+					i := rng.IntN(len(all))
+					all[i].o.Closed()
+					left = append(left, all[i])
+					all = slices.Delete(all, i, i+1)
+				}
+			case 6:
+				again, err := statetest.FromBytes(statetest.Bytes(n.state))
+				if err != nil {
+					t.Fatal(err)
+				}
+				n.state = again
+				n.roster.Restored(n.state)
+			}
+		}
+		for range 200 {
+			act()
+			if rng.IntN(2) == 0 {
+				for ops := n.roster.Batch(n.clock); len(ops) > 0; ops = n.roster.Batch(n.clock) {
+					for _, op := range ops { // an entry each: no leader is passed over in it
+						n.commit([]state.Op{op})
+						note()
+					}
+				}
+			}
+			switch rng.IntN(4) {
+			case 0:
+				n.roster.Admit(n.state)
+			case 1:
+				n.tells()
+			}
+		}
+		var were []int
+		for _, l := range left {
+			were = append(were, len(l.told))
+		}
+		n.roster.Admit(n.state)
+		for n.tells() > 0 {
+		}
+		for i, l := range left {
+			if len(l.told) != were[i] {
+				t.Errorf("seed %d: an observer that has gone was told something", seed)
+			}
+		}
+		for _, l := range append(all, left...) {
+			h, from := history[l.group], 0
+			for _, told := range l.told {
+				i := from
+				for ; i < len(h); i++ {
+					if h[i] == told || told.leader == "" && h[i].leader == "" && (i == 0 || h[i-1].token < told.token) && (i+1 == len(h) || told.token < h[i+1].token) {
+						break
+					}
+				}
+				if from = i; i == len(h) {
+					t.Fatalf("seed %d: an observer of %s was told %v, of %v", seed, l.group, l.told, history[l.group])
+				}
+			}
+		}
+		for _, l := range all {
+			leader, token := n.state.Leader(l.group)
+			if len(l.told) == 0 {
+				t.Fatalf("seed %d: an observer of %s was told nothing", seed, l.group)
+			}
+			if last := l.told[len(l.told)-1]; last.leader != leader || leader != "" && last.token != token {
+				t.Errorf("seed %d: an observer of %s ends with %v, and %s leads with %d", seed, l.group, last, leader, token)
+			}
+			if !slices.IsSortedFunc(l.told, func(a, b lead) int { return int(a.token) - int(b.token) }) {
+				t.Errorf("seed %d: the tokens of %v fall", seed, l.told)
+			}
+		}
+		if got := n.roster.Observers(); got != len(all) {
+			t.Errorf("seed %d: %d observers, want %d", seed, got, len(all))
+		}
+		for _, l := range all {
+			l.o.Closed()
+		}
+		if b := &n.roster.observers; len(b.groups) > 0 || len(b.asking) > 0 || len(b.over) > 0 || n.tells() > 0 || len(b.behind) > 0 {
+			t.Errorf("seed %d: something is left of observers that have gone: %+v", seed, b)
+		}
+	}
+}
+
+// simDeaf is a member that hears nothing.
+type simDeaf struct{ deaf }
+
+func (*simDeaf) Leader(string, uint64) {}
+func (*simDeaf) Promised()             {}
+
+// With the session the right to tell observers is over, and they are closed; those that have been
+// told nothing wait for the next one. A node that stops closes these too.
+func TestObserversAreClosedWithTheSession(t *testing.T) {
+	n := newBookkeeper()
+	told := n.observe("g")
+	n.roster.Admit(n.state)
+	n.tells()
+	waits := n.observe("g")
+	if !told.o.Live() || waits.o.Live() {
+		t.Errorf("live: %v, %v", told.o.Live(), waits.o.Live())
+	}
+	n.clock = n.clock.Later(Normal.Lease)
+	if told.o.Live() {
+		t.Error("it may be told something beyond the lease")
+	}
+	if what, _ := n.roster.Step(n.clock); what != NeedClose {
+		t.Fatalf("step: %v", what)
+	}
+	n.roster.Admit(n.state)
+	n.tells()
+	if !told.closed || waits.closed || len(waits.told) > 0 {
+		t.Errorf("closed: %v, %v; told %v", told.closed, waits.closed, waits.told)
+	}
+	told.o.Closed()
+	n.clock = n.clock.Later(Normal.Expiry)
+	n.roster.Step(n.clock)
+	n.roster.Begin(2, n.clock)
+	n.run()
+	n.roster.Admit(n.state)
+	n.tells()
+	if len(waits.told) != 1 || !waits.o.Live() {
+		t.Errorf("in the next session it was told %v", waits.told)
+	}
+	again := n.observe("g")
+	n.roster.Stop()
+	n.tells()
+	if !waits.closed || !again.closed || !n.roster.Empty() {
+		t.Errorf("of a node that stops: closed %v, %v; empty %v", waits.closed, again.closed, n.roster.Empty())
+	}
+}
+
+// Many observers of one group do not keep those of another one waiting.
+func TestObserversOfOneGroupDelayNoOthers(t *testing.T) {
+	n := newBookkeeper()
+	for range 20 * tellObservers {
+		n.observe("large")
+	}
+	small := n.observe("small")
+	n.roster.Admit(n.state)
+	n.tells()
+	n.tells()
+	if len(small.told) == 0 {
+		t.Errorf("after %d words it was told nothing", 2*tellObservers)
+	}
+}
