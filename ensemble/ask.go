@@ -29,15 +29,16 @@ type answer struct {
 
 // What may be asked.
 const (
-	askView    = "view"    // of a member: how it sees the cluster; a view
-	askAdd     = "add"     // of any node of a cluster: let an applicant in
-	askLift    = "lift"    // of any node of a cluster: that its tokens are above others; a uint64
-	askRemove  = "remove"  // of a member: a removal
-	askLeave   = "leave"   // of a member: that it leaves
-	askCounter = "counter" // of the raft leader: the asking node's last open counter; refused if its folder has gone back
-	askCluster = "cluster" // of any node: what cluster it has; an inquiry, an invitation
-	askOrder   = "order"   // of any node: what its cluster's raft leader answers; see Order
-	askEnded   = "ended"   // of a member: that the raft leader's process has ended; an endedQuestion, a bool
+	askView     = "view"     // of a member: how it sees the cluster; a view
+	askAdd      = "add"      // of any node of a cluster: let an applicant in
+	askLift     = "lift"     // of any node of a cluster: that its tokens are above others; a uint64
+	askRemove   = "remove"   // of a member: a removal
+	askLeave    = "leave"    // of a member: that it leaves
+	askCounter  = "counter"  // of the raft leader: the asking node's last open counter; refused if its folder has gone back
+	askCluster  = "cluster"  // of any node: what cluster it has; an inquiry, an invitation
+	askOrder    = "order"    // of any node: what its cluster's raft leader answers; see Order
+	askStepDown = "stepdown" // of the member where a group's leader is: a stepDownQuestion
+	askEnded    = "ended"    // of a member: that the raft leader's process has ended; an endedQuestion, a bool
 )
 
 // notKnown is in the answer to a question that is not known, from the first version on.

@@ -56,6 +56,10 @@ type localNode interface {
 	failed(err error)                 // ends the node
 	Failed() <-chan struct{}
 	Err() error
+	Missing() error // why a JOIN would not succeed
+
+	// A leader at this node is to step down; see [session.Roster.StepDown].
+	dismiss(leader state.MemberID, token uint64) (closing session.Member, here bool)
 }
 
 // seen is what holds for the whole cluster, as the node's state says.
@@ -68,14 +72,15 @@ type seen struct {
 // handle has the cluster port answer what other nodes ask.
 func (c *cluster) handle() {
 	c.port.Handle(clusterport.Admin, c.answers(map[string]answerer{
-		askView:    c.answerView,
-		askAdd:     c.answerAdd,
-		askLift:    c.answerLift,
-		askRemove:  c.answerRemove,
-		askLeave:   c.answerLeave,
-		askCounter: c.answerCounter,
-		askOrder:   c.answerOrder,
-		askEnded:   c.answerEnded,
+		askView:     c.answerView,
+		askAdd:      c.answerAdd,
+		askLift:     c.answerLift,
+		askRemove:   c.answerRemove,
+		askLeave:    c.answerLeave,
+		askCounter:  c.answerCounter,
+		askOrder:    c.answerOrder,
+		askEnded:    c.answerEnded,
+		askStepDown: c.answerStepDown,
 	}))
 	c.port.Handle(clusterport.Join, c.answers(map[string]answerer{
 		askCluster: c.invite,

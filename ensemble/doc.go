@@ -60,6 +60,7 @@
 //	rekey.go      how the cookie changes
 //	ended.go      how a raft leader whose process has ended is replaced
 //	recover.go    a cluster of one node that has lost the others
+//	stepdown.go   how a leader steps down as an operator wants it
 //	ask.go        how nodes talk about all that
 //	orders.go     questions of the program that the raft leader's process answers
 //	views.go      what the nodes know of the cluster, for operators

@@ -37,7 +37,7 @@ var (
 	errOverLimit   = errors.New("over the connection limit")
 	errStopping    = errors.New("the server is stopping")
 	errNotLive     = errors.New("the node may not speak for the membership any longer")
-	errEnded       = errors.New("closed by the node: it has lost its session or left its cluster, the member has moved, or it leads and sends no PING")
+	errEnded       = errors.New("closed by the node: it has lost its session or left its cluster, the member has moved, it leads and sends no PING, or an operator has it step down")
 	errStuck       = errors.New("takes nothing")
 	errLeft        = errors.New("the client has left")
 )

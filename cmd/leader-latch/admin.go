@@ -32,6 +32,7 @@ import (
 //	GET /ensemble-status        ensembleStatus
 //	GET /groups?group=G         []ensemble.Group
 //	GET /groups/confirmed       ensemble.Confirmed
+//	POST /groups/step-down?group=G&token=N  answers when another one leads: stepDownAnswer
 //	GET /wait                   answers when a JOIN would succeed
 //	GET /wait/rolled            likewise, and when all keyed members have come back whose node was stopped
 //	GET /cluster                ensemble.Cluster
@@ -75,6 +76,25 @@ func (a *adminServer) handler() http.Handler {
 	})
 	mux.HandleFunc("GET /groups/confirmed", func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, a.node.current().Confirmed())
+	})
+	mux.HandleFunc("POST /groups/step-down", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := patienceOf(r)
+		defer cancel()
+		q := r.URL.Query()
+		var token uint64
+		if q.Has("token") {
+			var err error
+			if token, err = strconv.ParseUint(q.Get("token"), 10, 64); err != nil || token == 0 {
+				http.Error(w, "no leader has such a token", http.StatusBadRequest)
+				return
+			}
+		}
+		leader, next, err := a.node.current().StepDown(ctx, q.Get("group"), token)
+		if err != nil {
+			writeError(w, err)
+			return
+		}
+		writeJSON(w, stepDownAnswer{leader, next})
 	})
 	mux.HandleFunc("GET /ring", func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, realCluster{a}.Ring())

@@ -36,6 +36,7 @@ const (
 	NoAcceptance               // its hold counts from the end of the connection, accepted or not
 	NoStale                    // a member without a hold that has moved may go before its old connection is closed
 	NoSince                    // a promise to it is as if a renewal had just been sent
+	NoStepping                 // a leader that steps down is promised something
 	NoSilence                  // a session is expired after its S, whatever the holds of its members
 )
 
@@ -70,6 +71,7 @@ func (m Mutation) String() string {
 		NoAcceptance:      "hold before the acceptance",
 		NoStale:           "an old Join",
 		NoSince:           "promises from the acceptance",
+		NoStepping:        "promised while stepping down",
 		NoSilence:         "expired within a hold",
 	}[m]
 }

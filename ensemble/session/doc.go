@@ -15,6 +15,7 @@
 //	promise.go     what clients were promised
 //	roster.go      all of that together, with the memberships
 //	keyed.go       members that outlive their connections and their node
+//	stepdown.go    leaders that step down as an operator wants it
 //	observe.go     clients that are told who leads, and are no members
 //	membership.go  one client's place in a group, as its connection has it
 //	dispatch.go    how committed changes reach the connections; it alone has a goroutine

@@ -15,8 +15,9 @@ type keyed struct {
 	key  state.Key
 	hold time.Duration // as this node grants it; from the acceptance of its Join on as the state has it
 
-	asked atomic.Int64            // what a PING is to be answered, in nanoseconds and one more; 0: none waits
-	heard atomic.Pointer[Reading] // of the last PING, or when it was told that it leads
+	asked atomic.Int64             // what a PING is to be answered, in nanoseconds and one more; 0: none waits
+	heard atomic.Pointer[Reading]  // of the last PING, or when it was told that it leads
+	steps atomic.Pointer[stepping] // it is to step down: nothing is promised to it; nil: it is not
 
 	// Guarded by the roster's guard.
 	ended    Reading       // of its connection
@@ -86,7 +87,11 @@ func (m *Membership) Alive() bool {
 	if m.roster.omit.Since {
 		since = 0
 	}
-	k.asked.Store(int64(m.roster.session.timing.alive(k.hold, since)) + 1)
+	lasts := m.roster.session.timing.alive(k.hold, since)
+	if k.stepsDown() && !m.roster.omit.Stepping {
+		lasts = 0
+	}
+	k.asked.Store(int64(lasts) + 1)
 	m.roster.deliver(Delivery{what: deliverAlive, member: m})
 	return true
 }
@@ -119,8 +124,11 @@ func (k *keyed) leadsFrom(now Reading) {
 // until the loop has closed it, is not spoken to any more.
 func (m *Membership) hasMoved() bool { return m.keyed != nil && m.keyed.moved.Load() }
 
-// byNode reports whether the node has ended the connection.
-func (m *Membership) byNode() bool { return m.why == 0 || m.why == state.ReasonStuck }
+// byNode reports whether the node has ended the connection, and not for a step-down: by that one without a hold
+// leaves as a plain member does (HOLDS.md, rule 17).
+func (m *Membership) byNode() bool {
+	return m.why == 0 && !m.steps || m.why == state.ReasonStuck
+}
 
 // stays gives for how long yet a membership stays whose connection has ended. While it is not
 // known what becomes of its Join a keyed one stays: that may be a Move. An End or an Open spares
@@ -183,6 +191,8 @@ var (
 func (m *Membership) reason() state.Reason {
 	k := m.keyed
 	switch {
+	case m.steps && m.why == 0 && !m.stopped:
+		return state.ReasonSteppedDown
 	case k == nil || m.stopped:
 	case k.hung:
 		return state.ReasonStuck

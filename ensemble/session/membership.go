@@ -53,6 +53,7 @@ type Membership struct {
 	stopped  bool         // its client has said that it has stopped
 	knows    bool         // its client is known to have learned that its connection has ended
 	counted  bool         // it is one of session.unheard
+	steps    bool         // it is to step down, and its connection to be closed for that
 	inRoster int          // its place there, or, memberBound, among those
 }
 

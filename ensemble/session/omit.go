@@ -14,6 +14,7 @@ type Omissions struct {
 	Stale      bool // rule 14: a member without a hold that has moved stays until its connection before is closed
 	Acceptance bool // rule 12: the time counts from the acceptance of the Join, if that is later
 	Since      bool // rule 10: a promise is shorter by the time since the last renewal was sent
+	Stepping   bool // rule 16: nothing is promised to a leader that steps down
 	Silence    bool // rule 7: a session with longer holds has to be silent for longer
 
 	Acknowledgement bool // rule 3: the lease counts from now, whether renewals are accepted or not

@@ -18,18 +18,19 @@ import (
 // show, what the state machine applied and which connections closed, and does
 // what [Roster.Step] says.
 type Roster struct {
-	session session
-	expirer *expirer
-	members []*Membership // all that are not over, each at its place
-	held    map[nameKey][]waiting
-	keyed   map[uint64]*Membership // keyed ones of the present incarnation that are not over, by the numbers of their Joins
-	doomed  []*Membership          // joined once, and not in the state any more, or not to be taken: to be closed
-	bound   []*Membership          // closed, and promised something that lasts, or held
-	away    int                    // keyed ones of these
-	holds   map[nameKey]int        // their names
-	next    time.Duration          // until one of them is to be released, from the last look at them; 0: there are none
-	freed   Reading                // of that look
-	rebound bool                   // they have to be looked at
+	session  session
+	expirer  *expirer
+	members  []*Membership // all that are not over, each at its place
+	held     map[nameKey][]waiting
+	keyed    map[uint64]*Membership // keyed ones of the present incarnation that are not over, by the numbers of their Joins
+	doomed   []*Membership          // joined once, and not in the state any more, or not to be taken: to be closed
+	bound    []*Membership          // closed, and promised something that lasts, or held
+	away     int                    // keyed ones of these
+	stepping []*Membership          // leaders with a hold that are to step down
+	holds    map[nameKey]int        // their names
+	next     time.Duration          // until one of them is to be released, from the last look at them; 0: there are none
+	freed    Reading                // of that look
+	rebound  bool                   // they have to be looked at
 
 	// See mayBeKilled; 0: there are none. Of connections of members that have moved on: that are
 	// to be closed, and that are being closed.
@@ -374,6 +375,7 @@ func (r *Roster) Applied(s *state.State, effects []state.Effect) {
 	if r.session.phase == phaseOpen {
 		if seq, _, ok := s.Accepted(r.session.lease.incarnation); ok {
 			r.session.settled(seq)
+			r.stepped(seq)
 		}
 	}
 }
@@ -515,6 +517,7 @@ func (r *Roster) Restored(s *state.State) {
 		r.session.renewedAt(renewal)
 		r.prolonged()
 		r.session.settled(seq)
+		r.stepped(seq)
 	}
 }
 
@@ -547,6 +550,7 @@ func (r *Roster) Step(now Reading) (what Need, closing []Member) {
 		}
 	}
 	r.releaseDue(now)
+	r.stepDownDue(now)
 	if what = r.session.check(now, r.session.timing.early(len(r.members))); what == NeedClose {
 		doomed = r.leadersFirst(func(m *Membership) bool {
 			return m.lease.Load() == r.session.lease && (m.state == memberProposed || m.state == memberJoined)

@@ -40,6 +40,7 @@ type session struct {
 	unheard  int     // closing: connections whose clients are not known to have learned that they ended
 	bound    int     // connections of plain members that have ended and were promised something that lasts
 	leaves   []leave
+	steps    []*Membership // that are to step down
 	joins    []*Membership
 	gone     int  // of joins: those whose clients have gone
 	electing bool // the cluster is active: Joins may be proposed
@@ -148,7 +149,7 @@ func (s *session) unblocked() { s.cutOpen = false }
 func (s *session) lost() {
 	s.phase = phaseClosing
 	s.lease.end()
-	s.sent, s.next, s.leaves = nil, 0, nil
+	s.sent, s.next, s.leaves, s.steps = nil, 0, nil, nil
 }
 
 // begin starts an Open with a counter that is on disk.
@@ -164,7 +165,7 @@ func (s *session) opened(counter uint64, inc state.Incarnation, now func() Readi
 	}
 	s.phase = phaseOpen
 	s.lease = newLease(inc, s.timing.Lease, s.began, now)
-	s.seq, s.sent, s.next, s.leaves, s.renewed = 0, nil, 0, nil, s.began
+	s.seq, s.sent, s.next, s.leaves, s.steps, s.renewed = 0, nil, 0, nil, nil, s.began
 	s.unheard = 0
 	return true
 }
@@ -212,6 +213,9 @@ func (s *session) rewind() {
 // leave asks for the end of the membership that the Join numbered seq began, or moved here.
 func (s *session) leave(seq uint64, why state.Reason) { s.leaves = append(s.leaves, leave{seq, why}) }
 
+// stepDown asks for a leader with a hold to be the last member of its group.
+func (s *session) stepDown(m *Membership) { s.steps = append(s.steps, m) }
+
 // reason is what an operation says of why, if the level has reasons.
 func (s *session) reason(why state.Reason) state.Reason {
 	if s.level < state.KeyedLevel {
@@ -234,7 +238,7 @@ func (s *session) forget() {
 }
 
 // cut hands out the next batch: what is to be sent again, then a Renew if it
-// is time, then Leaves, then Joins; an End comes when nothing else is left.
+// is time, then Leaves, StepDowns and Joins; an End comes when nothing else is left.
 // Nil: there is nothing to propose.
 func (s *session) cut(now Reading) []state.Op {
 	switch s.phase {
@@ -271,6 +275,15 @@ func (s *session) cut(now Reading) []state.Op {
 		})
 	}
 	s.leaves = slices.Delete(s.leaves, 0, left)
+	for len(s.steps) > 0 && room() {
+		m := s.steps[0]
+		s.steps = s.steps[1:]
+		steps := m.keyed.steps.Load()
+		s.number(now, nil, func(seq uint64) state.Op {
+			steps.seq = seq
+			return state.StepDown{Incarnation: inc, Seq: seq, Join: m.seq, Token: steps.token}
+		})
+	}
 	joined := 0
 	for ; s.electing && joined < len(s.joins) && room(); joined++ {
 		m := s.joins[joined]

@@ -38,6 +38,7 @@ func TestSimulationOfKeyedMembers(t *testing.T) {
 	for what, n := range map[string]int{
 		"moves": total.moves, "promises": total.promises, "promises to leaders": total.leading, "breaks": total.breaks,
 		"stops": total.stops, "hung": total.hung, "left": total.left, "kept through the end of a node": total.kept,
+		"stepped down with a hold": total.stepped, "stepped down without": total.closed,
 	} {
 		if n < schedules/4 {
 			t.Errorf("%s: only %d in %d schedules; they prove little", what, n, schedules)
@@ -50,7 +51,7 @@ func TestSimulationOfKeyedMembersFindsEveryMissingRule(t *testing.T) {
 		t.Skip("one goroutine, for a long time: there is no race to detect")
 	}
 	for _, mutate := range []mutation.Mutation{
-		mutation.NoHold, mutation.NoAcceptance, mutation.NoSince, mutation.NoSilence, mutation.NoCompare,
+		mutation.NoHold, mutation.NoAcceptance, mutation.NoSince, mutation.NoSilence, mutation.NoCompare, mutation.NoStepping,
 	} {
 		t.Run(mutate.String(), func(t *testing.T) {
 			find(t, func(seed uint64) *sim { return newKeyedSim(seed, mutate) })
@@ -59,7 +60,7 @@ func TestSimulationOfKeyedMembersFindsEveryMissingRule(t *testing.T) {
 }
 
 type keyedCounts struct {
-	moves, promises, leading, breaks, stops, hung, left, kept int
+	moves, promises, leading, breaks, stops, hung, left, kept, stepped, closed int
 }
 
 func (c *keyedCounts) add(d keyedCounts) {
@@ -71,6 +72,8 @@ func (c *keyedCounts) add(d keyedCounts) {
 	c.hung += d.hung
 	c.left += d.left
 	c.kept += d.kept
+	c.stepped += d.stepped
+	c.closed += d.closed
 }
 
 // simClient is a process with a key.
@@ -240,6 +243,24 @@ func (c *simClient) lose(pause time.Duration) {
 	c.conn, c.asked, c.next = nil, 0, c.sim.now+pause
 }
 
+// operator has leaders step down, at the nodes where they are by what some node knows.
+func (s *sim) operator() {
+	n := s.nodes[s.rng.IntN(len(s.nodes))]
+	if !s.mixed || !n.up || n.paused || !s.chance(0.05) {
+		return
+	}
+	g, ok := n.state.Group(fmt.Sprintf("g%d", s.rng.IntN(2)))
+	if !ok || len(g.Members) == 1 {
+		return
+	}
+	if closing, here := n.roster.StepDown(g.Members[0].ID, g.Token); here {
+		s.tracef("%s: %s %s is to step down", n.id, g.Name, g.Leader)
+		if closing != nil {
+			closing.Close()
+		}
+	}
+}
+
 // told is a line that it reads.
 func (c *simClient) told(conn *simConn, leader string) {
 	if c.conn == conn && !c.over {
@@ -278,6 +299,12 @@ func (s *sim) checkPromises() {
 			switch e := e.(type) {
 			case state.Moved:
 				s.keyed.moves++
+			case state.SteppedDown:
+				s.keyed.stepped++
+			case state.Left:
+				if e.Reason == state.ReasonSteppedDown {
+					s.keyed.closed++
+				}
 			case state.Ended:
 				if e.Orphaned {
 					s.keyed.kept++

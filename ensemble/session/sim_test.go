@@ -258,6 +258,7 @@ func (s *sim) play() error {
 		if !s.calm {
 			s.clients()
 			s.faults()
+			s.operator()
 		}
 		s.check()
 	}
@@ -466,7 +467,7 @@ func (s *sim) checkCalm() {
 func omits(mutate mutation.Mutation) Omissions {
 	return Omissions{
 		Hold: mutate == mutation.NoHold, NodeEnd: mutate == mutation.NoNodeEnd, Acceptance: mutate == mutation.NoAcceptance,
-		Stale: mutate == mutation.NoStale, Since: mutate == mutation.NoSince, Silence: mutate == mutation.NoSilence,
+		Stale: mutate == mutation.NoStale, Stepping: mutate == mutation.NoStepping, Since: mutate == mutation.NoSince, Silence: mutate == mutation.NoSilence,
 		Leave: mutate == mutation.LeaveWait, End: mutate == mutation.EndWait, Open: mutate == mutation.OpenWait,
 		Start: mutate == mutation.StartWait, Note: mutate == mutation.NoNote,
 		Sending: mutate == mutation.ReceiveTime, CloseTime: mutate == mutation.NoCloseTime,

@@ -1,0 +1,148 @@
+package ensemble
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"leaderlatch/ensemble/clusterport"
+	"leaderlatch/ensemble/session"
+	"leaderlatch/ensemble/state"
+)
+
+// A step-down is the business of the node where the leader is: it closes the connection, or waits for
+// the promises that it has made (HOLDS.md, rules 16 and 17). The node that was asked by an operator asks
+// that one, and again if the leader has moved meanwhile, until its own state has another token.
+
+// stepDownQuestion asks the node where a group's leader is to have it step down.
+type stepDownQuestion struct {
+	Group string `json:"group"`
+	Token uint64 `json:"token"` // of the leadership that is to end
+}
+
+// stepDownAgain is how long after a question the next one is asked, if nothing has changed.
+const stepDownAgain = 500 * time.Millisecond
+
+// StepDown has the leader of a group step down, and gives who leads then, with the token. With a token
+// other than 0 it does so only if that is the present one. It changes nothing where nobody
+// would follow. A leader with a hold goes on until all that it was promised is over: for the
+// longest of its hold and S.
+func (n *Node) StepDown(ctx context.Context, group string, token uint64) (leader string, next uint64, err error) {
+	return n.cluster.stepDown(ctx, group, token)
+}
+
+// dismiss has a leader at this node step down, which is in the state that the caller reads.
+func (n *Node) dismiss(leader state.MemberID, token uint64) (closing session.Member, here bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.roster.StepDown(leader, token)
+}
+
+func (c *cluster) stepDown(ctx context.Context, group string, token uint64) (leader string, next uint64, err error) {
+	if missing := c.node.Missing(); missing != nil {
+		return "", 0, fmt.Errorf("nothing was done: %w", missing) // what this node knows may be old
+	}
+	was, err := c.stepsDown(group, token)
+	if err != nil {
+		return "", 0, fmt.Errorf("nothing was done: %w", err)
+	}
+	var asked time.Time
+	for {
+		g, _ := c.groupNamed(group)
+		switch {
+		case g.Leader == "":
+			return "", 0, fmt.Errorf("%s has stepped down, and nobody leads %s: the others left it meanwhile", was.Leader, group)
+		case g.Token != was.Token:
+			return g.Leader, g.Token, nil
+		case time.Since(asked) >= stepDownAgain:
+			asked = time.Now()
+			if err = c.askToStepDown(ctx, g); err != nil && !isLater(err) {
+				return "", 0, fmt.Errorf("nothing was done: %w", err)
+			}
+		}
+		if !sleep(ctx, 10*time.Millisecond) {
+			if err != nil {
+				return "", 0, fmt.Errorf("%s still leads %s: %w", was.Leader, group, err)
+			}
+			return "", 0, fmt.Errorf("%s still leads %s: it was asked to step down, and that may happen yet", was.Leader, group)
+		}
+	}
+}
+
+// groupNamed gives a group as this node knows it, with the members' nodes.
+func (c *cluster) groupNamed(name string) (g state.GroupRecord, ok bool) {
+	c.replica.Read(func(s *state.State) { g, ok = s.Group(name) })
+	return g, ok
+}
+
+// stepsDown gives a group whose leader may step down; an error says why it may not.
+func (c *cluster) stepsDown(group string, token uint64) (g state.GroupRecord, err error) {
+	g, ok := c.groupNamed(group)
+	switch {
+	case !ok:
+		return g, fmt.Errorf("there is no group %q", group)
+	case token != 0 && token != g.Token:
+		return g, fmt.Errorf("%s leads %s with the token %d, not %d", g.Leader, group, g.Token, token)
+	case len(g.Members) == 1:
+		return g, fmt.Errorf("%s is the only member of %s: nobody would follow", g.Leader, group)
+	}
+	return g, nil
+}
+
+// askToStepDown asks the node where the leader of a group is. An error that is none for good is a
+// laterError.
+func (c *cluster) askToStepDown(ctx context.Context, g state.GroupRecord) error {
+	at, q := g.Members[0], stepDownQuestion{g.Name, g.Token}
+	switch srv, ok := c.replica.Server(at.Node); {
+	case at.Away:
+		return later("its node %s was stopped or started again, and it has not come back yet; if it does not, another one leads soon", c.replica.NameOf(at.Node))
+	case at.Node == c.self:
+		return c.stepDownHere(q)
+	case !ok:
+		return later("its node %s is no member of the cluster", c.replica.NameOf(at.Node))
+	default:
+		_, err := c.ask(ctx, clusterport.Admin, c.replica.AddressOf(srv), srv.ID, askStepDown, q, nil)
+		if err != nil && !answered(err) {
+			err = laterError{err}
+		}
+		return err
+	}
+}
+
+// answerStepDown answers members.
+func (c *cluster) answerStepDown(_ context.Context, peer clusterport.Hello, with json.RawMessage) (any, error) {
+	var q stepDownQuestion
+	if err := json.Unmarshal(with, &q); err != nil {
+		return nil, err
+	}
+	return nil, c.stepDownHere(q)
+}
+
+// stepDownHere has a leader step down that is connected to this node. It waits for nothing.
+func (c *cluster) stepDownHere(q stepDownQuestion) (err error) {
+	var closing session.Member
+	here := false
+	c.replica.Read(func(s *state.State) {
+		g, ok := s.Group(q.Group)
+		switch {
+		case !ok || g.Token != q.Token:
+			return
+		case len(g.Members) == 1:
+			err = fmt.Errorf("%s is the only member of %s: nobody would follow", g.Leader, g.Name)
+			return
+		}
+		closing, here = c.node.dismiss(g.Members[0].ID, g.Token)
+	})
+	switch {
+	case err != nil:
+		return err
+	case !here:
+		return later("%s does not have it at the moment", c.cfg.Name)
+	}
+	if closing != nil {
+		closing.Close()
+	}
+	c.log.Info("a leader is to step down, as an operator wants it", "group", q.Group, "token", q.Token)
+	return nil
+}
