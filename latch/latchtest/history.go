@@ -18,6 +18,7 @@ type View struct {
 	End           time.Duration // when the client closed the connection, or knew that it had ended; 0: it is open
 	Trouble       []Trouble
 	Keyed         bool // the client has a key: its leadership may go on over several connections
+	Observes      bool // it is no member; it is told of nobody with an empty name
 
 	// Promises make the client a bounded one. It takes itself for the leader within
 	// these by its clock, whatever it reads or does not read meanwhile, and never else.
@@ -91,7 +92,7 @@ func (i interval) String() string {
 //     for those whose trouble covers it; no trouble excuses a bounded client, as its
 //     clock tells it all that it has to know;
 //   - a token has one leader, and tokens rise on every connection, so that all
-//     members see leaders in one order, and miss some at most;
+//     members and observers see leaders in one order, and miss some at most;
 //   - tokens of a group rise from one leader to the next.
 func Check(views []*View) Verdict {
 	v := Verdict{Excused: map[string][]time.Duration{}}
@@ -150,6 +151,9 @@ func leaderships(views []*View) (all []interval) {
 func (view *View) byReading() (all []interval) {
 	end := orNever(view.End)
 	for i, t := range view.Told {
+		if view.Observes {
+			break
+		}
 		to := end
 		if i+1 < len(view.Told) {
 			to = view.Told[i+1].At
@@ -294,9 +298,11 @@ func Unsettled(views []*View) (why []string) {
 			continue
 		}
 		last := view.Told[len(view.Told)-1]
-		last.At = 0
+		if last.At = 0; last.Leader == "" {
+			last.Token = 0 // which is any above that of the last leader
+		}
 		selves := g.leaders[last]
-		if view.Client == last.Leader {
+		if view.Client == last.Leader && !view.Observes {
 			selves++
 		}
 		g.leaders[last] = selves
@@ -310,7 +316,7 @@ func Unsettled(views []*View) (why []string) {
 			why = append(why, fmt.Sprintf("group %s: %d leaders are believed in: %v", name, len(g.leaders), g.leaders))
 		default:
 			for l, selves := range g.leaders {
-				if selves != 1 {
+				if selves != 1 && l.Leader != "" {
 					why = append(why, fmt.Sprintf("group %s: %d connections are its leader %s", name, selves, l.Leader))
 				}
 			}

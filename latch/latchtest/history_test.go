@@ -13,6 +13,9 @@ func view(client string, end int, told ...Told) *View {
 	return &View{Group: "g", Client: client, Told: told, End: time.Duration(end) * time.Second}
 }
 
+// watcher is one of an observer.
+func watcher(told ...Told) *View { return &View{Group: "g", Observes: true, Told: told} }
+
 func at(second int, leader string, token uint64) Told {
 	return Told{time.Duration(second) * time.Second, leader, token}
 }
@@ -72,6 +75,10 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 		{"two orders", []*View{view("x", 0, at(1, "a", 1), at(2, "b", 2)), view("y", 0, at(1, "b", 2), at(2, "a", 1))}, "told of a with token 1 at 2s, after b"},
 		{"the same leader twice", []*View{view("x", 0, at(1, "a", 1), at(2, "a", 1))}, "told of a with token 1 at 2s, after a"},
 		{"some are missed", []*View{view("x", 0, at(1, "a", 1), at(2, "b", 2), at(3, "c", 3)), view("y", 0, at(1, "a", 1), at(3, "c", 3))}, ""},
+
+		{"observers", []*View{view("a", 5, at(1, "a", 2)), watcher(at(0, "", 1), at(1, "a", 2), at(6, "", 3)), watcher(at(9, "", 4))}, ""},
+		{"an observer that was told of another one", []*View{view("a", 5, at(1, "a", 2)), watcher(at(1, "b", 2))}, "token 2 has the leaders a and b"},
+		{"an observer that was told of nobody too late", []*View{view("a", 5, at(1, "a", 2)), watcher(at(1, "a", 2), at(6, "", 1))}, "was told of  with token 1 at 6s, after a"},
 
 		{"cut off", []*View{view("a", 6, at(1, "a", 1)).with("cut", 2, 7, 4), view("b", 9, at(5, "b", 2))}, ""},
 		{"cut off for good", []*View{view("a", 6, at(1, "a", 1)).with("cut", 2, 0, 4), view("b", 9, at(5, "b", 2))}, ""},
@@ -208,6 +215,9 @@ func TestUnsettled(t *testing.T) {
 		{"an older leadership of the same", []*View{view("a", 0, at(1, "a", 2)), view("b", 0, at(2, "a", 1))}, "2 leaders are believed in"},
 		{"a leader who has gone", []*View{view("a", 3, at(1, "a", 1)), view("b", 0, at(2, "a", 1))}, "0 connections are its leader a"},
 		{"a leader twice", []*View{view("a", 0, at(1, "a", 1)), view("a", 0, at(2, "a", 1))}, "2 connections are its leader a"},
+		{"observers", []*View{view("a", 0, at(1, "a", 2)), watcher(at(1, "", 1), at(2, "a", 2))}, ""},
+		{"an observer that knows another one", []*View{view("a", 0, at(1, "a", 2)), watcher(at(1, "", 1))}, "2 leaders are believed in"},
+		{"observers of nobody", []*View{watcher(at(1, "", 3)), watcher(at(1, "", 4))}, ""},
 		{"no answer", []*View{view("a", 0, at(1, "a", 1)), view("b", 0)}, "1 of 2 have no answer"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

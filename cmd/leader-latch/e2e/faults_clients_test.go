@@ -59,6 +59,8 @@ type client struct {
 	rnd  *rand.Rand // used by run alone
 	key  string     // it asks to go on with it, without a hold; empty: it is a plain client
 
+	observes bool // it is no member, and has no name
+
 	// Guarded by g.mu.
 	conn   *net.TCPConn // nil: none
 	raw    syscall.RawConn
@@ -256,6 +258,15 @@ func (c *crowd) addKeyed(groups int, rnd *rand.Rand) {
 	}
 }
 
+// addObservers adds an observer to each group that there is.
+func (c *crowd) addObservers(rnd *rand.Rand) {
+	for i, g := range c.groups {
+		o := &client{crowd: c, g: g, observes: true, home: c.hosts[i%len(c.hosts)], rnd: rand.New(rand.NewPCG(rnd.Uint64(), rnd.Uint64()))}
+		c.clients = append(c.clients, o)
+		c.running.Go(o.run)
+	}
+}
+
 // begin starts a process with a key of its own.
 func (s *keyedSeat) begin(name string, fin bool, rnd *rand.Rand) *keyedClient {
 	first := rnd.IntN(len(s.nodes))
@@ -358,9 +369,14 @@ func (c *client) connect() *net.TCPConn {
 	c.view = &latchtest.View{Group: c.g.name, Client: c.name, Where: fmt.Sprintf("host %d, node %d, %v", c.home.n, node.n, nc.LocalAddr())}
 	c.g.views = append(c.g.views, c.view)
 	c.g.ends[c.view] = arrow{c.home, node}
-	c.g.open = append(c.g.open, c)
-	c.view.Keyed = c.key != ""
-	fmt.Fprintf(nc, "JOIN %s %s%s\n", c.g.name, c.name, c.withKey()) // what fails here, the first read tells
+	c.view.Keyed, c.view.Observes = c.key != "", c.observes
+	line := fmt.Sprintf("JOIN %s %s%s\n", c.g.name, c.name, c.withKey())
+	if c.observes {
+		line = fmt.Sprintf("OBSERVE %s\n", c.g.name)
+	} else {
+		c.g.open = append(c.g.open, c)
+	}
+	fmt.Fprint(nc, line) // what fails here, the first read tells
 	return nc
 }
 
@@ -448,6 +464,12 @@ func (c *client) take(fd int) (open bool) {
 			if told.Leader == c.name && !ended && i == len(news)-1 {
 				c.lookAtOthers(told.At)
 			}
+		case len(f) == 2 && f[0] == "NO_LEADER" && c.observes:
+			var err error
+			if told.Token, err = strconv.ParseUint(f[1], 10, 64); err != nil {
+				c.t.Errorf("an observer was sent %q", line)
+			}
+			c.view.Told = append(c.view.Told, told)
 		case line == "JOIN_FAILED SERVICE_UNAVAILABLE":
 			c.refused.Add(1)
 		default:

@@ -200,6 +200,7 @@ func newAttacker(t *testing.T, nodes, groups int, tm session.Timing, lines ...st
 	a.crowd.addProcesses(5, rnd)
 	a.crowd.addBounded(10, windows[tm.Name], rnd)
 	a.crowd.addKeyed(10, rnd)
+	a.crowd.addObservers(rnd)
 	t.Cleanup(a.crowd.stop) // before the nodes, whose ends are not of interest
 	a.settle("before the first fault")
 	return a
