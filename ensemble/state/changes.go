@@ -106,8 +106,9 @@ type leadership struct {
 // million groups, so it is packed. It does not change, so that a snapshot may read it at any
 // time.
 type past struct {
-	count   int
 	records []byte
+	count   uint8
+	last    Reason // why the last of them has ended
 }
 
 // and is what is remembered after a further leadership.
@@ -124,7 +125,15 @@ func (p *past) and(l leadership) *past {
 	const integers = 24
 	e := &encoder{buf: append(make([]byte, 0, len(records)+len(l.client)+integers), records...)}
 	e.leadership(l)
-	return &past{count + 1, e.buf}
+	return &past{e.buf, count + 1, l.reason}
+}
+
+// why is the reason for the last change that is remembered; 0: none is.
+func (p *past) why() Reason {
+	if p == nil {
+		return 0
+	}
+	return p.last
 }
 
 func (p *past) leaderships() (all []leadership) {

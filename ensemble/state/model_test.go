@@ -263,6 +263,13 @@ func (m *model) differs(s *State) string {
 				changes[0].Node, changes[0].By = "", "" // the leader may have moved since
 			}
 		}
+		why := Reason(0)
+		if len(all) > 0 {
+			why = all[len(all)-1].Reason
+		}
+		if m.level >= KeyedLevel && g.Why != why {
+			return fmt.Sprintf("the leader of %s leads because of %v, want %v", name, g.Why, why)
+		}
 		if m.level >= KeyedLevel && !reflect.DeepEqual(is, all) && len(is)+len(all) > 0 {
 			return fmt.Sprintf("group %s remembers\n%v, want\n%v", name, is, all)
 		}

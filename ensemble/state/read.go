@@ -40,6 +40,7 @@ type GroupRecord struct {
 	Leader  string
 	Token   uint64    // of the leader
 	Since   time.Time // when it became it
+	Why     Reason    // why the leader before leads no more; 0: nobody led before, or that is not kept
 	Members []MemberRecord
 }
 
@@ -207,7 +208,7 @@ func (s *State) Group(name string) (GroupRecord, bool) {
 	if g == nil {
 		return GroupRecord{}, false
 	}
-	r := GroupRecord{Name: name, Leader: g.first.client, Token: g.token, Since: time.UnixMilli(g.since)}
+	r := GroupRecord{Name: name, Leader: g.first.client, Token: g.token, Since: time.UnixMilli(g.since), Why: g.past.why()}
 	for m := g.first; m != nil; m = m.next {
 		ses := s.sessions[m.id.Incarnation]
 		k := ses.keyed[m.id.Seq]

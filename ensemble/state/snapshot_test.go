@@ -127,7 +127,7 @@ func TestSnapshotsOfNoStateAreRefused(t *testing.T) {
 		{"too many former leaders", func(s *State) {
 			p := &past{}
 			for range MaxPast + 1 {
-				p = &past{p.count + 1, append(p.records, (*past)(nil).and(leadership{node: 1}).records...)}
+				p = &past{records: append(p.records, (*past)(nil).and(leadership{node: 1}).records...), count: p.count + 1}
 			}
 			s.groups["plain"].past = p
 		}},
