@@ -64,7 +64,7 @@
 //	ask.go        how nodes talk about all that
 //	orders.go     questions of the program that the raft leader's process answers
 //	views.go      what the nodes know of the cluster, for operators
-//	report.go     what this node tells operators of groups and members
+//	report.go     what this node tells operators of groups, members and leaders
 //	elections.go  what the log tells of elections
 //
 // # Goroutines

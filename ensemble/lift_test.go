@@ -27,7 +27,7 @@ func led(t *testing.T, m *machine, group, name string) uint64 {
 	c := join(t, m.Node, group, name)
 	c.wantTold(name)
 	c.close(true)
-	poll(t, "it has left", func() bool { return len(m.Groups(group)) == 0 })
+	poll(t, "it has left", func() bool { return len(m.Report().Groups(group)) == 0 })
 	return c.tokens[0]
 }
 

@@ -291,11 +291,11 @@ func TestANameIsWaitedFor(t *testing.T) {
 	second := join(t, n, "g", "x")
 	third := join(t, n, "g", "x")
 	poll(t, "two clients wait", func() bool {
-		g := n.Groups("g")
+		g := n.Report().Groups("g")
 		return len(g) == 1 && len(g[0].Waiting) == 2 && len(g[0].Members) == 1
 	})
 	second.close(true) // gives up
-	poll(t, "one client waits", func() bool { return len(n.Groups("g")[0].Waiting) == 1 })
+	poll(t, "one client waits", func() bool { return len(n.Report().Groups("g")[0].Waiting) == 1 })
 	if len(third.told) != 0 {
 		t.Fatalf("told %q beside a live namesake", third.told)
 	}
@@ -316,7 +316,7 @@ func TestAJoinWhoseClientHasGoneLeavesNoMember(t *testing.T) {
 	last := join(t, n, "g", "last")
 	last.wantTold("last")
 	last.close(true)
-	poll(t, "no group is left", func() bool { return len(n.Groups("")) == 0 })
+	poll(t, "no group is left", func() bool { return len(n.Report().Groups("")) == 0 })
 }
 
 func TestARestartEndsTheOldMembershipsAtOnce(t *testing.T) {
@@ -334,7 +334,7 @@ func TestARestartEndsTheOldMembershipsAtOnce(t *testing.T) {
 	if again.tokens[0] <= a.tokens[0] {
 		t.Errorf("token %d after %d", again.tokens[0], a.tokens[0])
 	}
-	if g := n.Groups("g"); len(g[0].Members) != 1 {
+	if g := n.Report().Groups("g"); len(g[0].Members) != 1 {
 		t.Errorf("members %v", g[0].Members)
 	}
 	if d := time.Since(started); d > steady.Lease {
@@ -374,7 +374,7 @@ func TestAfterABootTheOldSessionExpires(t *testing.T) {
 	if is, _ := n.session(); is <= old {
 		t.Errorf("incarnation %d after %d", is, old)
 	}
-	if g := n.Groups(""); len(g) != 0 {
+	if g := n.Report().Groups(""); len(g) != 0 {
 		t.Errorf("old groups are left: %v", g)
 	}
 }
@@ -616,7 +616,7 @@ func TestWhoComesBackIsTakenBeyondTheLimit(t *testing.T) {
 		}
 		all = append(all, m)
 	}
-	poll(t, "both are members", func() bool { g := n.Groups("g"); return len(g) == 1 && len(g[0].Members) == 2 })
+	poll(t, "both are members", func() bool { g := n.Report().Groups("g"); return len(g) == 1 && len(g[0].Members) == 2 })
 	for _, m := range all {
 		m.Closed("reset", true)
 	}

@@ -76,8 +76,8 @@ func TestRecovery(t *testing.T) {
 	if _, err := m.cluster.letIn(t.Context(), m.cluster.hello(), nil); err == nil || !strings.Contains(err.Error(), "leases of the lost nodes") {
 		t.Errorf("a node is let in at once: %v", err)
 	}
-	if len(m.Groups("g")) == 1 && m.Groups("g")[0].Leader != "old" {
-		t.Errorf("group %v", m.Groups("g"))
+	if len(m.Report().Groups("g")) == 1 && m.Report().Groups("g")[0].Leader != "old" {
+		t.Errorf("group %v", m.Report().Groups("g"))
 	}
 	m.ready()
 	if d := time.Since(start); d < 8*time.Second { // S of the lost nodes

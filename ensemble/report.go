@@ -65,10 +65,17 @@ func awayFrom(s *state.State) map[string]int {
 	return away
 }
 
+// Report is what a node tells operators of groups, their members and their leaders. Its
+// methods may be called from any goroutine. They wait for nothing but the state.
+type Report struct{ node *Node }
+
+// Report gives what the node tells of groups. It tells it also where the node has failed.
+func (n *Node) Report() Report { return Report{n} }
+
 // names gives the nodes' names by their ids.
-func (n *Node) names() map[state.NodeID]string {
-	names := map[state.NodeID]string{n.self: n.cfg.Name}
-	n.replica.Read(func(s *state.State) {
+func (r Report) names() map[state.NodeID]string {
+	names := map[state.NodeID]string{r.node.self: r.node.cfg.Name}
+	r.node.replica.Read(func(s *state.State) {
 		for node := range s.Nodes() {
 			if node.Name != "" {
 				names[node.ID] = node.Name
@@ -85,8 +92,9 @@ type Confirmed struct {
 	Last    *time.Time `json:"last"`    // when it was known to be so, by the node's clock; nil: not since its start
 }
 
-// Confirmed says whether what Groups gives is so now.
-func (n *Node) Confirmed() (c Confirmed) {
+// Confirmed says whether what Groups and Changes give is so now.
+func (r Report) Confirmed() (c Confirmed) {
+	n := r.node
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	live := n.roster.Live()
@@ -106,9 +114,11 @@ type Group struct {
 	Leader  string        `json:"leader"` // empty: only waiting clients are known
 	Token   uint64        `json:"token"`  // rises with every change of the leader
 	Since   time.Time     `json:"since"`  // when the leader became it, by the clock of the node that proposed it
+	Why     string        `json:"why"`    // why the leader before leads no more, as [Change].Reason; empty: nobody led before, or that is not kept
+	Next    string        `json:"next"`   // who would lead next; empty: nobody
 	Members []GroupMember `json:"members"`
 	Waiting []Waiting     `json:"waiting,omitempty"`
-	Stale   bool          `json:"stale"` // it was so once, and nobody knows whether it is; see [Node.Confirmed]
+	Stale   bool          `json:"stale"` // it was so once, and nobody knows whether it is; see [Report.Confirmed]
 }
 
 // GroupMember is a member of a group, in order of succession.
@@ -134,8 +144,8 @@ type Waiting struct {
 }
 
 // Groups gives the groups in order of their names: all, or the one named.
-func (n *Node) Groups(only string) []Group {
-	names, stale := n.names(), n.Confirmed().Missing != ""
+func (r Report) Groups(only string) []Group {
+	n, names, stale := r.node, r.names(), r.Confirmed().Missing != ""
 	byName := map[string]*Group{}
 	n.replica.Read(func(s *state.State) {
 		if only != "" {
@@ -175,13 +185,51 @@ func (n *Node) Groups(only string) []Group {
 }
 
 func groupWith(g state.GroupRecord, names map[state.NodeID]string) *Group {
-	out := &Group{Name: g.Name, Leader: g.Leader, Token: g.Token, Since: g.Since}
+	out := &Group{Name: g.Name, Leader: g.Leader, Token: g.Token, Since: g.Since, Why: g.Why.String()}
+	if len(g.Members) > 1 {
+		out.Next = g.Members[1].Client
+	}
 	for _, m := range g.Members {
 		out.Members = append(out.Members, GroupMember{
 			Client: m.Client, Node: names[m.Node], Since: m.Since, Keyed: m.Keyed, Hold: m.Hold.Milliseconds(), Away: m.Away, id: m.ID,
 		})
 	}
 	return out
+}
+
+// Change is a change of a group's leader, which all nodes tell alike.
+type Change struct {
+	At     time.Time `json:"time"` // UTC, by the clock of the node that proposed it
+	Group  string    `json:"group"`
+	From   string    `json:"from"`    // who led before; empty: nobody did
+	To     string    `json:"to"`      // who leads; empty: nobody does
+	Token  uint64    `json:"token"`   // of To. If nobody leads: above all that the group had, below all that it will have
+	Reason string    `json:"reason"`  // why From leads no more, in the word of [state.Reason]; empty: nobody led before
+	Node   string    `json:"node"`    // where From was connected, or where To is if nobody led before
+	By     string    `json:"seen_by"` // the node that has seen the reason; empty: not told
+}
+
+// Changes gives the last changes of leaders, the oldest first: [state.MaxRecent] of all groups
+// at most, or [state.MaxPast] of the one named. kept is false below the level of the formats
+// from which on changes are kept.
+func (r Report) Changes(only string) (changes []Change, kept bool) {
+	names := r.names()
+	r.node.replica.Read(func(s *state.State) {
+		changes, kept = changesIn(s, only, names), s.Level() >= state.KeyedLevel
+	})
+	return changes, kept
+}
+
+func changesIn(s *state.State, only string, names map[state.NodeID]string) []Change {
+	all := s.Recent()
+	if only != "" {
+		all = slices.Values(s.Changes(only))
+	}
+	changes := []Change{}
+	for c := range all {
+		changes = append(changes, Change{c.At.UTC(), c.Group, c.From, c.To, c.Token, c.Reason.String(), names[c.Node], names[c.By]})
+	}
+	return changes
 }
 
 // Cluster gives the members, with what those say that answer within a second.

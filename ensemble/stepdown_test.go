@@ -39,8 +39,8 @@ func TestALeaderStepsDownWhereverItIs(t *testing.T) {
 			first.wantTold("first")
 			second := join(t, all[(i+1)%3].Node, group, "second")
 			second.wantTold("first")
-			poll(t, "the node that is asked knows both", func() bool { g := by.Groups(group); return len(g) == 1 && len(g[0].Members) == 2 })
-			was := by.Groups(group)[0].Token
+			poll(t, "the node that is asked knows both", func() bool { g := by.Report().Groups(group); return len(g) == 1 && len(g[0].Members) == 2 })
+			was := by.Report().Groups(group)[0].Token
 			leader, token, err := by.StepDown(ctx, group, was)
 			if err != nil || leader != "second" || token <= was {
 				t.Fatalf("at %s, by %s: %s leads with %d, after %d, error %v", at.name, by.name, leader, token, was, err)
@@ -67,7 +67,7 @@ func TestALeaderStepsDownWhereverItIs(t *testing.T) {
 	if _, _, err := all[0].StepDown(ctx, "keyed", 0); err != nil { // and on it goes
 		t.Fatal(err)
 	}
-	poll(t, "it leads again", func() bool { return all[1].Groups("keyed")[0].Leader == "first" })
+	poll(t, "it leads again", func() bool { return all[1].Report().Groups("keyed")[0].Leader == "first" })
 	second.until("its connection is closed", func(_ []string, closed bool) bool { return closed })
 }
 
@@ -77,7 +77,7 @@ func TestAStepDownIsRefused(t *testing.T) {
 	join(t, n, "alone", "a").wantTold("a")
 	join(t, n, "two", "a").wantTold("a")
 	join(t, n, "two", "b").wantTold("a")
-	token := n.Groups("two")[0].Token
+	token := n.Report().Groups("two")[0].Token
 	for _, c := range []struct {
 		group string
 		token uint64
@@ -93,7 +93,7 @@ func TestAStepDownIsRefused(t *testing.T) {
 			t.Errorf("%s, token %d: %s leads, error %v", c.group, c.token, leader, err)
 		}
 	}
-	if g := n.Groups("two")[0]; g.Leader != "a" || g.Token != token {
+	if g := n.Report().Groups("two")[0]; g.Leader != "a" || g.Token != token {
 		t.Errorf("%s leads with %d, was %d", g.Leader, g.Token, token)
 	}
 }
@@ -105,7 +105,7 @@ func TestAStepDownWhereTheNodeOfTheLeaderIsDown(t *testing.T) {
 	join(t, all[0].Node, "g", "a").wantTold("a")
 	b := join(t, all[1].Node, "g", "b")
 	b.wantTold("a")
-	poll(t, "the third knows both", func() bool { g := all[2].Groups("g"); return len(g) == 1 && len(g[0].Members) == 2 })
+	poll(t, "the third knows both", func() bool { g := all[2].Report().Groups("g"); return len(g) == 1 && len(g[0].Members) == 2 })
 	kill(all[0].Node)
 	short, cancel := context.WithTimeout(t.Context(), all[0].cfg.Timing.Expiry/3)
 	defer cancel()

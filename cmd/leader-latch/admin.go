@@ -72,10 +72,10 @@ func (a *adminServer) handler() http.Handler {
 		writeJSON(w, a.status(r.Context()))
 	})
 	mux.HandleFunc("GET /groups", func(w http.ResponseWriter, r *http.Request) {
-		writeJSON(w, a.node.current().Groups(r.URL.Query().Get("group")))
+		writeJSON(w, a.node.current().Report().Groups(r.URL.Query().Get("group")))
 	})
 	mux.HandleFunc("GET /groups/confirmed", func(w http.ResponseWriter, r *http.Request) {
-		writeJSON(w, a.node.current().Confirmed())
+		writeJSON(w, a.node.current().Report().Confirmed())
 	})
 	mux.HandleFunc("POST /groups/step-down", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := patienceOf(r)
