@@ -21,6 +21,7 @@ import (
 	"leaderlatch/cmd/leader-latch/status"
 	"leaderlatch/ensemble"
 	"leaderlatch/ensemble/diskthread"
+	"leaderlatch/ensemble/state"
 	"leaderlatch/riakconf"
 )
 
@@ -32,6 +33,7 @@ import (
 //	GET /ensemble-status        ensembleStatus
 //	GET /groups?group=G         []ensemble.Group
 //	GET /groups/confirmed       ensemble.Confirmed
+//	GET /changes?group=G        []ensemble.Change, the oldest first; 409 with a sentence if none are kept
 //	POST /groups/step-down?group=G&token=N  answers when another one leads: stepDownAnswer
 //	GET /wait                   answers when a JOIN would succeed
 //	GET /wait/rolled            likewise, and when all keyed members have come back whose node was stopped
@@ -51,6 +53,9 @@ type ensembleStatus struct {
 	Report *status.Report `json:"report"`
 	Hints  []string       `json:"hints"`
 }
+
+// notKept is why a node tells no changes of leaders.
+var notKept = fmt.Sprintf("changes of leaders are kept from level %d of the formats on, and this cluster has a lower one; leader-latch cluster status says what keeps it from rising", state.KeyedLevel)
 
 // adminServer answers the commands that run beside the node.
 type adminServer struct {
@@ -95,6 +100,14 @@ func (a *adminServer) handler() http.Handler {
 			return
 		}
 		writeJSON(w, stepDownAnswer{leader, next})
+	})
+	mux.HandleFunc("GET /changes", func(w http.ResponseWriter, r *http.Request) {
+		changes, kept := a.node.current().Report().Changes(r.URL.Query().Get("group"))
+		if !kept {
+			http.Error(w, notKept, http.StatusConflict)
+			return
+		}
+		writeJSON(w, changes)
 	})
 	mux.HandleFunc("GET /ring", func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, realCluster{a}.Ring())

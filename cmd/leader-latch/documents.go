@@ -109,6 +109,7 @@ Every command takes --config PATH (-c), else LEADER_LATCH_CONFIG, else
 	manItem(w, documentsFolder+"/OPERATING.md", "how a cluster is changed, and what the lines of the log mean")
 	manItem(w, documentsFolder+"/INSTALLING.md", "upgrades, a machine on which Riak runs, containers")
 	manItem(w, documentsFolder+"/PROTOCOL.md, CLIENTS.md", "what clients say and hear, and what they may rely on")
+	manReasons(w)
 	manLogLines(w)
 	manSection(w, "SEE ALSO", "")
 	fmt.Fprintf(w, ".BR leader\\-latch.conf (5)\n")

@@ -69,7 +69,7 @@ func TestDocumentsKnowEveryCommandAndFlag(t *testing.T) {
 			t.Errorf("leader-latch.8 does not say where %s is", document)
 		}
 	}
-	for _, section := range []string{"SIGNALS", "ENVIRONMENT", "FILES", "LOG LINES"} {
+	for _, section := range []string{"SIGNALS", "ENVIRONMENT", "FILES", "REASONS", "LOG LINES"} {
 		if !strings.Contains(docs["leader-latch.8"], "\n.SH "+section+"\n") {
 			t.Errorf("leader-latch.8 has no section %s", section)
 		}

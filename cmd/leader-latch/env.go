@@ -51,10 +51,13 @@ func (e *env) fail(code int, err error) int {
 	return code
 }
 
+// nodeIsDown is said of a node that does not run: Riak's words.
+const nodeIsDown = "Node is not running!"
+
 // nodeError prints why the node gave no answer.
 func (e *env) nodeError(err error) int {
 	if err == errNodeDown {
-		fmt.Fprintln(e.stderr, "Node is not running!") // Riak's words
+		fmt.Fprintln(e.stderr, nodeIsDown)
 		return exitFailed
 	}
 	return e.fail(exitFailed, err)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -22,8 +23,8 @@ var groupsCommand = command{
 	long: `Lists the groups: the leader first, then the other members in order of
 succession, with the node that each is connected to. The token rises with every
 change of a group's leader. Clients of this node that wait for a name that a
-member has are listed as waiting. With GROUP, only that group; exits with 1 if
-there is none.
+member has are listed as waiting. With GROUP, only that group, and below it since
+when its leader leads, why, and who would be next; exits with 1 if there is none.
 
 The role of a keyed member has ",keyed" added; or ",held", while its connection to
 this node has ended and it may come back; or ",away", while it has not come back
@@ -41,42 +42,93 @@ A node without a majority lists what it knew last, and says so on stderr; with
 			if conf == nil {
 				return code
 			}
-			query := url.Values{}
-			if len(args) == 1 {
-				query.Set("group", args[0])
-			}
-			ctx, cancel := context.WithTimeout(ctx, askTimeout)
-			defer cancel()
-			var groups []ensemble.Group
-			var confirmed ensemble.Confirmed
-			node := newAdmin(conf)
-			err := node.get(ctx, "/groups", query, &groups)
-			if err == nil {
-				err = node.get(ctx, "/groups/confirmed", nil, &confirmed)
-			}
-			var refused *adminError
-			if errors.As(err, &refused) && refused.status == http.StatusNotFound {
-				err = nil // the node runs an older version, which cannot say
-			}
-			if err != nil {
-				return e.nodeError(err)
-			}
-			if hint := staleHint(confirmed); hint != "" {
-				defer fmt.Fprintln(e.stderr, hint)
-			}
-			if len(args) == 1 && len(groups) == 0 {
-				return e.fail(exitFailed, fmt.Errorf("there is no group %q", args[0]))
-			}
-			print := func() error { return printGroups(e.stdout, groups) }
-			if *asJSON {
-				print = func() error { return e.printJSON(groups) }
-			}
-			if err := print(); err != nil {
-				return e.fail(exitFailed, err)
-			}
-			return exitOK
+			return e.groups(ctx, groupList{node: newAdmin(conf), only: append(args, "")[0], asJSON: *asJSON})
 		}
 	},
+}
+
+// groups lists groups once.
+func (e *env) groups(ctx context.Context, list groupList) int {
+	known, err := list.ask(ctx)
+	if err != nil {
+		return e.nodeError(err)
+	}
+	if hint := staleHint(known.confirmed); hint != "" {
+		defer fmt.Fprintln(e.stderr, hint)
+	}
+	if list.only != "" && len(known.groups) == 0 {
+		return e.fail(exitFailed, fmt.Errorf("there is no group %q", list.only))
+	}
+	print := func() error { return known.print(e.stdout) }
+	if list.asJSON {
+		print = func() error { return e.printJSON(known.groups) }
+	}
+	if err := print(); err != nil {
+		return e.fail(exitFailed, err)
+	}
+	return exitOK
+}
+
+// groupList is a question for groups.
+type groupList struct {
+	node   answers
+	only   string // a group; empty: all
+	asJSON bool
+}
+
+// knownGroups is what a node knows of groups.
+type knownGroups struct {
+	groups    []ensemble.Group
+	confirmed ensemble.Confirmed
+	text      string // below a table of them; empty: none
+}
+
+// ask asks the node, which may run an older version.
+func (l groupList) ask(ctx context.Context) (known knownGroups, err error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	query := url.Values{}
+	if l.only != "" {
+		query.Set("group", l.only)
+	}
+	if err := l.node.get(ctx, "/groups", query, &known.groups); err != nil {
+		return known, err
+	}
+	if err := l.node.get(ctx, "/groups/confirmed", nil, &known.confirmed); err != nil && !isRefused(err, http.StatusNotFound) {
+		return known, err
+	}
+	if l.only == "" || l.asJSON || len(known.groups) == 0 || known.groups[0].Leader == "" {
+		return known, nil
+	}
+	changes, err := askChanges(ctx, l.node, l.only)
+	if isRefused(err, http.StatusConflict) || errors.Is(err, errOlderExplains) {
+		err = nil // why is not kept
+	}
+	known.text = leads(known.groups[0], changes)
+	return known, err
+}
+
+// leads says since when the leader of a group leads, why, if that is among the changes, and who
+// would be next.
+func leads(g ensemble.Group, changes []ensemble.Change) string {
+	since := fmt.Sprintf("%s leads since %s", g.Leader, g.Since.In(time.Local).Format(moment))
+	if i := slices.IndexFunc(changes, func(c ensemble.Change) bool { return c.Token == g.Token && c.To == g.Leader }); i >= 0 {
+		since = sinceAndWhy(changes[i])
+	}
+	next := "nobody"
+	if len(g.Members) > 1 {
+		next = g.Members[1].Client
+	}
+	return fmt.Sprintf("%s; %s would be next.", since, next)
+}
+
+// print prints a table of the groups, and the text.
+func (k knownGroups) print(w io.Writer) error {
+	if err := printGroups(w, k.groups); err != nil || k.text == "" {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "\n%s\n", k.text)
+	return err
 }
 
 // staleHint says that what is listed may not be so any more; empty: it is so.

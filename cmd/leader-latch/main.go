@@ -38,7 +38,8 @@ type command struct {
 func commands() []command {
 	return []command{
 		serveCommand, chkconfigCommand, configCommand, pingCommand,
-		ensembleStatusCommand, clusterCommand, memberStatusCommand, groupsCommand, observeCommand, stepDownCommand, waitCommand, recoverCommand, versionCommand,
+		ensembleStatusCommand, clusterCommand, memberStatusCommand, groupsCommand, explainCommand, observeCommand,
+		stepDownCommand, waitCommand, recoverCommand, versionCommand,
 	}
 }
 

@@ -8,6 +8,7 @@
 package e2e
 
 import (
+	"bufio"
 	"errors"
 	"flag"
 	"fmt"
@@ -110,11 +111,16 @@ const (
 //	modes PATH=MODE...          expect these permissions
 //	running CONFIG              wait until the node answers a ping
 //	shows PATTERN PROGRAM ARGS...  run it until its stdout matches
+//	joins CLIENT PORT LINE  connect a client to this port of 127.0.0.1, send the line, and wait for LEADER
+//	sends CLIENT LINE       have the client send a line
+//	hears CLIENT LINE       expect that it is sent this line next
+//	closes CLIENT           have it close its connection, as it does at the end of the script
 func TestCommandLine(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "../../../testdata/cli",
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
+			e.Values[scriptClients{}] = map[string]*conn{}
 			e.Setenv("TMPDIR", e.WorkDir)
 			e.Setenv("PATH", filepath.Dir(leaderLatch())+":"+os.Getenv("PATH"))
 			e.Defer(func() { killLeft(filepath.Join(e.WorkDir, "riak", "data", "leader_latch", "lock")) })
@@ -130,6 +136,10 @@ func TestCommandLine(t *testing.T) {
 			"modes":    modes,
 			"running":  running,
 			"shows":    shows,
+			"joins":    joins,
+			"sends":    sends,
+			"hears":    hears,
+			"closes":   closes,
 		},
 	})
 }
@@ -233,6 +243,41 @@ func shows(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("%s does not match %s", args[1:], args[0])
 		}
 	}
+}
+
+// scriptClients is by what a script keeps the connections of its clients, by their names.
+type scriptClients struct{}
+
+func clientsOf(ts *testscript.TestScript) map[string]*conn {
+	return ts.Value(scriptClients{}).(map[string]*conn)
+}
+
+func joins(ts *testscript.TestScript, _ bool, args []string) {
+	nc, err := net.Dial("tcp", "127.0.0.1:"+args[1])
+	ts.Check(err)
+	ts.Defer(func() { nc.Close() })
+	_, err = fmt.Fprintln(nc, args[2])
+	ts.Check(err)
+	c := &conn{Conn: nc, r: bufio.NewReader(nc)}
+	if line := c.line(); !strings.HasPrefix(line, "LEADER ") {
+		ts.Fatalf("%s was told %q", args[0], line)
+	}
+	clientsOf(ts)[args[0]] = c
+}
+
+func sends(ts *testscript.TestScript, _ bool, args []string) {
+	_, err := fmt.Fprintln(clientsOf(ts)[args[0]], args[1])
+	ts.Check(err)
+}
+
+func hears(ts *testscript.TestScript, _ bool, args []string) {
+	if line := clientsOf(ts)[args[0]].line(); line != args[1] {
+		ts.Fatalf("%s was told %q, want %q", args[0], line, args[1])
+	}
+}
+
+func closes(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(clientsOf(ts)[args[0]].Close())
 }
 
 func modes(ts *testscript.TestScript, _ bool, args []string) {
