@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -30,19 +31,35 @@ The role of a keyed member has ",keyed" added; or ",held", while its connection 
 this node has ended and it may come back; or ",away", while it has not come back
 since its node was stopped or started again. --json says for how long one is held.
 
+With --watch it asks the node again and again, and lists the groups whenever
+something has changed, until it is interrupted, or nobody reads it any more. On a
+terminal the screen is cleared; elsewhere an empty line and a line with the time
+stand between two lists. With --json each list is a line. While the node is down
+it goes on, and says so once on stderr.
+
 A node without a majority lists what it knew last, and says so on stderr; with
 --json each group is "stale" then.`,
 	setup: func(e *env, fs *pflag.FlagSet) func(context.Context, string, []string) int {
 		asJSON := fs.Bool("json", false, "print JSON")
+		watch := fs.Bool("watch", false, "list them again whenever something has changed")
+		interval := waitFlag(time.Second)
+		fs.Var(&interval, "interval", "of --watch: how long to wait between two questions")
 		return func(ctx context.Context, config string, args []string) int {
-			if len(args) > 1 {
+			switch {
+			case len(args) > 1:
 				return e.usageError("groups", "one group at a time, not %d", len(args))
+			case fs.Changed("interval") && !*watch:
+				return e.usageError("groups", "--interval is for --watch")
 			}
 			conf, code := e.load(config)
 			if conf == nil {
 				return code
 			}
-			return e.groups(ctx, groupList{node: newAdmin(conf), only: append(args, "")[0], asJSON: *asJSON})
+			list := groupList{node: newAdmin(conf), only: append(args, "")[0], asJSON: *asJSON}
+			if *watch {
+				return e.watch(ctx, list, time.Duration(interval))
+			}
+			return e.groups(ctx, list)
 		}
 	},
 }
@@ -130,6 +147,9 @@ func (k knownGroups) print(w io.Writer) error {
 	_, err := fmt.Fprintf(w, "\n%s\n", k.text)
 	return err
 }
+
+// printLine prints the groups as JSON in a line.
+func (k knownGroups) printLine(w io.Writer) error { return json.NewEncoder(w).Encode(k.groups) }
 
 // staleHint says that what is listed may not be so any more; empty: it is so.
 func staleHint(c ensemble.Confirmed) string {
