@@ -153,7 +153,7 @@ func TestKeysAreWrittenNowhere(t *testing.T) {
 	places := map[string]string{} // texts, by where they are
 	look := func(m *member) {
 		for _, args := range [][]string{
-			{"groups"}, {"groups", "--json"}, {"cluster", "status", "--json"}, {"ensemble-status", "--json"}, {"config", "effective", "--json"},
+			{"groups"}, {"groups", "--json"}, {"explain"}, {"explain", "--json"}, {"cluster", "status", "--json"}, {"ensemble-status", "--json"}, {"config", "effective", "--json"},
 		} {
 			out, rest := m.outputs(args...)
 			places[m.name+": "+strings.Join(args, " ")] = out + rest
