@@ -304,17 +304,13 @@ func (c *conn) logRefusal() {
 	if c.told != (leader{}) || c.group == "" {
 		return
 	}
-	if write := c.srv.tally.add(c.asked()+" refused", c.cause.Error(), c.who); write != nil {
+	message := "JOIN refused"
+	if c.observes {
+		message = "OBSERVE refused"
+	}
+	if write := c.srv.tally.add(message, c.cause.Error(), c.who); write != nil {
 		write()
 	}
-}
-
-// asked is the command by which the connection has asked for something.
-func (c *conn) asked() string {
-	if c.observes {
-		return wordObserve
-	}
-	return wordJoin
 }
 
 // who is whose connection it is.
@@ -331,7 +327,10 @@ func (c *conn) who() []slog.Attr {
 // logAsked tells that a JOIN was asked for. The goroutine of all that are parked must not
 // wait for a log: there the line may come after those about what became of the JOIN.
 func (c *conn) logAsked() {
-	message := c.asked() + " asked for"
+	message := "JOIN asked for"
+	if c.observes {
+		message = "OBSERVE asked for"
+	}
 	if !c.attended {
 		c.log(slog.LevelDebug, message)
 	} else if c.srv.log.Enabled(context.Background(), slog.LevelDebug) {

@@ -39,7 +39,7 @@ func newElections(t *testing.T) *latchtest.Elections {
 	return e
 }
 
-// haveLead has a client lead a group, until it is ended.
+// haveLead has a client join a group, until it is ended.
 func haveLead(t *testing.T, address, group, name string) (end func()) {
 	t.Helper()
 	c, err := net.Dial("tcp", address)

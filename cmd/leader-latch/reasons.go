@@ -41,7 +41,8 @@ var reasonTexts = []reasonText{
 		"Its renewals were not committed in time: look at the log of {node} for \"session lost\", and at its disk, network and load before {time}."},
 	{state.ReasonRemoved, "{at} was removed from the cluster, or left it",
 		"An operator had it go, by cluster leave or cluster force-remove: look at the logs of the nodes at {time}."},
-	{state.ReasonSteppedDown, "an operator had {who} step down", ""},
+	{state.ReasonSteppedDown, "an operator had {who} step down",
+		"The log of {node} has it at {time}, as a leader that is to step down: ask who ran leader-latch step-down."},
 	{state.ReasonHoldOver, "{who}, a keyed member, did not come back in time",
 		"Its connection to {node}, or that node itself, had ended before: look at why {who} did not JOIN again before {time}."},
 }

@@ -22,7 +22,6 @@ import (
 var provoked = map[state.Reason]string{
 	state.ReasonSilent:      "TestFaultAVanishedHostIsExplained",
 	state.ReasonSessionLost: "TestALostSessionIsExplained, TestFaultALostSessionIsExplained",
-	state.ReasonSteppedDown: "nowhere: there is no command for it yet; with one it is a row of clientCauses",
 }
 
 // cause is what has a leader lead no more.
@@ -171,6 +170,13 @@ func resets(s *succession) {
 	s.lead.Close()
 }
 
+func stepsDown(s *succession) {
+	out := s.other.order(exitOK, "step-down", s.group)
+	if !strings.HasPrefix(out, "next leads "+s.group+", with the token ") {
+		s.t.Errorf("%s: %q", s.name, out)
+	}
+}
+
 // clientCauses are those of clients, and may happen at the same time.
 var clientCauses = []*cause{
 	{name: "the client closes", reason: state.ReasonClosed, begin: func(s *succession) { s.lead.Close() }},
@@ -179,6 +185,9 @@ var clientCauses = []*cause{
 	{name: "the client reads nothing", reason: state.ReasonStuck, begin: takesNothing},
 	{name: "a keyed client sends no PING", reason: state.ReasonStuck, keyed: " key=0123456789abcdef hold=1", begin: func(*succession) {}},
 	{name: "a keyed client does not come back", reason: state.ReasonHoldOver, keyed: " key=0123456789abcdef hold=1", begin: resets},
+	{name: "an operator has it step down", reason: state.ReasonSteppedDown, begin: stepsDown},
+	{name: "an operator has a keyed client step down", reason: state.ReasonSteppedDown, keyed: " key=0123456789abcdef hold=1", begin: stepsDown},
+	{name: "an operator has a keyed client without a hold step down", reason: state.ReasonSteppedDown, keyed: " key=0123456789abcdef hold=0", begin: stepsDown},
 }
 
 // nodeCauses are those of the leader's node, one after the other. Afterwards it runs.
