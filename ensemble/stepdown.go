@@ -33,7 +33,7 @@ func (n *Node) StepDown(ctx context.Context, group string, token uint64) (leader
 }
 
 // dismiss has a leader at this node step down, which is in the state that the caller reads.
-func (n *Node) dismiss(leader state.MemberID, token uint64) (closing session.Member, here bool) {
+func (n *Node) dismiss(leader state.MemberID, token uint64) (closing session.Member, here, begins bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.roster.StepDown(leader, token)
@@ -55,6 +55,8 @@ func (c *cluster) stepDown(ctx context.Context, group string, token uint64) (lea
 			return "", 0, fmt.Errorf("%s has stepped down, and nobody leads %s: the others left it meanwhile", was.Leader, group)
 		case g.Token != was.Token:
 			return g.Leader, g.Token, nil
+		case len(g.Members) == 1:
+			return "", 0, fmt.Errorf("nothing was done: %w", nobodyFollows(g))
 		case time.Since(asked) >= stepDownAgain:
 			asked = time.Now()
 			if err = c.askToStepDown(ctx, g); err != nil && !isLater(err) {
@@ -85,9 +87,13 @@ func (c *cluster) stepsDown(group string, token uint64) (g state.GroupRecord, er
 	case token != 0 && token != g.Token:
 		return g, fmt.Errorf("%s leads %s with the token %d, not %d", g.Leader, group, g.Token, token)
 	case len(g.Members) == 1:
-		return g, fmt.Errorf("%s is the only member of %s: nobody would follow", g.Leader, group)
+		return g, nobodyFollows(g)
 	}
 	return g, nil
+}
+
+func nobodyFollows(g state.GroupRecord) error {
+	return fmt.Errorf("%s is the only member of %s: nobody would follow", g.Leader, g.Name)
 }
 
 // askToStepDown asks the node where the leader of a group is. An error that is none for good is a
@@ -120,29 +126,22 @@ func (c *cluster) answerStepDown(_ context.Context, peer clusterport.Hello, with
 }
 
 // stepDownHere has a leader step down that is connected to this node. It waits for nothing.
-func (c *cluster) stepDownHere(q stepDownQuestion) (err error) {
+func (c *cluster) stepDownHere(q stepDownQuestion) error {
 	var closing session.Member
-	here := false
+	var here, begins bool
 	c.replica.Read(func(s *state.State) {
-		g, ok := s.Group(q.Group)
-		switch {
-		case !ok || g.Token != q.Token:
-			return
-		case len(g.Members) == 1:
-			err = fmt.Errorf("%s is the only member of %s: nobody would follow", g.Leader, g.Name)
-			return
+		if g, ok := s.Group(q.Group); ok && g.Token == q.Token && len(g.Members) > 1 {
+			closing, here, begins = c.node.dismiss(g.Members[0].ID, g.Token)
 		}
-		closing, here = c.node.dismiss(g.Members[0].ID, g.Token)
 	})
-	switch {
-	case err != nil:
-		return err
-	case !here:
-		return later("%s does not have it at the moment", c.cfg.Name)
+	if !here { // or this node lags behind the one that asks
+		return later("%s does not have it at the moment, or knows of nobody who would follow", c.cfg.Name)
 	}
 	if closing != nil {
 		closing.Close()
 	}
-	c.log.Info("a leader is to step down, as an operator wants it", "group", q.Group, "token", q.Token)
+	if begins {
+		c.log.Info("a leader is to step down, as an operator wants it", "group", q.Group, "token", q.Token)
+	}
 	return nil
 }

@@ -126,20 +126,21 @@ func TestObserversAtEveryNode(t *testing.T) {
 	for _, m := range all {
 		seen = append(seen, observe(t, m.Node, "g"))
 	}
-	for _, o := range seen {
-		o.wantTold("")
+	want := func(told ...string) {
+		t.Helper()
+		for _, o := range seen {
+			o.wantTold(told...)
+		}
 	}
+	want("")
 	a := join(t, all[0].Node, "g", "a")
-	a.wantTold("a")
+	want("", "a")
 	b := join(t, all[1].Node, "g", "b")
 	b.wantTold("a")
 	a.close(true)
-	b.wantTold("a", "b")
+	want("", "a", "b")
 	b.close(true)
-	for _, o := range seen {
-		o.until("it was told of all", func(told []string, _ bool) bool { return len(told) > 0 && told[len(told)-1] == "" && len(told) > 1 })
-		o.wantTold("", "a", "b", "")
-	}
+	want("", "a", "b", "")
 	late := observe(t, all[2].Node, "g")
 	late.wantTold("")
 	stop(t, all[2].Node)

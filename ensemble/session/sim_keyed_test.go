@@ -253,7 +253,7 @@ func (s *sim) operator() {
 	if !ok || len(g.Members) == 1 {
 		return
 	}
-	if closing, here := n.roster.StepDown(g.Members[0].ID, g.Token); here {
+	if closing, here, _ := n.roster.StepDown(g.Members[0].ID, g.Token); here {
 		s.tracef("%s: %s %s is to step down", n.id, g.Name, g.Leader)
 		if closing != nil {
 			closing.Close()

@@ -20,23 +20,24 @@ type stepping struct {
 }
 
 // StepDown has the leader of a group step down that is a member of this node: the one with this id and
-// token. It gives the connection that has to be closed for that, if one has. It reports false
-// if there is no such member here.
-func (r *Roster) StepDown(leader state.MemberID, token uint64) (closing Member, here bool) {
+// token. It gives the connection that has to be closed for that, if one has. It reports whether there
+// is such a member here, and whether it begins to step down by this: a second call changes nothing.
+func (r *Roster) StepDown(leader state.MemberID, token uint64) (closing Member, here, begins bool) {
 	m := r.find(leader)
 	switch {
 	case m == nil || r.stopping:
-		return nil, false
+		return nil, false, false
 	case m.keyed == nil || m.keyed.hold == 0:
-		m.steps = true
-		return m.member, true
+		begins, m.steps = !m.steps, true
+		return m.member, true, begins
 	case m.keyed.steps.Load() == nil:
 		steps := &stepping{token: token}
 		m.keyed.steps.Store(steps)
 		steps.since = r.now() // behind the store: what is promised from here on is nothing
 		r.stepping = append(r.stepping, m)
+		return nil, true, true
 	}
-	return nil, true
+	return nil, true, false
 }
 
 // find gives a member that has a connection; nil: there is none.

@@ -81,9 +81,9 @@ func TestALeaderWithAHoldStepsDownWhenItsPromisesAreOver(t *testing.T) {
 			t.Fatal("a leader was promised nothing")
 		}
 		_, id, token := n.leads("g")
-		for range 2 { // a second order is the same
-			if closing, here := n.roster.StepDown(id, token); closing != nil || !here {
-				t.Fatalf("hold %v: closing %v, here %v", hold, closing, here)
+		for again := range 2 {
+			if closing, here, begins := n.roster.StepDown(id, token); closing != nil || !here || begins != (again == 0) {
+				t.Fatalf("hold %v: closing %v, here %v, begins %v", hold, closing, here, begins)
 			}
 		}
 		began := n.clock
@@ -145,7 +145,7 @@ func TestALeaderThatHasMovedIsAskedAnew(t *testing.T) {
 	if leader, _, is := n.leads("g"); leader != "a" || is != token {
 		t.Errorf("%s leads with %d, was %d", leader, is, token)
 	}
-	if _, here := n.roster.StepDown(id, token); here {
+	if _, here, _ := n.roster.StepDown(id, token); here {
 		t.Error("its place before is taken for the one that it has")
 	}
 }
@@ -170,7 +170,7 @@ func TestALeaderWithoutAHoldLeavesByItsConnection(t *testing.T) {
 		a := c.joins(n)
 		n.plainMember("g", "b")
 		_, id, token := n.leads("g")
-		closing, here := n.roster.StepDown(id, token)
+		closing, here, _ := n.roster.StepDown(id, token)
 		if closing != Member(a) || !here {
 			t.Fatalf("%s: closing %v, here %v", c.what, closing, here)
 		}
@@ -218,17 +218,17 @@ func TestOnlyTheNodeOfALeaderHasItStepDown(t *testing.T) {
 	_, id, token := n.leads("g")
 	other := id
 	other.Incarnation++
-	if _, here := n.roster.StepDown(other, token); here {
+	if _, here, _ := n.roster.StepDown(other, token); here {
 		t.Error("a member of another node")
 	}
 	a.m.Closed("closed", true)
-	if _, here := n.roster.StepDown(id, token); here {
+	if _, here, _ := n.roster.StepDown(id, token); here {
 		t.Error("one that has gone")
 	}
 	n.run()
 	_, id, token = n.leads("g")
 	n.roster.Stop()
-	if _, here := n.roster.StepDown(id, token); here {
+	if _, here, _ := n.roster.StepDown(id, token); here {
 		t.Error("a node that stops")
 	}
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -29,6 +30,7 @@ type cause struct {
 	name   string
 	reason state.Reason
 	keyed  string // what the leader's JOIN has behind the names
+	then   string // who would be next when the next one leads; empty: nobody
 	begin  func(s *succession)
 	by     func(s *succession, by string) bool // who may have seen it; nil: the leader's node
 }
@@ -75,8 +77,8 @@ func (s *succession) wantExplained() {
 	wantContains(s.t, out, "next leads since ")
 	wantContains(s.t, out, " ("+s.reason.String()+", seen by ")
 	out, _ = s.other.outputs("groups", s.group)
-	wantContains(s.t, out, " ("+s.reason.String()+", seen by "+c.By+"); nobody would be next.\n")
-	if g := s.other.group(s.group); g.Why != s.reason.String() || g.Next != "" {
+	wantContains(s.t, out, " ("+s.reason.String()+", seen by "+c.By+"); "+cmp.Or(s.then, "nobody")+" would be next.\n")
+	if g := s.other.group(s.group); g.Why != s.reason.String() || g.Next != s.then {
 		s.t.Errorf("%s: group %+v", s.name, g)
 	}
 }
@@ -186,7 +188,7 @@ var clientCauses = []*cause{
 	{name: "a keyed client sends no PING", reason: state.ReasonStuck, keyed: " key=0123456789abcdef hold=1", begin: func(*succession) {}},
 	{name: "a keyed client does not come back", reason: state.ReasonHoldOver, keyed: " key=0123456789abcdef hold=1", begin: resets},
 	{name: "an operator has it step down", reason: state.ReasonSteppedDown, begin: stepsDown},
-	{name: "an operator has a keyed client step down", reason: state.ReasonSteppedDown, keyed: " key=0123456789abcdef hold=1", begin: stepsDown},
+	{name: "an operator has a keyed client step down", reason: state.ReasonSteppedDown, keyed: " key=0123456789abcdef hold=1", then: "lead", begin: stepsDown},
 	{name: "an operator has a keyed client without a hold step down", reason: state.ReasonSteppedDown, keyed: " key=0123456789abcdef hold=0", begin: stepsDown},
 }
 

@@ -31,7 +31,7 @@ func TestTheDocumentsObservers(t *testing.T) {
 	if len(blocks) != len(interpreters) {
 		t.Fatalf("%s has %d observers, want %d", clientsDocument, len(blocks), len(interpreters))
 	}
-	all := cluster(t, 2, withKeys)
+	all := cluster(t, 3, withKeys)
 	for _, b := range blocks {
 		language, text := b[1], b[2]
 		if lines := strings.Count(strings.TrimPrefix(text, "#!"), "\n"); lines > 12 {
