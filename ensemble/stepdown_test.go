@@ -24,9 +24,12 @@ func joinKeyed(t *testing.T, n *Node, group, name string, hold time.Duration) *c
 	return c
 }
 
+// shorter has leaders with a hold step down, and silent nodes replaced, after 5 s.
+func shorter(_ int, c *Config) { c.Timing.Lease, c.Timing.Expiry = 4*time.Second, 5*time.Second }
+
 // Whichever node is asked, the leader steps down where it is, and all nodes agree who follows.
 func TestALeaderStepsDownWhereverItIs(t *testing.T) {
-	all := founders(t, 3)
+	all := foundersWith(t, 3, shorter)
 	for _, m := range all {
 		levelIs(t, m.Node, state.NewestLevel)
 	}
@@ -101,7 +104,7 @@ func TestAStepDownIsRefused(t *testing.T) {
 // Where the node of the leader does not answer, who asked is told so, and by whom the leader is
 // replaced if that lasts.
 func TestAStepDownWhereTheNodeOfTheLeaderIsDown(t *testing.T) {
-	all := founders(t, 3)
+	all := foundersWith(t, 3, shorter)
 	join(t, all[0].Node, "g", "a").wantTold("a")
 	b := join(t, all[1].Node, "g", "b")
 	b.wantTold("a")
