@@ -58,6 +58,7 @@ func TestALeaderStepsDownWhereverItIs(t *testing.T) {
 	first.wantTold("first")
 	second := join(t, all[1].Node, "keyed", "second")
 	second.wantTold("first")
+	poll(t, "the node that is asked knows both", func() bool { g := all[2].Report().Groups("keyed"); return len(g) == 1 && len(g[0].Members) == 2 })
 	began := time.Now()
 	leader, _, err := all[2].StepDown(ctx, "keyed", 0)
 	if err != nil || leader != "second" {
