@@ -501,7 +501,6 @@ func (c *client) lookAtOthers(now time.Duration) {
 			continue
 		}
 		if o.resume != nil {
-			o.view.Trouble = append(o.view.Trouble, latchtest.Trouble{Kind: "paused", From: now})
 			continue
 		}
 		o.unread = now
@@ -537,6 +536,9 @@ func (c *client) pause() {
 	defer c.g.mu.Unlock()
 	if c.resume == nil {
 		c.resume = make(chan struct{})
+		if c.conn != nil {
+			c.view.Trouble = append(c.view.Trouble, latchtest.Trouble{Kind: "paused", From: c.now()})
+		}
 	}
 }
 
