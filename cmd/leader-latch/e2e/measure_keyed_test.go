@@ -52,13 +52,7 @@ func measureKeyed(t *testing.T) {
 		row(k.what+", next told", "%v", l)
 	}
 	for _, words := range []string{"", " key=0123456789abcdef hold=0"} { // a leader with a hold would have to send PINGs
-		nodes := founders(t, 3, "leader_latch.timing = normal", "leader_latch.extensions.keyed = on")
-		for _, m := range nodes {
-			m.lines = append(m.lines, "listener.leader_latch.keyed = "+m.ip+":5326")
-			m.run()
-		}
-		wantWhole(nodes)
-		wantLevel(nodes, state.KeyedLevel)
+		nodes := withSecondListener(t)
 		n, limited := affordable(fewer(5000))
 		before := inUse(t, nodes)
 		if err := inParallel(n, 32, func(i int) error {
@@ -74,4 +68,17 @@ func measureKeyed(t *testing.T) {
 		}
 		row(fmt.Sprintf("RSS of 3 servers in use for each of %d idle members%s", n, words), "%.2f KiB%s", float64(inUse(t, nodes)-before)/1024/float64(n), limited)
 	}
+}
+
+// withSecondListener gives three nodes that have a listener with extensions at port 5326 beside the plain one.
+func withSecondListener(t *testing.T) []*member {
+	t.Helper()
+	nodes := founders(t, 3, "leader_latch.timing = normal", "leader_latch.extensions.keyed = on")
+	for _, m := range nodes {
+		m.lines = append(m.lines, "listener.leader_latch.keyed = "+m.ip+":5326")
+		m.run()
+	}
+	wantWhole(nodes)
+	wantLevel(nodes, state.KeyedLevel)
+	return nodes
 }

@@ -41,6 +41,7 @@ func TestMeasure(t *testing.T) {
 		{"throughput", measureThroughput},
 		{"client-killed", measureClientKilled},
 		{"keyed", measureKeyed},
+		{"observers", measureObservers},
 		{"fan-out", measureFanOut},
 		{"memory", measureMemory},
 		{"storm", measureStorm},
