@@ -398,7 +398,6 @@ func TestANewNodeJoinsAClusterOfTheOlderVersion(t *testing.T) {
 type visits struct {
 	t     testing.TB
 	nodes []*member
-	began time.Time
 
 	mu       sync.Mutex // guards what follows, and the visits
 	views    []*latchtest.View
@@ -419,8 +418,15 @@ type visit struct {
 	unread time.Duration // since when something is there that it has not read; 0: nothing is known to be
 }
 
+// visitsAt are none yet.
+func visitsAt(t testing.TB, nodes []*member) *visits {
+	v := &visits{t: t, nodes: nodes, stopping: make(chan struct{})}
+	t.Cleanup(v.stop)
+	return v
+}
+
 func newVisits(t testing.TB, nodes []*member) *visits {
-	v := &visits{t: t, nodes: nodes, began: time.Now(), stopping: make(chan struct{})}
+	v := visitsAt(t, nodes)
 	for group := range 6 {
 		for client := range 4 {
 			rnd := rand.New(rand.NewPCG(uint64(group), uint64(client)))
@@ -431,29 +437,44 @@ func newVisits(t testing.TB, nodes []*member) *visits {
 			v.running.Go(func() { v.comeAndGo(fmt.Sprint("v", group), fmt.Sprint("c", client), longest, rnd) })
 		}
 	}
-	t.Cleanup(v.stop)
 	return v
 }
 
-func (v *visits) now() time.Duration { return time.Since(v.began) }
+// epoch is when the time of all histories began.
+var epoch = time.Now()
+
+func (v *visits) now() time.Duration { return time.Since(epoch) }
 
 func (v *visits) comeAndGo(group, client string, longest time.Duration, rnd *rand.Rand) {
-	for {
-		node := v.nodes[rnd.IntN(len(v.nodes))]
+	for more := true; more; {
 		stay := longest
 		if rnd.IntN(8) > 0 {
 			stay = time.Duration(30+rnd.IntN(400)) * time.Millisecond
 		}
-		nc, err := net.DialTimeout("tcp", node.ip+":5323", time.Second)
-		if err == nil {
-			v.visit(nc.(*net.TCPConn), group, client, stay)
-		}
-		select {
-		case <-v.stopping:
-			return
-		case <-time.After(time.Duration(10+rnd.IntN(100)) * time.Millisecond):
-		}
+		more = v.connects(group, client, stay, rnd)
 	}
+}
+
+// connects has a client make one visit, at any node, and rest. It reports whether there are to be more.
+func (v *visits) connects(group, client string, stay time.Duration, rnd *rand.Rand) bool {
+	nc, err := net.DialTimeout("tcp", v.nodes[rnd.IntN(len(v.nodes))].ip+":5323", time.Second)
+	if err == nil {
+		v.visit(nc.(*net.TCPConn), group, client, stay)
+	}
+	select {
+	case <-v.stopping:
+		return false
+	case <-time.After(time.Duration(10+rnd.IntN(100)) * time.Millisecond):
+		return true
+	}
+}
+
+// stays has a client join, and again whenever its connection has ended.
+func (v *visits) stays(group, client string, rnd *rand.Rand) {
+	v.running.Go(func() {
+		for v.connects(group, client, time.Hour, rnd) {
+		}
+	})
 }
 
 // visit joins, and listens until the connection has ended or the client has stayed so long.

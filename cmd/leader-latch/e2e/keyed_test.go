@@ -34,14 +34,13 @@ var keyedGroups = func() int {
 
 // keyedAt has a client of a key join, and come back, at these nodes in turn, from the i-th on.
 func keyedAt(all []*member, i int, group, name string, hold time.Duration) *keyedClient {
-	base := time.Now()
 	var names, addrs []string // a node that is started again has them still
 	for _, m := range all {
 		names, addrs = append(names, m.name), append(addrs, net.JoinHostPort(m.ip, "5323"))
 	}
 	rnd := rand.New(rand.NewPCG(rand.Uint64(), uint64(i)))
 	k := &keyedClient{group: group, name: name, key: newKey(rnd), hold: hold, every: 600 * time.Millisecond, rnd: rnd,
-		now: func() time.Duration { return time.Since(base) },
+		now: func() time.Duration { return time.Since(epoch) },
 		dial: func(ctx context.Context, attempt int) (*net.TCPConn, string, error) {
 			at := (i + attempt) % len(addrs)
 			nc, err := new(net.Dialer).DialContext(ctx, "tcp", addrs[at])
