@@ -59,7 +59,7 @@ type localNode interface {
 	Missing() error // why a JOIN would not succeed
 
 	// A leader at this node is to step down; see [session.Roster.StepDown].
-	dismiss(leader state.MemberID, token uint64) (closing session.Member, here, begins bool)
+	dismiss(leader state.MemberID, token uint64) (closing session.Connection, here, begins bool)
 }
 
 // seen is what holds for the whole cluster, as the node's state says.

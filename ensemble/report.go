@@ -143,21 +143,30 @@ type Waiting struct {
 	Holder string `json:"held_through"` // the node of the member that has the name
 }
 
+// groupsAtOnce is how many groups are read from one state. Others may be of a later one.
+const groupsAtOnce = 256
+
 // Groups gives the groups in order of their names: all, or the one named.
 func (r Report) Groups(only string) []Group {
 	n, names, stale := r.node, r.names(), r.Confirmed().Missing != ""
 	byName := map[string]*Group{}
-	n.replica.Read(func(s *state.State) {
-		if only != "" {
-			if g, ok := s.Group(only); ok {
-				byName[only] = groupWith(g, names)
+	wanted := []string{only}
+	if only == "" {
+		n.replica.Read(func(s *state.State) { wanted = s.GroupNames() })
+	}
+	for some := range slices.Chunk(wanted, groupsAtOnce) { // no entry waits for all of them
+		var read []state.GroupRecord
+		n.replica.Read(func(s *state.State) {
+			for _, name := range some {
+				if g, ok := s.Group(name); ok {
+					read = append(read, g)
+				}
 			}
-			return
-		}
-		for g := range s.Groups() {
+		})
+		for _, g := range read {
 			byName[g.Name] = groupWith(g, names)
 		}
-	})
+	}
 	n.mu.Lock()
 	waiters, held := n.roster.Waiters(), n.roster.Held(n.now())
 	n.mu.Unlock()

@@ -24,6 +24,12 @@ type stepDownQuestion struct {
 // stepDownAgain is how long after a question the next one is asked, if nothing has changed.
 const stepDownAgain = 500 * time.Millisecond
 
+// stepDownLook is how often it is looked whether another one leads.
+const stepDownLook = 10 * time.Millisecond
+
+// newsTime is for how long a node may know nothing yet of what another one has applied.
+const newsTime = time.Second
+
 // StepDown has the leader of a group step down, and gives who leads then, with the token. With a token
 // other than 0 it does so only if that is the present one. It changes nothing where nobody
 // would follow. A leader with a hold goes on until all that it was promised is over: for the
@@ -33,41 +39,51 @@ func (n *Node) StepDown(ctx context.Context, group string, token uint64) (leader
 }
 
 // dismiss has a leader at this node step down, which is in the state that the caller reads.
-func (n *Node) dismiss(leader state.MemberID, token uint64) (closing session.Member, here, begins bool) {
+func (n *Node) dismiss(leader state.MemberID, token uint64) (closing session.Connection, here, begins bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.roster.StepDown(leader, token)
 }
 
 func (c *cluster) stepDown(ctx context.Context, group string, token uint64) (leader string, next uint64, err error) {
-	if missing := c.node.Missing(); missing != nil {
+	missing := c.node.Missing()
+	if missing != nil {
 		return "", 0, fmt.Errorf("nothing was done: %w", missing) // what this node knows may be old
 	}
 	was, err := c.stepsDown(group, token)
+	for began := time.Now(); err != nil && was.Token < token && time.Since(began) < newsTime && sleep(ctx, stepDownLook); {
+		was, err = c.stepsDown(group, token) // it may have been told of by a node that is ahead of this one
+	}
 	if err != nil {
 		return "", 0, fmt.Errorf("nothing was done: %w", err)
 	}
 	var asked time.Time
+	done := "nothing was done" // that is known of
 	for {
-		g, _ := c.groupNamed(group)
+		c.replica.Read(func(s *state.State) { leader, next = s.Leader(group) })
 		switch {
-		case g.Leader == "":
-			return "", 0, fmt.Errorf("%s has stepped down, and nobody leads %s: the others left it meanwhile", was.Leader, group)
-		case g.Token != was.Token:
-			return g.Leader, g.Token, nil
-		case len(g.Members) == 1:
-			return "", 0, fmt.Errorf("nothing was done: %w", nobodyFollows(g))
+		case leader == "":
+			return "", 0, fmt.Errorf("%s, and nobody leads %s: the others have left it meanwhile", done, group)
+		case next != was.Token:
+			return leader, next, nil
 		case time.Since(asked) >= stepDownAgain:
-			asked = time.Now()
-			if err = c.askToStepDown(ctx, g); err != nil && !isLater(err) {
-				return "", 0, fmt.Errorf("nothing was done: %w", err)
+			g, err := c.stepsDown(group, was.Token)
+			if err != nil {
+				return "", 0, fmt.Errorf("%s: %w", done, err)
+			}
+			missing = c.askToStepDown(ctx, g)
+			switch asked = time.Now(); {
+			case missing == nil:
+				done = was.Leader + " was asked to step down"
+			case !isLater(missing):
+				return "", 0, fmt.Errorf("%s: %w", done, missing)
 			}
 		}
-		if !sleep(ctx, 10*time.Millisecond) {
-			if err != nil {
-				return "", 0, fmt.Errorf("%s still leads %s: %w", was.Leader, group, err)
+		if !sleep(ctx, stepDownLook) {
+			if missing != nil {
+				return "", 0, fmt.Errorf("%s, and still leads %s: %w", done, group, missing)
 			}
-			return "", 0, fmt.Errorf("%s still leads %s: it was asked to step down, and that may happen yet", was.Leader, group)
+			return "", 0, fmt.Errorf("%s, and still leads %s; that may change yet", done, group)
 		}
 	}
 }
@@ -127,7 +143,7 @@ func (c *cluster) answerStepDown(_ context.Context, peer clusterport.Hello, with
 
 // stepDownHere has a leader step down that is connected to this node. It waits for nothing.
 func (c *cluster) stepDownHere(q stepDownQuestion) error {
-	var closing session.Member
+	var closing session.Connection
 	var here, begins bool
 	c.replica.Read(func(s *state.State) {
 		if g, ok := s.Group(q.Group); ok && g.Token == q.Token && len(g.Members) > 1 {

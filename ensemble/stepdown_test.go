@@ -113,7 +113,7 @@ func TestAStepDownWhereTheNodeOfTheLeaderIsDown(t *testing.T) {
 	kill(all[0].Node)
 	short, cancel := context.WithTimeout(t.Context(), all[0].cfg.Timing.Expiry/3)
 	defer cancel()
-	if leader, _, err := all[2].StepDown(short, "g", 0); err == nil && leader != "b" || err != nil && !strings.Contains(err.Error(), "a still leads g: ") {
+	if leader, _, err := all[2].StepDown(short, "g", 0); err == nil && leader != "b" || err != nil && !strings.Contains(err.Error(), "still leads g: ") {
 		t.Errorf("%s leads, error %v", leader, err)
 	}
 	leader, _, err := all[2].StepDown(t.Context(), "g", 0)

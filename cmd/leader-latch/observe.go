@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -146,10 +147,13 @@ func (n *news) add(c leaderChange) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	last, known := n.newest[c.Group]
-	if known && (c.Token <= last.Token || c.Leader == "" && last.Leader == "") { // nobody, as before
+	if known && c.Token <= last.Token {
 		return
 	}
 	n.newest[c.Group] = c
+	if known && c.Leader == "" && last.Leader == "" { // nobody, as before
+		return
+	}
 	if !slices.Contains(n.fresh, c.Group) {
 		n.fresh = append(n.fresh, c.Group)
 	}
@@ -206,18 +210,22 @@ func (w *watch) run(ctx context.Context) error {
 	for {
 		var plain *server
 		var why error
+		others := false // that may have extensions
 		for i := range w.servers {
 			s := &w.servers[i]
 			err := w.observe(ctx, s)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if errors.Is(err, errNoExtensions) {
+			switch {
+			case errors.Is(err, errNoExtensions):
 				plain = s
+			case !s.guessed || !errors.Is(err, syscall.ECONNREFUSED):
+				others = true
 			}
 			why = errors.Join(why, fmt.Errorf("%s %w", s.address, err))
 		}
-		if plain != nil && !w.answered {
+		if plain != nil && !others && !w.answered {
 			return plain.noExtensions()
 		}
 		if !w.silent {
@@ -254,14 +262,11 @@ func (w *watch) observe(ctx context.Context, s *server) error {
 	if _, err := fmt.Fprintf(conn, "OBSERVE %s\n", w.group); err != nil {
 		return fmt.Errorf("ended the connection: %w", err)
 	}
-	lines := bufio.NewReader(conn)
-	for {
-		line, err := lines.ReadString('\n')
-		if err != nil {
-			return fmt.Errorf("ended the connection: %w", err)
-		}
+	lines := bufio.NewScanner(conn)
+	lines.Buffer(nil, longestChange)
+	for lines.Scan() {
 		conn.SetDeadline(time.Time{})
-		c, err := parseChange(strings.TrimSuffix(line, "\n"))
+		c, err := parseChange(lines.Text())
 		if err != nil {
 			return err
 		}
@@ -272,7 +277,18 @@ func (w *watch) observe(ctx context.Context, s *server) error {
 		w.answered = true
 		w.news.add(c)
 	}
+	switch err := lines.Err(); {
+	case err == nil:
+		return errors.New("ended the connection")
+	case errors.Is(err, bufio.ErrTooLong):
+		return errors.New("is no leader-latch: it has sent a line that is too long")
+	default:
+		return fmt.Errorf("ended the connection: %w", err)
+	}
 }
+
+// longestChange is more than the longest line of a server that says who leads.
+const longestChange = 1024
 
 // parseChange takes a line of a server apart.
 func parseChange(line string) (leaderChange, error) {

@@ -196,7 +196,7 @@ func TestObserveNamesTheKeyToSwitchOn(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"--server", "127.0.0.1:1," + at}, at + " has no extensions: set leader_latch.extensions.<listener> = on for that listener"},
+		{[]string{"--server", at + "," + at}, at + " has no extensions: set leader_latch.extensions.<listener> = on for that listener"},
 		{[]string{"--config", conf}, conf + ":2: listener.leader_latch.internal: 127.0.0.1:" + port + " has no extensions: set leader_latch.extensions.internal = on and restart the node"},
 	} {
 		out, errs, code := observing(t, nil, append(c.args, "spark")...)
@@ -204,6 +204,62 @@ func TestObserveNamesTheKeyToSwitchOn(t *testing.T) {
 			t.Errorf("%q: exit %d, %s%s, want %s", c.args, is, out, errs, c.want)
 		}
 	}
+}
+
+// Where another server has extensions, and only cannot tell now, it tries on.
+func TestObserveTriesOnWhereAServerCannotTellNow(t *testing.T) {
+	e := newElections(t)
+	e.SetAvailable(false)
+	_, plain := latchAt(t, e, "127.0.0.1:0", false)
+	_, extended := latchAt(t, e, "127.0.0.1:0", true)
+	out, errs, _ := observing(t, nil, "--server", extended+","+plain, "spark")
+	errs.until(t, "no server tells who leads spark; trying on: "+extended+" cannot tell: .*; "+plain+" has no extensions")
+	e.SetAvailable(true)
+	out.until(t, `^spark NO_LEADER \d+\n$`)
+}
+
+// Of nobody it keeps the newest token too: what is older than that is no news.
+func TestObserveGoesBackNowhere(t *testing.T) {
+	n := newNews()
+	for _, c := range []leaderChange{{Token: 100}, {Token: 200}, {Leader: "x", Token: 120}, {Leader: "y", Token: 300}, {Leader: "y", Token: 300}} {
+		n.add(c)
+	}
+	if c, err := n.next(t.Context()); err != nil || c.Leader != "y" || len(n.fresh) != 0 {
+		t.Errorf("%+v, error %v, then %q", c, err, n.fresh)
+	}
+	n.add(leaderChange{Token: 400})
+	n.next(t.Context())
+	for _, c := range []leaderChange{{Token: 500}, {Leader: "x", Token: 450}} {
+		n.add(c)
+	}
+	if len(n.fresh) != 0 {
+		t.Errorf("%+v is taken for news", n.newest)
+	}
+}
+
+// A server that is another one sends what it likes: that ends in its time, and takes no memory.
+func TestObserveAtAnotherServer(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				for err := error(nil); err == nil; {
+					_, err = c.Write(bytes.Repeat([]byte("x"), 1000))
+				}
+			}()
+		}
+	}()
+	_, errs, _ := observing(t, nil, "--server", l.Addr().String(), "spark")
+	errs.until(t, "is no leader-latch: it has sent a line that is too long")
 }
 
 // What cannot be meant is refused at once.

@@ -42,7 +42,7 @@ var reasonTexts = []reasonText{
 	{state.ReasonRemoved, "{at} was removed from the cluster, or left it",
 		"An operator had it go, by cluster leave or cluster force-remove: look at the logs of the nodes at {time}."},
 	{state.ReasonSteppedDown, "an operator had {who} step down",
-		"The log of {node} has it at {time}, as a leader that is to step down: ask who ran leader-latch step-down."},
+		"The log of {node} has it in the 10 s before {time}, as a leader that is to step down: ask who ran leader-latch step-down."},
 	{state.ReasonHoldOver, "{who}, a keyed member, did not come back in time",
 		"Its connection to {node}, or that node itself, had ended before: look at why {who} did not JOIN again before {time}."},
 }

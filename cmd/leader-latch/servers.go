@@ -25,6 +25,7 @@ type server struct {
 	address string
 	key     string // of its line in riak.conf, with the place; empty: it is not known
 	toggle  string // the key that gives it extensions; likewise
+	guessed bool   // nobody has named it, and nothing may listen there
 }
 
 // servers gives those that a client is to try, in this order: those of the flag, else those of
@@ -59,7 +60,7 @@ func (e *env) servers(flag []string, config string) ([]server, error) {
 		return all, nil
 	}
 	for _, port := range []string{extensionsPort, plainPort} {
-		all = append(all, server{address: net.JoinHostPort("127.0.0.1", port)})
+		all = append(all, server{address: net.JoinHostPort("127.0.0.1", port), guessed: true})
 	}
 	return all, nil
 }

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strconv"
 
@@ -44,6 +46,9 @@ so a leader that has just changed does not step down by mistake.`,
 			defer cancel()
 			var next stepDownAnswer
 			if err := newAdmin(conf).post(ctx, "/groups/step-down", withPatience(ctx, query), &next); err != nil {
+				if refused, ok := errors.AsType[*adminError](err); ok && refused.status == http.StatusNotFound {
+					err = errors.New("the node runs an older version, which has no step-down; restart it")
+				}
 				return e.nodeError(err)
 			}
 			fmt.Fprintf(e.stdout, "%s leads %s, with the token %d\n", next.Leader, args[0], next.Token)

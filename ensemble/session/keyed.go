@@ -191,7 +191,7 @@ var (
 func (m *Membership) reason() state.Reason {
 	k := m.keyed
 	switch {
-	case m.steps && m.why == 0 && !m.stopped:
+	case m.steps && m.why == 0:
 		return state.ReasonSteppedDown
 	case k == nil || m.stopped:
 	case k.hung:

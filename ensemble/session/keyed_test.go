@@ -302,7 +302,7 @@ func TestAHungLeaderIsLetGo(t *testing.T) {
 	if !none {
 		t.Fatal("refused")
 	}
-	passes := func(d time.Duration) (closing []Member) {
+	passes := func(d time.Duration) (closing []Connection) {
 		for range int(d / (50 * time.Millisecond)) {
 			n.clock = n.clock.Later(50 * time.Millisecond)
 			_, more := n.roster.Step(n.clock)
@@ -316,7 +316,7 @@ func TestAHungLeaderIsLetGo(t *testing.T) {
 	if closing := passes(hungAfter(hold) - 100*time.Millisecond); len(closing) > 0 {
 		t.Errorf("closed %v within 3 holds of its PING", closing)
 	}
-	if closing := passes(time.Second); !reflect.DeepEqual(closing, []Member{l}) {
+	if closing := passes(time.Second); !reflect.DeepEqual(closing, []Connection{l}) {
 		t.Errorf("closed %v, want the leader alone, once", closing)
 	}
 	leads.Closed("", true)
@@ -391,7 +391,7 @@ func TestNoKeyedMembersBelowTheLevel(t *testing.T) {
 			t.Errorf("proposes %v, which an older program cannot read", k)
 		}
 	}
-	if _, closing := n.roster.Step(n.clock); !reflect.DeepEqual(closing, []Member{l}) {
+	if _, closing := n.roster.Step(n.clock); !reflect.DeepEqual(closing, []Connection{l}) {
 		t.Errorf("closed %v, want who had come before the level was known", closing)
 	}
 	m := n.roster.Join("g", "plain", &listener{})

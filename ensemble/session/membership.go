@@ -7,9 +7,18 @@ import (
 	"leaderlatch/ensemble/state"
 )
 
+// Connection is what the node may end.
+type Connection interface {
+	// Close ends the connection without a further line. It returns at once, and may come more than
+	// once. The node calls it while it holds no lock.
+	Close()
+}
+
 // Member is what speaks for a membership towards its client: a connection.
 // Its methods return at once. The node calls them while it holds no lock.
 type Member interface {
+	Connection
+
 	// Leader tells the leader of the member's group and its fencing token, in
 	// committed order, one after the other. The first call says that the membership is
 	// committed. Different members may be called at once.
@@ -27,10 +36,6 @@ type Member interface {
 	// the membership and its place stay. It comes behind every Leader that the node knows of,
 	// from the goroutine of those.
 	Alive(lasts time.Duration)
-
-	// Close ends the connection without a further line. It may come more than
-	// once.
-	Close()
 }
 
 // Membership is one client's place in a group, asked for or committed. It is

@@ -6,22 +6,20 @@ import (
 	"leaderlatch/ensemble/state"
 )
 
-// Clients that observe a group are told who leads it, and are no members (PROTOCOL.md,
-// Observers). No promise depends on them. So they count neither among those that have to be closed in
-// time, nor do they delay the end of a session. Who tells them is a goroutine of its own
-// ([Roster.Tell]): ten thousand observers of a group are told behind its members.
+// Clients that observe a group are told who leads it, and are no members (PROTOCOL.md, Observers).
+// They are told by a goroutine of their own ([Roster.Tell]): members do not wait for them. With
+// the session their right is over, and they are closed behind the members, in time as these are.
 
 // Observer is what speaks to a client that observes a group: a connection. Its methods return
-// at once, and come from one goroutine, which holds no lock.
+// at once. Leader is called by one goroutine, which holds no lock.
 type Observer interface {
+	Connection
+
 	// Leader tells who leads the group, and the fencing token; an empty name: nobody does, with
 	// a token that none is above which the group has given, and below all that it will give. The
 	// first call comes when the node has a session. Then the last leader is told at each change,
 	// in committed order. A change may be left out if another one has followed.
 	Leader(name string, token uint64)
-
-	// Close ends the connection without a further line. It may come more than once.
-	Close()
 }
 
 // Observation is what one client observes. It is safe for concurrent use.
@@ -32,8 +30,8 @@ type Observation struct {
 	lease    atomic.Pointer[lease] // within which it may be told; nil before the first
 
 	// Guarded by the roster's guard.
-	among *[]*Observation // the list that has it; nil: none has
-	place int             // there
+	among *observations // that have it; nil: it is closed
+	place int           // there
 }
 
 // Live reports whether the node may, at this instant, tell the client who leads. It takes no
@@ -50,98 +48,128 @@ func (o *Observation) Closed() {
 	o.roster.observers.remove(o)
 }
 
+// observations is a queue from which any may go.
+type observations struct {
+	all  []*Observation
+	head int // before it there are none
+}
+
+func (q *observations) size() int { return len(q.all) - q.head }
+
+func (q *observations) push(o *Observation) {
+	o.among, o.place = q, len(q.all)
+	q.all = append(q.all, o)
+}
+
+// remove takes one out. The last one gets its place, which is no later one.
+func (q *observations) remove(o *Observation) {
+	last := len(q.all) - 1
+	moved := q.all[last]
+	q.all[o.place], moved.place = moved, o.place
+	q.all[last] = nil
+	q.all = q.all[:last]
+	o.among = nil
+}
+
+func (q *observations) pop() *Observation {
+	o := q.all[q.head]
+	q.all[q.head] = nil
+	if q.head++; q.head > len(q.all)/2 { // mostly empty
+		q.all = append(q.all[:0], q.all[q.head:]...)
+		clear(q.all[len(q.all):cap(q.all)])
+		for i, o := range q.all {
+			o.place = i
+		}
+		q.head = 0
+	}
+	o.among = nil
+	return o
+}
+
 // observers are the observers of all groups.
 type observers struct {
-	asking []*Observation // have been told nothing yet
+	count  int
+	asking observations // have been told nothing yet
 	groups map[string]*observed
-	behind []*observed    // those whose observers have not all been told, in the order in which they are
-	over   []*Observation // to be closed
+	behind []*observed // those whose observers have not all been told, in the order in which they are
 
-	wake func() // there is somebody to tell, or to close; does not block
+	wake func() // there is somebody to tell; does not block
 }
 
 // observed is a group that has observers.
 type observed struct {
-	name   string
-	leader string
-	token  uint64
-	told   []*Observation
-	untold []*Observation // have not been told of this leader
-	behind bool           // it is among those
-}
-
-// move takes an observation to another list, or out of all.
-func (o *Observation) move(to *[]*Observation) {
-	if from := o.among; from != nil {
-		last := len(*from) - 1
-		moved := (*from)[last]
-		(*from)[o.place], moved.place = moved, o.place
-		(*from)[last] = nil
-		*from = (*from)[:last]
-	}
-	if o.among = to; to != nil {
-		o.place = len(*to)
-		*to = append(*to, o)
-	}
+	name         string
+	leader       string
+	token        uint64
+	told, untold observations // of this leader
+	behind       bool         // it is among those
 }
 
 // Observe has a client told who leads a group. It is told when the node has a session.
 func (r *Roster) Observe(group string, by Observer) *Observation {
 	o := &Observation{roster: r, observer: by, group: group}
-	o.move(&r.observers.asking)
+	r.observers.count++
+	r.observers.asking.push(o)
 	r.observers.wake()
 	return o
 }
 
 func (a *observers) remove(o *Observation) {
-	o.move(nil)
-	if g := a.groups[o.group]; g != nil && len(g.told)+len(g.untold) == 0 {
+	if o.among == nil {
+		return
+	}
+	o.among.remove(o)
+	a.count--
+	if g := a.groups[o.group]; g != nil && g.told.size()+g.untold.size() == 0 {
 		delete(a.groups, o.group)
 	}
 }
 
-// Admit has the observers that have asked told who leads by the node's state. Without a session
-// they go on waiting.
+// observersAtOnce is how many observers are admitted, or told, under one hold of the locks.
+const observersAtOnce = 64
+
+// Asking reports whether there are observers that Admit has something to do for.
+func (r *Roster) Asking() bool {
+	return r.observers.asking.size() > 0 && r.session.phase == phaseOpen
+}
+
+// Admit has observers that have asked told who leads by the node's state: some at a time. Without a
+// session they go on waiting.
 func (r *Roster) Admit(s *state.State) {
 	a := &r.observers
-	for r.session.phase == phaseOpen && len(a.asking) > 0 {
-		o := a.asking[len(a.asking)-1]
+	for range observersAtOnce {
+		if !r.Asking() {
+			return
+		}
+		o := a.asking.pop()
 		g := a.groups[o.group]
 		if g == nil {
 			g = &observed{name: o.group}
-			g.leader, g.token = s.Leader(o.group)
 			a.groups[o.group] = g
 		}
+		if leader, token := s.Leader(o.group); g.leader == leader {
+			g.token = token // of nobody it rises: who comes from another node may know a higher one
+		} else {
+			g.leader, g.token = leader, token // the group is a new one here
+		}
 		o.lease.Store(r.session.lease)
-		o.move(&g.untold)
+		g.untold.push(o)
 		a.fallBehind(g)
 	}
 }
 
 // changed has the observers of a group told who leads it.
 func (a *observers) changed(group, leader string, token uint64) {
-	if g := a.groups[group]; g != nil {
-		g.changed(leader, token)
-		a.fallBehind(g)
-		a.wake()
+	g := a.groups[group]
+	if g == nil {
+		return
 	}
-}
-
-func (g *observed) changed(leader string, token uint64) {
 	g.leader, g.token = leader, token
-	if len(g.told) == 0 {
-		return
+	for g.told.size() > 0 { // behind those that have waited for longer
+		g.untold.push(g.told.pop())
 	}
-	if len(g.untold) == 0 {
-		g.told, g.untold = g.untold, g.told
-		for _, o := range g.untold {
-			o.among = &g.untold
-		}
-		return
-	}
-	for len(g.told) > 0 {
-		g.told[len(g.told)-1].move(&g.untold)
-	}
+	a.fallBehind(g)
+	a.wake()
 }
 
 // fallBehind has the observers of a group told in their turn.
@@ -157,69 +185,59 @@ func (a *observers) restored(s *state.State) {
 	for _, g := range a.groups {
 		switch leader, token := s.Leader(g.name); {
 		case leader == "" && g.leader == "": // nobody, as before
+			g.token = token
 		case token != g.token:
 			a.changed(g.name, leader, token)
 		}
 	}
 }
 
-// lost has all closed that were told something: the node may not tell them any more.
-func (a *observers) lost() {
+// lost gives all that were told something, to be closed: the node may not tell them any more.
+func (a *observers) lost() (closing []Connection) {
 	for name, g := range a.groups {
-		for _, list := range []*[]*Observation{&g.told, &g.untold} {
-			for len(*list) > 0 {
-				(*list)[len(*list)-1].move(&a.over)
-			}
+		for _, q := range []*observations{&g.told, &g.untold} {
+			closing = a.take(q, closing)
 		}
 		delete(a.groups, name)
 	}
 	a.behind = nil
-	a.wake()
+	return closing
 }
 
-// stop has all closed.
-func (a *observers) stop() {
-	for len(a.asking) > 0 {
-		a.asking[len(a.asking)-1].move(&a.over)
+// stop gives all, to be closed.
+func (a *observers) stop() (closing []Connection) { return a.take(&a.asking, a.lost()) }
+
+func (a *observers) take(q *observations, closing []Connection) []Connection {
+	for _, o := range q.all[q.head:] {
+		closing = append(closing, o.observer)
+		o.among = nil
+		a.count--
 	}
-	a.lost()
+	q.all, q.head = nil, 0
+	return closing
 }
 
-// Asking reports whether there are observers that Admit has something to do for.
-func (r *Roster) Asking() bool { return len(r.observers.asking) > 0 && r.session.phase == phaseOpen }
-
-// tellObservers is how many observers are told under one hold of the guard.
-const tellObservers = 64
-
-// Word is what an observer is to be told, or that it is to be closed.
+// Word is what an observer is to be told.
 type Word struct {
 	To     Observer
 	Leader string
 	Token  uint64
-	Close  bool
 }
 
-// Tell appends to words who is to be told what next, or closed: some at a time. They are to be told before
-// the next call. It appends none if nothing is left to do.
+// Tell appends to words who is to be told what next: some at a time. They are to be told before the
+// next call. It appends none if all have been told.
 func (r *Roster) Tell(words []Word) []Word {
 	a := &r.observers
-	for range tellObservers {
-		switch {
-		case len(a.over) > 0:
-			o := a.over[len(a.over)-1]
-			o.move(nil)
-			words = append(words, Word{To: o.observer, Close: true})
-		case len(a.behind) == 0:
-			return words
-		case len(a.behind[0].untold) == 0:
-			a.behind[0].behind = false
+	for len(words) < observersAtOnce && len(a.behind) > 0 {
+		g := a.behind[0]
+		if g.untold.size() == 0 {
+			g.behind = false
 			a.behind = a.behind[1:]
-		default:
-			g := a.behind[0]
-			o := g.untold[len(g.untold)-1]
-			o.move(&g.told)
-			words = append(words, Word{To: o.observer, Leader: g.leader, Token: g.token})
+			continue
 		}
+		o := g.untold.pop()
+		g.told.push(o)
+		words = append(words, Word{o.observer, g.leader, g.token})
 	}
 	if len(a.behind) > 1 { // the others come between
 		a.behind = append(a.behind[1:], a.behind[0])
@@ -227,11 +245,16 @@ func (r *Roster) Tell(words []Word) []Word {
 	return words
 }
 
-// Observers is how many clients observe groups.
-func (r *Roster) Observers() (count int) {
-	count = len(r.observers.asking)
-	for _, g := range r.observers.groups {
-		count += len(g.told) + len(g.untold)
+// ToldAtOnce reports whether one call of Tell gives all that there is to tell.
+func (r *Roster) ToldAtOnce() bool {
+	left := observersAtOnce
+	for _, g := range r.observers.behind {
+		if left -= g.untold.size(); left < 0 {
+			return false
+		}
 	}
-	return count
+	return true
 }
+
+// Observers is how many clients observe groups.
+func (r *Roster) Observers() int { return r.observers.count }

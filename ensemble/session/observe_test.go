@@ -29,13 +29,24 @@ func (l *onlooker) Close()                           { l.closed = true }
 // tells says some words to whom they are for.
 func (n *bookkeeper) tells() (words int) {
 	for _, w := range n.roster.Tell(nil) {
-		if words++; w.Close {
-			w.To.Close()
-		} else {
-			w.To.Leader(w.Leader, w.Token)
-		}
+		words++
+		w.To.Leader(w.Leader, w.Token)
 	}
 	return words
+}
+
+// closes closes connections.
+func closes(all []Connection) {
+	for _, c := range all {
+		c.Close()
+	}
+}
+
+// admits has all told for the first time that have asked.
+func (n *bookkeeper) admits() {
+	for n.roster.Asking() {
+		n.roster.Admit(n.state)
+	}
 }
 
 func (n *bookkeeper) observe(group string) *onlooker {
@@ -112,7 +123,7 @@ func TestObserversAreToldWhatHappensInOrder(t *testing.T) {
 		for _, l := range left {
 			were = append(were, len(l.told))
 		}
-		n.roster.Admit(n.state)
+		n.admits()
 		for n.tells() > 0 {
 		}
 		for i, l := range left {
@@ -152,7 +163,7 @@ func TestObserversAreToldWhatHappensInOrder(t *testing.T) {
 		for _, l := range all {
 			l.o.Closed()
 		}
-		if b := &n.roster.observers; len(b.groups) > 0 || len(b.asking) > 0 || len(b.over) > 0 || n.tells() > 0 || len(b.behind) > 0 {
+		if b := &n.roster.observers; len(b.groups) > 0 || b.asking.size() > 0 || n.tells() > 0 || len(b.behind) > 0 || b.count != 0 {
 			t.Errorf("seed %d: something is left of observers that have gone: %+v", seed, b)
 		}
 	}
@@ -179,9 +190,11 @@ func TestObserversAreClosedWithTheSession(t *testing.T) {
 	if told.o.Live() {
 		t.Error("it may be told something beyond the lease")
 	}
-	if what, _ := n.roster.Step(n.clock); what != NeedClose {
+	what, closing := n.roster.Step(n.clock)
+	if what != NeedClose {
 		t.Fatalf("step: %v", what)
 	}
+	closes(closing)
 	n.roster.Admit(n.state)
 	n.tells()
 	if !told.closed || waits.closed || len(waits.told) > 0 {
@@ -198,24 +211,107 @@ func TestObserversAreClosedWithTheSession(t *testing.T) {
 		t.Errorf("in the next session it was told %v", waits.told)
 	}
 	again := n.observe("g")
-	n.roster.Stop()
-	n.tells()
-	if !waits.closed || !again.closed || !n.roster.Empty() {
+	closes(n.roster.Stop())
+	if !waits.closed || !again.closed || !n.roster.Empty() || n.roster.Observers() != 0 {
 		t.Errorf("of a node that stops: closed %v, %v; empty %v", waits.closed, again.closed, n.roster.Empty())
+	}
+	waits.o.Closed()
+}
+
+// As the members do, observers have the closing begin so much earlier that all are closed in time; and
+// they are closed behind the members.
+func TestObserversAreClosedInTime(t *testing.T) {
+	n := newBookkeeper()
+	n.roster.Join("g", "a", &simDeaf{})
+	n.run()
+	const many = 20_000 // half a second's
+	last := &onlooker{}
+	for range many {
+		last.o = n.roster.Observe("g", last)
+	}
+	n.admits()
+	if left := n.roster.timeLeft(); left > Normal.Lease-many*closingPace {
+		t.Errorf("the closing begins in %v, and takes %v of %v", left, many*closingPace, Normal.Lease)
+	}
+	if kill := n.roster.KillAt() - n.clock.Boot; kill != Normal.KillAfter(many+1) {
+		t.Errorf("the switch kills after %v, want %v", kill, Normal.KillAfter(many+1))
+	}
+	n.clock = n.clock.Later(Normal.Lease - many*closingPace)
+	what, closing := n.roster.Step(n.clock)
+	if what != NeedClose || len(closing) != many+1 {
+		t.Fatalf("step: %v, %d to close", what, len(closing))
+	}
+	if _, member := closing[0].(*simDeaf); !member {
+		t.Error("an observer is closed before a member")
+	}
+}
+
+// However fast the leaders of a group change, all of its observers are told in turn, and further ones
+// are admitted.
+func TestAGroupThatChangesAllTheTimeStarvesNobody(t *testing.T) {
+	n := newBookkeeper()
+	var all []*onlooker
+	for range 5 * observersAtOnce {
+		all = append(all, n.observe("g"))
+	}
+	n.admits()
+	for n.tells() > 0 {
+	}
+	for i := range 2 * len(all) / observersAtOnce {
+		n.roster.observers.changed("g", fmt.Sprint("c", i), uint64(1<<40+i))
+		n.tells()
+	}
+	for _, l := range all {
+		if len(l.told) < 2 {
+			t.Fatal("an observer was told of no change")
+		}
+	}
+}
+
+// What a client may know already from another node is no reason to keep quiet: NO_LEADER has the token of
+// what this node knows now.
+func TestNobodyHasTheNewestToken(t *testing.T) {
+	n := newBookkeeper()
+	n.observe("g")
+	n.admits()
+	n.tells()
+	ahead, err := statetest.FromBytes(statetest.Bytes(n.state))
+	if err != nil {
+		t.Fatal(err)
+	}
+	inc := n.roster.session.lease.incarnation
+	seq, _, _ := ahead.Accepted(inc)
+	ahead.Apply(n.index+1, state.Entry{Ops: []state.Op{state.Join{Incarnation: inc, Seq: seq + 1, Group: "g", Client: "x"}}}, nil)
+	_, led := ahead.Leader("g")
+	ahead.Apply(n.index+2, state.Entry{Ops: []state.Op{state.Leave{Incarnation: inc, Seq: seq + 2, Join: seq + 1}}}, nil)
+	n.state, n.index = ahead, n.index+2
+	n.roster.Restored(n.state)
+	late := n.observe("g")
+	n.admits()
+	n.tells()
+	if len(late.told) != 1 || late.told[0].leader != "" || late.told[0].token <= led {
+		t.Errorf("it was told %v, and may know of x with %d", late.told, led)
+	}
+	n.commit([]state.Op{state.Lift{Tokens: 1 << 50}})
+	later := n.observe("g")
+	n.admits()
+	n.tells()
+	if len(later.told) != 1 || later.told[0].token <= 1<<50 {
+		t.Errorf("after a Lift to %d it was told %v", 1<<50, later.told)
 	}
 }
 
 // Many observers of one group do not keep those of another one waiting.
 func TestObserversOfOneGroupDelayNoOthers(t *testing.T) {
 	n := newBookkeeper()
-	for range 20 * tellObservers {
+	for range 20 * observersAtOnce {
 		n.observe("large")
 	}
 	small := n.observe("small")
-	n.roster.Admit(n.state)
+	n.admits()
 	n.tells()
 	n.tells()
 	if len(small.told) == 0 {
-		t.Errorf("after %d words it was told nothing", 2*tellObservers)
+		t.Errorf("after %d words it was told nothing", 2*observersAtOnce)
 	}
 }

@@ -66,7 +66,9 @@ func (r *Roster) Promised(counter uint64, onDisk bool) (again []Member) {
 		if r.session.counter == counter {
 			r.session.lease.noted.Store(true)
 		}
-		again = connections(r.askers)
+		for _, m := range r.askers {
+			again = append(again, m.member)
+		}
 	}
 	r.askers = nil
 	return again

@@ -457,7 +457,7 @@ func (r *Roster) KillAt() time.Duration {
 	if r.session.phase != phaseOpen && r.session.phase != phaseClosing {
 		return 0
 	}
-	return r.session.lease.sent.Load().Boot + r.session.timing.KillAfter(len(r.members))
+	return r.session.lease.sent.Load().Boot + r.session.timing.KillAfter(r.toClose())
 }
 
 // Restored takes note that the state was replaced by a snapshot's. What
@@ -538,7 +538,7 @@ func (r *Roster) Joined(s *state.State) (index uint64, all []Delivery) {
 
 // Step says what has to be done at this time, and which connections have to be
 // closed for it, in this order.
-func (r *Roster) Step(now Reading) (what Need, closing []Member) {
+func (r *Roster) Step(now Reading) (what Need, closing []Connection) {
 	if r.omit.Acknowledgement && r.session.phase == phaseOpen {
 		r.session.lease.sent.Store(&now)
 	}
@@ -551,19 +551,22 @@ func (r *Roster) Step(now Reading) (what Need, closing []Member) {
 	}
 	r.releaseDue(now)
 	r.stepDownDue(now)
-	if what = r.session.check(now, r.session.timing.early(len(r.members))); what == NeedClose {
+	if what = r.session.check(now, r.session.timing.early(r.toClose())); what == NeedClose {
 		doomed = r.leadersFirst(func(m *Membership) bool {
 			return m.lease.Load() == r.session.lease && (m.state == memberProposed || m.state == memberJoined)
 		})
 		r.session.unheard = len(doomed)
-		r.observers.lost()
 		r.changed, r.rebound = true, true
+		return what, append(connections(doomed), r.observers.lost()...)
 	}
 	return what, connections(doomed)
 }
 
+// toClose is how many connections have to be closed in time, or by the kernel.
+func (r *Roster) toClose() int { return len(r.members) + r.observers.count }
+
 // connections gives what speaks for memberships.
-func connections(all []*Membership) (members []Member) {
+func connections(all []*Membership) (members []Connection) {
 	for _, m := range all {
 		members = append(members, m.member)
 	}
@@ -663,12 +666,12 @@ func (r *Roster) timeLeft() time.Duration {
 	if r.session.phase != phaseOpen {
 		return 0
 	}
-	return r.session.lease.left() - r.session.timing.early(len(r.members))
+	return r.session.lease.left() - r.session.timing.early(r.toClose())
 }
 
 // Stop refuses further memberships and gives all connections, to be closed in
 // this order.
-func (r *Roster) Stop() (closing []Member) {
+func (r *Roster) Stop() (closing []Connection) {
 	r.stopping, r.rebound, r.changed = true, true, true
 	for _, waiting := range r.held {
 		for _, m := range waiting {
@@ -677,8 +680,7 @@ func (r *Roster) Stop() (closing []Member) {
 	}
 	clear(r.held)
 	r.session.joins = nil
-	r.observers.stop()
-	return connections(r.leadersFirst(func(*Membership) bool { return true }))
+	return append(connections(r.leadersFirst(func(*Membership) bool { return true })), r.observers.stop()...)
 }
 
 // Empty reports whether all connections are closed and no promise to a client lasts that its
@@ -708,7 +710,7 @@ func (r *Roster) Noted() (counter uint64, noted bool) {
 }
 
 // Queued gives the connections whose memberships were not asked for yet.
-func (r *Roster) Queued() (all []Member) {
+func (r *Roster) Queued() (all []Connection) {
 	for _, m := range r.members {
 		if m.state == memberQueued {
 			all = append(all, m.member)
@@ -737,8 +739,8 @@ func (r *Roster) Stopping() bool { return r.stopping }
 // Live reports whether the node may speak for members at this instant.
 func (r *Roster) Live() bool { return r.session.phase == phaseOpen && r.session.lease.live() }
 
-// Size is how many memberships there are whose connections are not closed.
-func (r *Roster) Size() int { return len(r.members) }
+// Size is how many connections there are that have to be closed in time, of members and of observers.
+func (r *Roster) Size() int { return r.toClose() }
 
 // SilentFor is for how long yet the node opens no session; see Bind.
 func (r *Roster) SilentFor(now Reading) time.Duration { return r.session.silentFor(now) }

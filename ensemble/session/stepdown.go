@@ -22,11 +22,15 @@ type stepping struct {
 // StepDown has the leader of a group step down that is a member of this node: the one with this id and
 // token. It gives the connection that has to be closed for that, if one has. It reports whether there
 // is such a member here, and whether it begins to step down by this: a second call changes nothing.
-func (r *Roster) StepDown(leader state.MemberID, token uint64) (closing Member, here, begins bool) {
+// One without a hold that has just moved here could not leave yet (rule 14). Its client
+// would be back before, and have moved again. So it goes on until it can.
+func (r *Roster) StepDown(leader state.MemberID, token uint64) (closing Connection, here, begins bool) {
 	m := r.find(leader)
 	switch {
 	case m == nil || r.stopping:
 		return nil, false, false
+	case m.keyed != nil && m.keyed.hold == 0 && r.now().AtLeast(m.keyed.accepted) < m.keyed.stays:
+		return nil, true, false
 	case m.keyed == nil || m.keyed.hold == 0:
 		begins, m.steps = !m.steps, true
 		return m.member, true, begins
@@ -56,14 +60,14 @@ func (r *Roster) find(id state.MemberID) *Membership {
 // stepsDown reports whether a PING is answered by no promise.
 func (k *keyed) stepsDown() bool { return k.steps.Load() != nil }
 
-// stepDownDue asks for the StepDowns of those whose promises are over: none lasts longer than its
-// hold, or than S.
+// stepDownDue asks for the StepDowns of those whose promises are over: no ALIVE lasts longer than its
+// hold, or than S, and an ALREADY_JOINED binds the node as ever.
 func (r *Roster) stepDownDue(now Reading) {
 	r.stepping = slices.DeleteFunc(r.stepping, func(m *Membership) bool {
 		if m.state != memberJoined || m.hasMoved() || m.lease.Load() != r.session.lease {
 			return true // it has no connection any more, on which anything could be promised
 		}
-		if s := m.keyed.steps.Load(); s.seq == 0 && !s.asked && now.AtLeast(s.since) >= max(m.keyed.hold, r.session.timing.Expiry) {
+		if s := m.keyed.steps.Load(); s.seq == 0 && !s.asked && now.AtLeast(s.since) >= max(m.keyed.hold, r.session.timing.Expiry) && r.promised(m, now) == 0 {
 			s.asked = true
 			r.session.stepDown(m)
 		}

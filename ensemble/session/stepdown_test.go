@@ -12,6 +12,7 @@ type attached struct {
 	leader string
 	alive  []time.Duration
 	m      *Membership
+	stops  bool // it closes its own side when the node has
 }
 
 func (a *attached) Leader(name string, _ uint64) { a.leader = name }
@@ -162,6 +163,7 @@ func TestALeaderWithoutAHoldLeavesByItsConnection(t *testing.T) {
 		reason state.Reason
 	}{
 		{"plain, closed by the node", plain, "", state.ReasonSteppedDown},
+		{"plain, closed by the node, and then by the client", func(n *bookkeeper) *attached { a := plain(n); a.stops = true; return a }, "", state.ReasonSteppedDown},
 		{"plain, by the client", plain, "closed", state.ReasonClosed},
 		{"keyed, closed by the node", keyed, "", state.ReasonSteppedDown},
 		{"keyed, by the client", keyed, "closed", state.ReasonClosed},
@@ -171,12 +173,15 @@ func TestALeaderWithoutAHoldLeavesByItsConnection(t *testing.T) {
 		n.plainMember("g", "b")
 		_, id, token := n.leads("g")
 		closing, here, _ := n.roster.StepDown(id, token)
-		if closing != Member(a) || !here {
+		if closing != Connection(a) || !here {
 			t.Fatalf("%s: closing %v, here %v", c.what, closing, here)
 		}
 		n.run()
 		if leader, _, _ := n.leads("g"); leader != "a" {
 			t.Errorf("%s: it has left before its connection was closed", c.what)
+		}
+		if a.stops {
+			a.m.Stopped()
 		}
 		a.m.Closed(c.why, true)
 		n.run()
@@ -186,6 +191,51 @@ func TestALeaderWithoutAHoldLeavesByItsConnection(t *testing.T) {
 		if all := n.state.Changes("g"); all[len(all)-1].Reason != c.reason {
 			t.Errorf("%s: the reason is %v, want %v", c.what, all[len(all)-1].Reason, c.reason)
 		}
+	}
+}
+
+// A leader without a hold that has just moved goes on until its node may let it leave: else its client
+// would only move once more.
+func TestALeaderWithoutAHoldThatHasJustMovedGoesOn(t *testing.T) {
+	n := keyedBookkeeper()
+	a := n.keyedMember("g", "a", 0)
+	n.plainMember("g", "b")
+	a.m.Closed("", true)
+	again := n.keyedMember("g", "a", 0)
+	_, id, token := n.leads("g")
+	moved := n.clock
+	closing, here, begins := n.roster.StepDown(id, token)
+	for ; here && !begins; closing, here, begins = n.roster.StepDown(id, token) {
+		n.goOn(10 * time.Millisecond)
+	}
+	if is := n.clock.AtLeast(moved); is < Normal.Expiry || is > 2*Normal.Expiry || closing != Connection(again) {
+		t.Errorf("it steps down %v after its Move; closing %v", is, closing)
+	}
+	again.m.Closed("", true)
+	n.run()
+	if leader, _, _ := n.leads("g"); leader != "b" {
+		t.Errorf("%s leads", leader)
+	}
+}
+
+// An ALREADY_JOINED binds the node to a leader with a hold as well, also one that was answered while it steps down.
+func TestAStepDownWaitsForAnALREADY_JOINED(t *testing.T) {
+	n := keyedBookkeeper()
+	a := n.keyedMember("g", "a", Normal.Expiry)
+	n.plainMember("g", "b")
+	n.roster.session.lease.noted.Store(true)
+	_, id, token := n.leads("g")
+	n.roster.StepDown(id, token)
+	n.goOn(Normal.Expiry - 50*time.Millisecond)
+	if now, _ := a.m.Promise(); !now {
+		t.Fatal("nothing was promised")
+	}
+	promised := n.clock
+	for leader, _, _ := n.leads("g"); leader == "a"; leader, _, _ = n.leads("g") {
+		n.goOn(10 * time.Millisecond)
+	}
+	if is := n.clock.AtLeast(promised); is < Normal.Promise() || is > 2*Normal.Promise() {
+		t.Errorf("the next leads after %v, of %v that were promised", is, Normal.Promise())
 	}
 }
 

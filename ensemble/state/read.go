@@ -217,6 +217,15 @@ func (s *State) Group(name string) (GroupRecord, bool) {
 	return r, true
 }
 
+// GroupNames gives the names of all groups, in any order: there may be a million.
+func (s *State) GroupNames() []string {
+	names := make([]string, 0, len(s.groups))
+	for name := range s.groups {
+		names = append(names, name)
+	}
+	return names
+}
+
 // Groups gives all groups, in any order: there may be a million.
 func (s *State) Groups() iter.Seq[GroupRecord] {
 	return func(yield func(GroupRecord) bool) {
