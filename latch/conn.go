@@ -67,6 +67,8 @@ type conn struct {
 
 	surplus bool // over the limit: only here to be refused
 
+	observes bool // it has sent OBSERVE, and is no member; guarded by mu, and here as there is room
+
 	// mu guards what follows and is held over every write, so that the gate,
 	// the write and the end of the connection exclude each other. Nothing
 	// that may wait is done under it, neither closing nor logging.
@@ -88,7 +90,6 @@ type conn struct {
 	tail       uint16      // bytes at the end of the send queue that are known to tell of no leader
 	deadline   time.Time   // to join, or for the answer
 	timer      *time.Timer // of the deadline, while it is parked; or nil
-	observes   bool        // it has sent OBSERVE, and is no member
 	membership Membership  // of an observer: observing
 	group      string
 	client     string
