@@ -76,6 +76,10 @@ func (a *admin) ask(ctx context.Context, method, path string, query url.Values, 
 		return checkDataDir(a.conf)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("may not talk to the node by %s: run this as root or as the user that the service runs as", filepath.Join(a.conf.DataDir(), adminSocket))
+	case errors.Is(err, context.DeadlineExceeded):
+		return errors.New("the node does not answer in time: look at its process, its log and its disk")
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF):
+		return errors.New("the node has ended before it answered; what was asked may have been done")
 	case err != nil:
 		return fmt.Errorf("ask the node: %w", err)
 	}

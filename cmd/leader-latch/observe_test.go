@@ -9,8 +9,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -84,8 +86,8 @@ func (p *printed) until(t *testing.T, pattern string) {
 	}
 }
 
-// observing runs the command until the test ends, or it ends by itself.
-func observing(t *testing.T, env map[string]string, args ...string) (out, err *printed, code chan int) {
+// runObserve runs the command until the test ends, or it ends by itself.
+func runObserve(t *testing.T, env map[string]string, args ...string) (out, err *printed, code chan int) {
 	t.Helper()
 	out, err, code = &printed{}, &printed{}, make(chan int, 1)
 	e := &world{out, err, env}
@@ -94,7 +96,7 @@ func observing(t *testing.T, env map[string]string, args ...string) (out, err *p
 	t.Cleanup(func() { cancel(); <-ended })
 	go func() {
 		defer close(ended)
-		code <- e.run(ctx, append([]string{"observe", "--config", filepath.Join(t.TempDir(), "none")}, args...))
+		code <- e.run(ctx, append([]string{"observe"}, args...))
 	}()
 	return out, err, code
 }
@@ -113,7 +115,7 @@ func (w *world) run(ctx context.Context, args []string) int {
 func TestObservePrintsEachChange(t *testing.T) {
 	e := newElections(t)
 	_, at := latchAt(t, e, "127.0.0.1:0", true)
-	out, _, _ := observing(t, nil, "--server", at, "spark", "other", "spark")
+	out, _, _ := runObserve(t, nil, "--server", at, "spark", "other", "spark")
 	out.until(t, `(?m)^other NO_LEADER \d+$`)
 	out.until(t, `(?m)^spark NO_LEADER \d+$`)
 	end := haveLead(t, at, "spark", "a")
@@ -132,7 +134,7 @@ func TestObserveOnce(t *testing.T) {
 	e := newElections(t)
 	_, at := latchAt(t, e, "127.0.0.1:0", true)
 	haveLead(t, at, "spark", "a")
-	out, errs, code := observing(t, map[string]string{"LEADER_LATCH_SERVERS": "127.0.0.1:1, " + at}, "--once", "--json", "spark", "other")
+	out, errs, code := runObserve(t, map[string]string{"LEADER_LATCH_SERVERS": "127.0.0.1:1, " + at}, "--once", "--json", "spark", "other")
 	if is := <-code; is != exitOK {
 		t.Fatalf("exit %d: %s", is, errs)
 	}
@@ -153,7 +155,7 @@ func TestObserveGoesOnAtTheNextServer(t *testing.T) {
 	first, one := latchAt(t, e, "127.0.0.1:0", true)
 	_, two := latchAt(t, e, "127.0.0.1:0", true)
 	end := haveLead(t, two, "spark", "a")
-	out, errs, _ := observing(t, nil, "--server", one+","+two, "spark")
+	out, errs, _ := runObserve(t, nil, "--server", one+","+two, "spark")
 	out.until(t, `^spark LEADER a \d+\n$`)
 	first.Close()
 	haveLead(t, two, "spark", "b")
@@ -172,7 +174,7 @@ func TestObserveGoesOnAtTheNextServer(t *testing.T) {
 func TestObserveSaysThatNoServerTells(t *testing.T) {
 	e := newElections(t)
 	s, at := latchAt(t, e, "127.0.0.1:0", true)
-	out, errs, _ := observing(t, nil, "--server", at, "spark")
+	out, errs, _ := runObserve(t, nil, "--server", at, "spark")
 	out.until(t, `NO_LEADER`)
 	s.Close()
 	errs.until(t, `no server tells who leads spark; trying on: `+at+` .*\n$`)
@@ -199,7 +201,7 @@ func TestObserveNamesTheKeyToSwitchOn(t *testing.T) {
 		{[]string{"--server", at + "," + at}, at + " has no extensions: set leader_latch.extensions.<listener> = on for that listener"},
 		{[]string{"--config", conf}, conf + ":2: listener.leader_latch.internal: 127.0.0.1:" + port + " has no extensions: set leader_latch.extensions.internal = on and restart the node"},
 	} {
-		out, errs, code := observing(t, nil, append(c.args, "spark")...)
+		out, errs, code := runObserve(t, nil, append(c.args, "spark")...)
 		if is := <-code; is != exitPermanent || out.String() != "" || !strings.Contains(errs.String(), c.want) {
 			t.Errorf("%q: exit %d, %s%s, want %s", c.args, is, out, errs, c.want)
 		}
@@ -212,7 +214,7 @@ func TestObserveTriesOnWhereAServerCannotTellNow(t *testing.T) {
 	e.SetAvailable(false)
 	_, plain := latchAt(t, e, "127.0.0.1:0", false)
 	_, extended := latchAt(t, e, "127.0.0.1:0", true)
-	out, errs, _ := observing(t, nil, "--server", extended+","+plain, "spark")
+	out, errs, _ := runObserve(t, nil, "--server", extended+","+plain, "spark")
 	errs.until(t, "no server tells who leads spark; trying on: "+extended+" cannot tell: .*; "+plain+" has no extensions")
 	e.SetAvailable(true)
 	out.until(t, `^spark NO_LEADER \d+\n$`)
@@ -258,7 +260,7 @@ func TestObserveAtAnotherServer(t *testing.T) {
 			}()
 		}
 	}()
-	_, errs, _ := observing(t, nil, "--server", l.Addr().String(), "spark")
+	_, errs, _ := runObserve(t, nil, "--server", l.Addr().String(), "spark")
 	errs.until(t, "is no leader-latch: it has sent a line that is too long")
 }
 
@@ -273,11 +275,127 @@ func TestObserveRefuses(t *testing.T) {
 		{[]string{""}, `"" is no name of a group`},
 		{[]string{"--server", "http://latch-1:5326", "g"}, `"http://latch-1:5326" is no server; write host or host:port`},
 		{[]string{"--server", ":5326", "g"}, `":5326" is no server`},
+		{[]string{"--server", "latch-1:99999", "g"}, `"latch-1:99999" has no port of 1 to 65535`},
+		{[]string{"--server", "", "g"}, "--server is empty"},
+		{[]string{"--exec", "", "g"}, "the command of --exec is empty"},
+		{[]string{"--exec", "true", "--json", "g"}, "--json has no effect"},
+		{[]string{"--timeout", "1s", "g"}, "--timeout is for --once"},
 	} {
-		_, errs, code := observing(t, nil, c.args...)
+		_, errs, code := runObserve(t, nil, c.args...)
 		if is := <-code; is != exitUsage || !strings.Contains(errs.String(), c.want) {
 			t.Errorf("%q: exit %d, %s", c.args, is, errs)
 		}
+	}
+}
+
+// A file with the settings that was named has to be there, and right.
+func TestObserveRefusesAFileThatWasNamed(t *testing.T) {
+	wrong := filepath.Join(t.TempDir(), "riak.conf")
+	if err := os.WriteFile(wrong, []byte("leader_latch.timing = nope\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{wrong, filepath.Join(t.TempDir(), "none")} {
+		_, errs, code := runObserve(t, nil, "-c", file, "g")
+		if is := <-code; is != exitPermanent || !strings.Contains(errs.String(), file) {
+			t.Errorf("exit %d, %s", is, errs)
+		}
+	}
+}
+
+// Of the listeners in the file, those with extensions are tried alone: a plain one says nothing of
+// why these cannot tell now.
+func TestObserveTriesListenersWithExtensionsAlone(t *testing.T) {
+	e := newElections(t)
+	e.SetAvailable(false)
+	_, plain := latchAt(t, e, "127.0.0.1:0", false)
+	_, extended := latchAt(t, e, "127.0.0.1:0", true)
+	conf := filepath.Join(t.TempDir(), "riak.conf")
+	lines := "listener.leader_latch.a = " + plain + "\nlistener.leader_latch.b = " + extended + "\nleader_latch.extensions.b = on\n"
+	if err := os.WriteFile(conf, []byte(lines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, errs, _ := runObserve(t, nil, "-c", conf, "spark", "other")
+	errs.until(t, "^leader-latch: no server tells who leads [a-z]+; trying on: "+extended+" cannot tell: [^;]*\n$")
+	e.SetAvailable(true)
+	out.until(t, `(?m)^spark NO_LEADER \d+$`)
+	out.until(t, `(?m)^other NO_LEADER \d+$`)
+	errs.until(t, "trying on: [^\n]*\nleader-latch: "+extended+" tells who leads [a-z]+\n$") // once for both groups
+}
+
+// With --once it gives up in time, and a command that fails is a failure.
+func TestObserveOnceFails(t *testing.T) {
+	e := newElections(t)
+	_, at := latchAt(t, e, "127.0.0.1:0", true)
+	_, errs, code := runObserve(t, nil, "--server", at, "--once", "--exec", "exit 7", "spark")
+	if is := <-code; is != exitFailed || !strings.Contains(errs.String(), "the command failed for spark NO_LEADER ") {
+		t.Errorf("exit %d, %s", is, errs)
+	}
+	e.SetAvailable(false)
+	_, errs, code = runObserve(t, nil, "--server", at, "--once", "--timeout", "300ms", "spark")
+	if is := <-code; is != exitFailed || !strings.Contains(errs.String(), "no server has told who leads within 300ms") {
+		t.Errorf("exit %d, %s", is, errs)
+	}
+}
+
+// What a server calls a leader and cannot be one is no leader: neither a terminal nor a command sees it.
+func TestObserveChecksNames(t *testing.T) {
+	for _, line := range []string{"LEADER \x1b[31mw 12", "LEADER a\x00b 5", "LEADER  12", "LEADER a -1", "LEADER a", "NO_LEADER x", "NO_LEADER 1 2", ""} {
+		if c, err := parseChange(line); err == nil {
+			t.Errorf("%q is taken for %+v", line, c)
+		}
+	}
+}
+
+// When observe is ended, so is the command that it runs, with all that this has started.
+func TestObserveEndsItsCommand(t *testing.T) {
+	e := newElections(t)
+	_, at := latchAt(t, e, "127.0.0.1:0", true)
+	out, errs := &printed{}, &printed{}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan int, 1)
+	go func() {
+		ended <- (&world{out, errs, nil}).run(ctx, []string{"observe", "--server", at, "--exec", "sh -c 'echo $$; sleep 1000' & wait", "spark"})
+	}()
+	out.until(t, `^\d+\n$`)
+	pid, _ := strconv.Atoi(strings.TrimSpace(out.String()))
+	cancel()
+	if is := <-ended; is != exitOK {
+		t.Errorf("exit %d, %s", is, errs)
+	}
+	for end := time.Now().Add(20 * time.Second); syscall.Kill(pid, 0) == nil; time.Sleep(5 * time.Millisecond) {
+		if stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); strings.Contains(string(stat), ") Z ") {
+			break // dead, and nobody has asked yet
+		}
+		if time.Now().After(end) {
+			t.Fatal("what the command has started goes on")
+		}
+	}
+}
+
+// A reader that goes away ends it in order, also where nothing changes.
+func TestObserveEndsWithItsReader(t *testing.T) {
+	e := newElections(t)
+	_, at := latchAt(t, e, "127.0.0.1:0", true)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	code := make(chan int, 1)
+	go func() {
+		code <- run(t.Context(), &env{stdout: w, stderr: &printed{}, getenv: func(string) string { return "" }}, []string{"observe", "--server", at, "spark"})
+	}()
+	b := make([]byte, 100)
+	if n, err := r.Read(b); err != nil || !strings.HasPrefix(string(b[:n]), "spark NO_LEADER ") {
+		t.Fatalf("%q, error %v", b[:n], err)
+	}
+	r.Close()
+	select {
+	case is := <-code:
+		if is != exitOK {
+			t.Errorf("exit %d", is)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("it goes on")
 	}
 }
 
@@ -285,7 +403,7 @@ func TestObserveRefuses(t *testing.T) {
 func TestObserveRunsACommand(t *testing.T) {
 	e := newElections(t)
 	_, at := latchAt(t, e, "127.0.0.1:0", true)
-	out, errs, _ := observing(t, nil, "--server", at, "--exec", `echo "$LEADER_LATCH_GROUP:$LEADER_LATCH_LEADER:$LEADER_LATCH_TOKEN"; exit 7`, "spark")
+	out, errs, _ := runObserve(t, nil, "--server", at, "--exec", `echo "$LEADER_LATCH_GROUP:$LEADER_LATCH_LEADER:$LEADER_LATCH_TOKEN"; exit 7`, "spark")
 	out.until(t, `^spark::\d+\n$`)
 	end := haveLead(t, at, "spark", "a")
 	out.until(t, `\nspark:a:\d+\n$`)

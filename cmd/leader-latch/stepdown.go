@@ -28,10 +28,14 @@ with calm).
 With --token the leader steps down only if it leads with that token, as groups lists it:
 so a leader that has just changed does not step down by mistake.`,
 	setup: func(e *env, fs *pflag.FlagSet) func(context.Context, string, []string) int {
-		token := fs.Uint64("token", 0, "only if the leader has this `token`")
+		var token tokenFlag
+		fs.Var(&token, "token", "only if the leader has this token")
 		timeout := timeoutFlag(fs)
 		return func(ctx context.Context, config string, args []string) int {
-			if len(args) != 1 {
+			switch {
+			case len(args) == 0:
+				return e.usageError("step-down", "the group is missing")
+			case len(args) > 1:
 				return e.usageError("step-down", "one group at a time, not %d", len(args))
 			}
 			conf, code := e.load(config)
@@ -39,8 +43,8 @@ so a leader that has just changed does not step down by mistake.`,
 				return code
 			}
 			query := url.Values{"group": {args[0]}}
-			if fs.Changed("token") {
-				query.Set("token", strconv.FormatUint(*token, 10))
+			if token != 0 {
+				query.Set("token", token.String())
 			}
 			ctx, cancel := context.WithTimeout(ctx, *timeout)
 			defer cancel()
@@ -61,4 +65,20 @@ so a leader that has just changed does not step down by mistake.`,
 type stepDownAnswer struct {
 	Leader string `json:"leader"`
 	Token  uint64 `json:"token"`
+}
+
+// tokenFlag is the token of a leader, as a [pflag.Value]; 0: whatever it is.
+type tokenFlag uint64
+
+func (t *tokenFlag) String() string { return strconv.FormatUint(uint64(*t), 10) }
+func (t *tokenFlag) Type() string   { return "token" }
+
+// Set takes a number above 0, as all tokens are.
+func (t *tokenFlag) Set(text string) error {
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil || n == 0 {
+		return errors.New("write the token as groups lists it, a number")
+	}
+	*t = tokenFlag(n)
+	return nil
 }

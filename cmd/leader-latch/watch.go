@@ -27,6 +27,9 @@ func (e *env) watch(ctx context.Context, list groupList, interval time.Duration)
 		if ctx.Err() != nil {
 			return exitOK
 		}
+		if err != nil && !errors.Is(err, errNodeDown) && !w.asked {
+			return e.fail(exitFailed, err) // which no waiting cures
+		}
 		if err := w.saw(known, err, time.Now()); errors.Is(err, syscall.EPIPE) || readerGone(e.stdout) {
 			return exitOK
 		} else if err != nil {
@@ -46,6 +49,7 @@ type watcher struct {
 	asJSON         bool
 	terminal       bool // stdout is one
 
+	asked bool // the node has answered once, or was down
 	begun bool
 	shown string // as it is compared; empty: the node is down, or has not been asked yet
 	said  string // on stderr, of what is so still
@@ -54,6 +58,7 @@ type watcher struct {
 // saw takes what a node has answered at a time, or why it has not. The error is that of stdout.
 func (w *watcher) saw(known knownGroups, failed error, now time.Time) error {
 	hint := ""
+	w.asked = true
 	switch {
 	case errors.Is(failed, errNodeDown):
 		hint, w.shown = nodeIsDown, ""

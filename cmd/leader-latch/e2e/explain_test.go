@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -188,6 +189,13 @@ var clientCauses = []*cause{
 	{name: "a keyed client sends no PING", reason: state.ReasonStuck, keyed: " key=0123456789abcdef hold=1", begin: func(*succession) {}},
 	{name: "a keyed client does not come back", reason: state.ReasonHoldOver, keyed: " key=0123456789abcdef hold=1", begin: resets},
 	{name: "an operator has it step down", reason: state.ReasonSteppedDown, begin: stepsDown},
+	{name: "an operator has it step down, and it closes too", reason: state.ReasonSteppedDown, begin: func(s *succession) {
+		go func() { // as most clients do
+			io.Copy(io.Discard, s.lead.Conn)
+			s.lead.Close()
+		}()
+		stepsDown(s)
+	}},
 	{name: "an operator has a keyed client step down", reason: state.ReasonSteppedDown, keyed: " key=0123456789abcdef hold=1", then: "lead", begin: stepsDown},
 	{name: "an operator has a keyed client without a hold step down", reason: state.ReasonSteppedDown, keyed: " key=0123456789abcdef hold=0", begin: stepsDown},
 }
