@@ -132,7 +132,7 @@ func TestAMoveLeavesNothingBehind(t *testing.T) {
 			t.Errorf("told %v", told)
 		}
 		_, closing := n.roster.Step(n.clock)
-		if want := []Member{old}; !closed && !reflect.DeepEqual(closing, want) {
+		if want := []Connection{old}; !closed && !reflect.DeepEqual(closing, want) {
 			t.Errorf("closes %v", closing)
 		}
 		if !closed {

@@ -150,3 +150,39 @@ func TestObserveGoesOnWhenNodesEnd(t *testing.T) {
 	c.Close()
 	want(`NO_LEADER \d+`)
 }
+
+// A node that is cut off from the majority, or is paused itself, shows nobody an old leader for long: it
+// ends the connections of observers, or its dead-man's switch does.
+func TestNobodyIsShownAnOldLeaderForLong(t *testing.T) {
+	t.Parallel()
+	for what, paused := range map[string][]int{"the others are paused": {1, 2}, "it is paused": {0}} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			all := cluster(t, 3, withKeys)
+			group := unique("shown")
+			lead := all[1].dial()
+			lead.send("JOIN %s a\n", group)
+			lead.line()
+			o := all[0].dial()
+			o.send("OBSERVE %s\n", group)
+			for line := ""; !strings.HasPrefix(line, "LEADER a "); line = o.line() {
+				if line != "" && !strings.HasPrefix(line, "NO_LEADER ") {
+					t.Fatalf("the observer was told %q", line)
+				}
+			}
+			for _, i := range paused {
+				all[i].pause()
+			}
+			began := time.Now()
+			if line := o.line(); strings.Contains(line, "LEADER") {
+				t.Errorf("the observer was told %q", line)
+			}
+			bound := clusterTiming.Lease + clusterTiming.Close
+			took := time.Since(began)
+			if took > bound+slack(took) {
+				t.Errorf("its connection has ended after %v; bound %v", took, bound)
+			}
+			t.Logf("ended after %v; bound %v", took, bound)
+		})
+	}
+}
