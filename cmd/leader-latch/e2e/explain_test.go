@@ -31,6 +31,7 @@ type cause struct {
 	name   string
 	reason state.Reason
 	keyed  string // what the leader's JOIN has behind the names
+	pings  bool   // the leader sends PINGs until it has gone, or its group has another: else it would be taken for hung after 9 s
 	then   string // who would be next when the next one leads; empty: nobody
 	begin  func(s *succession)
 	by     func(s *succession, by string) bool // who may have seen it; nil: the leader's node
@@ -52,6 +53,9 @@ func newSuccession(t *testing.T, c *cause, at, other *member) *succession {
 	var token uint64
 	if line := s.lead.line(); !scans(line, "LEADER lead %d", &token) {
 		t.Fatalf("the leader was told %q", line)
+	}
+	if c.pings {
+		s.ping()
 	}
 	s.next = other.dial()
 	s.next.send("JOIN %s next\n", s.group)
@@ -173,6 +177,28 @@ func resets(s *succession) {
 	s.lead.Close()
 }
 
+// ping has the leader send PINGs until its connection has ended, or the test.
+func (s *succession) ping() {
+	over, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			if _, err := io.WriteString(s.lead.Conn, "PING\n"); err != nil {
+				return
+			}
+			select {
+			case <-over:
+				return
+			case <-time.After(time.Second):
+			}
+		}
+	}()
+	s.t.Cleanup(func() {
+		close(over)
+		<-ended
+	})
+}
+
 func stepsDown(s *succession) {
 	out := s.other.order(exitOK, "step-down", s.group)
 	if !strings.HasPrefix(out, "next leads "+s.group+", with the token ") {
@@ -187,7 +213,7 @@ var clientCauses = []*cause{
 	{name: "the client leaves", reason: state.ReasonLeft, begin: func(s *succession) { s.lead.send("LEAVE\n") }},
 	{name: "the client reads nothing", reason: state.ReasonStuck, begin: takesNothing},
 	{name: "a keyed client sends no PING", reason: state.ReasonStuck, keyed: " key=0123456789abcdef hold=1", begin: func(*succession) {}},
-	{name: "a keyed client does not come back", reason: state.ReasonHoldOver, keyed: " key=0123456789abcdef hold=1", begin: resets},
+	{name: "a keyed client does not come back", reason: state.ReasonHoldOver, keyed: " key=0123456789abcdef hold=1", pings: true, begin: resets},
 	{name: "an operator has it step down", reason: state.ReasonSteppedDown, begin: stepsDown},
 	{name: "an operator has it step down, and it closes too", reason: state.ReasonSteppedDown, begin: func(s *succession) {
 		go func() { // as most clients do
@@ -196,7 +222,7 @@ var clientCauses = []*cause{
 		}()
 		stepsDown(s)
 	}},
-	{name: "an operator has a keyed client step down", reason: state.ReasonSteppedDown, keyed: " key=0123456789abcdef hold=1", then: "lead", begin: stepsDown},
+	{name: "an operator has a keyed client step down", reason: state.ReasonSteppedDown, keyed: " key=0123456789abcdef hold=1", then: "lead", pings: true, begin: stepsDown},
 	{name: "an operator has a keyed client without a hold step down", reason: state.ReasonSteppedDown, keyed: " key=0123456789abcdef hold=0", begin: stepsDown},
 }
 
