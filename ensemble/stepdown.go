@@ -51,8 +51,8 @@ func (c *cluster) stepDown(ctx context.Context, group string, token uint64) (lea
 		return "", 0, fmt.Errorf("nothing was done: %w", missing) // what this node knows may be old
 	}
 	was, err := c.stepsDown(group, token)
-	for began := time.Now(); err != nil && was.Token < token && time.Since(began) < newsTime && sleep(ctx, stepDownLook); {
-		was, err = c.stepsDown(group, token) // it may have been told of by a node that is ahead of this one
+	for began := time.Now(); err != nil && time.Since(began) < newsTime && sleep(ctx, stepDownLook); {
+		was, err = c.stepsDown(group, token) // who asks may know better, from a node that is ahead of this one
 	}
 	if err != nil {
 		return "", 0, fmt.Errorf("nothing was done: %w", err)

@@ -451,15 +451,15 @@ func (v *visits) comeAndGo(group, client string, longest time.Duration, rnd *ran
 		if rnd.IntN(8) > 0 {
 			stay = time.Duration(30+rnd.IntN(400)) * time.Millisecond
 		}
-		more = v.connects(group, client, stay, rnd)
+		more = v.connects(group, client, "", stay, rnd)
 	}
 }
 
 // connects has a client make one visit, at any node, and rest. It reports whether there are to be more.
-func (v *visits) connects(group, client string, stay time.Duration, rnd *rand.Rand) bool {
+func (v *visits) connects(group, client, words string, stay time.Duration, rnd *rand.Rand) bool {
 	nc, err := net.DialTimeout("tcp", v.nodes[rnd.IntN(len(v.nodes))].ip+":5323", time.Second)
 	if err == nil {
-		v.visit(nc.(*net.TCPConn), group, client, stay)
+		v.visit(nc.(*net.TCPConn), group, client, words, stay)
 	}
 	select {
 	case <-v.stopping:
@@ -469,22 +469,22 @@ func (v *visits) connects(group, client string, stay time.Duration, rnd *rand.Ra
 	}
 }
 
-// stays has a client join, and again whenever its connection has ended.
-func (v *visits) stays(group, client string, rnd *rand.Rand) {
+// stays has a client join, and again whenever its connection has ended. words are behind the names.
+func (v *visits) stays(group, client, words string, rnd *rand.Rand) {
 	v.running.Go(func() {
-		for v.connects(group, client, time.Hour, rnd) {
+		for v.connects(group, client, words, time.Hour, rnd) {
 		}
 	})
 }
 
 // visit joins, and listens until the connection has ended or the client has stayed so long.
-func (v *visits) visit(nc *net.TCPConn, group, client string, stay time.Duration) {
+func (v *visits) visit(nc *net.TCPConn, group, client, words string, stay time.Duration) {
 	defer nc.Close()
 	raw, err := nc.SyscallConn()
 	if err != nil {
 		panic(err)
 	}
-	c := &visit{visits: v, conn: nc, raw: raw, view: &latchtest.View{Group: group, Client: client, Where: fmt.Sprintf("%v to %v", nc.LocalAddr(), nc.RemoteAddr())}}
+	c := &visit{visits: v, conn: nc, raw: raw, view: &latchtest.View{Group: group, Client: client, Keyed: words != "", Where: fmt.Sprintf("%v to %v", nc.LocalAddr(), nc.RemoteAddr())}}
 	v.mu.Lock()
 	if v.stopped {
 		v.mu.Unlock()
@@ -492,7 +492,7 @@ func (v *visits) visit(nc *net.TCPConn, group, client string, stay time.Duration
 	}
 	v.views, v.open = append(v.views, c.view), append(v.open, c)
 	v.mu.Unlock()
-	fmt.Fprintf(nc, "JOIN %s %s\n", group, client) // what fails here, the first read tells
+	fmt.Fprintf(nc, "JOIN %s %s%s\n", group, client, words) // what fails here, the first read tells
 	nc.SetReadDeadline(time.Now().Add(stay))
 	for open := true; open; {
 		if raw.Read(func(fd uintptr) bool {
@@ -547,7 +547,7 @@ func (c *visit) take(fd int) (open bool) {
 		}
 		c.view.Told = append(c.view.Told, told)
 		if told.Leader == c.view.Client && !ended && i == len(news)-1 {
-			c.lookAtOthers(told.At)
+			c.lookAtOthers(c.view.Group, c, told.At)
 		}
 	}
 	if ended {
@@ -556,12 +556,12 @@ func (c *visit) take(fd int) (open bool) {
 	return !ended
 }
 
-// lookAtOthers notes for each other client of the group that takes itself for the leader
-// whether there is something that it has not read, now that this one was told: then it could
+// lookAtOthers notes for each client of a group but one that takes itself for the leader
+// whether there is something that it has not read, now that another one was told: then it could
 // have known. The lock is held.
-func (c *visit) lookAtOthers(now time.Duration) {
-	for _, o := range slices.Clone(c.open) {
-		if o == c || o.view.Group != c.view.Group || o.unread != 0 || len(o.view.Told) == 0 || o.view.Told[len(o.view.Told)-1].Leader != o.view.Client {
+func (v *visits) lookAtOthers(group string, but *visit, now time.Duration) {
+	for _, o := range slices.Clone(v.open) {
+		if o == but || o.view.Group != group || o.unread != 0 || len(o.view.Told) == 0 || o.view.Told[len(o.view.Told)-1].Leader != o.view.Client {
 			continue
 		}
 		var n int

@@ -23,7 +23,8 @@ type keyedClient struct {
 	every            time.Duration
 	now              func() time.Duration
 	dial             func(ctx context.Context, attempt int) (nc *net.TCPConn, where string, err error)
-	rnd              *rand.Rand // of run alone
+	rnd              *rand.Rand             // of run alone
+	told             func(at time.Duration) // that it leads; with its lock held; may be nil
 
 	over     chan struct{} // closed when the client is to end
 	overOnce sync.Once
@@ -172,8 +173,12 @@ func (k *keyedClient) serve(nc *net.TCPConn, where string, lost time.Duration) (
 			return false
 		}
 		before := k.account.Newest()
-		if err := c.Reads(k.now(), line); err != nil {
+		at := k.now()
+		if err := c.Reads(at, line); err != nil {
 			k.wrong = append(k.wrong, err.Error())
+		}
+		if k.told != nil && k.account.Newest().Leader == k.name && strings.HasPrefix(line, "LEADER ") {
+			k.told(at)
 		}
 		if is := k.account.Newest(); before.Leader == k.name && is.Token != before.Token {
 			k.losses = append(k.losses, loss{k.came, k.until, k.now()})

@@ -34,6 +34,11 @@ var keyedGroups = func() int {
 
 // keyedAt has a client of a key join, and come back, at these nodes in turn, from the i-th on.
 func keyedAt(all []*member, i int, group, name string, hold time.Duration) *keyedClient {
+	return newKeyedAt(all, i, group, name, hold).start()
+}
+
+// newKeyedAt is keyedAt for one that is to be started.
+func newKeyedAt(all []*member, i int, group, name string, hold time.Duration) *keyedClient {
 	var names, addrs []string // a node that is started again has them still
 	for _, m := range all {
 		names, addrs = append(names, m.name), append(addrs, net.JoinHostPort(m.ip, "5323"))
@@ -56,7 +61,7 @@ func keyedAt(all []*member, i int, group, name string, hold time.Duration) *keye
 			<-k.done
 		}
 	})
-	return k.start()
+	return k
 }
 
 // led waits until the client was told a leader, and gives the line.
