@@ -75,53 +75,66 @@ func (w *watchers) close() {
 	all.Wait()
 }
 
+// passedOn is a group whose leadership is passed on from client to client, at one node after the other.
+type passedOn struct {
+	t     *testing.T
+	all   []*member
+	group string
+	times int
+	lead  *conn
+}
+
+func newPassedOn(t *testing.T, all []*member) *passedOn {
+	t.Helper()
+	h := &passedOn{t: t, all: all, group: unique("handed"), lead: all[0].dial()}
+	h.lead.send("JOIN %s c\n", h.group)
+	h.lead.line()
+	return h
+}
+
+// next has the leader close, and gives when it did and after how long the next one was told. w are told too.
+func (h *passedOn) next(w *watchers) (told time.Duration) {
+	h.t.Helper()
+	h.times++
+	heir := h.all[h.times%3].dial()
+	heir.send("JOIN %s c%d\n", h.group, h.times)
+	heir.line()
+	time.Sleep(20 * time.Millisecond)
+	began := time.Now()
+	w.began.Store(began.UnixNano())
+	h.lead.Close()
+	heir.line()
+	h.lead = heir
+	return time.Since(began)
+}
+
 // measureObservers is how soon observers of a group are told of a change, whether the next leader is
-// told later for that, of their group and of another one, and what they take.
+// told later for that, and what they take.
 func measureObservers(t *testing.T) {
 	all := withSecondListener(t)
 	most, limited := affordable(10_000)
-	for _, n := range []int{0, 1, 100, most, 0} {
-		var told, next, other latencies
-		group := unique("observed")
-		lead := all[0].dial()
-		lead.send("JOIN %s c\n", group)
-		lead.line()
-		w := newWatchers(t, all, group, n)
-		for i := range fewer(50) {
-			heir := all[(i+1)%3].dial()
-			heir.send("JOIN %s c%d\n", group, i)
-			heir.line()
-			elsewhere, second := all[0].dial(), all[1].dial()
-			elsewhere.send("JOIN elsewhere-%s-%d a\n", group, i)
-			elsewhere.line()
-			second.send("JOIN elsewhere-%s-%d b\n", group, i)
-			second.line()
-			time.Sleep(20 * time.Millisecond)
-			began := time.Now()
-			w.began.Store(began.UnixNano())
-			lead.Close()
-			elsewhere.Close()
-			heir.line()
-			next = append(next, time.Since(began))
-			second.line()
-			other = append(other, time.Since(began))
-			told = append(told, w.all()...)
-			second.Close()
-			lead = heir
+	nobody := &watchers{t: t}
+	for _, n := range []int{1, 100, most} {
+		observed, unobserved := newPassedOn(t, all), newPassedOn(t, all)
+		w := newWatchers(t, all, observed.group, n)
+		var told latencies
+		var p pairs
+		for range max(6, fewer(20)) {
+			var with, without latencies
+			for range fewer(20) {
+				without = append(without, unobserved.next(nobody))
+				with = append(with, observed.next(w))
+				told = append(told, w.all()...)
+			}
+			p.add(without.p50(), with.p50())
 		}
-		row(fmt.Sprintf("a leader closes, %d observers of its group: the next one told", n), "%v", next)
-		row(fmt.Sprintf("a leader of another group closes at that moment, %d observers: the next one told", n), "%v", other)
-		if n > 0 {
-			row(fmt.Sprintf("a leader closes, %d observers told%s", n, limited), "%v", told)
-		}
+		row(fmt.Sprintf("a leader closes, next told, p50, ms: a group without observers, and one with %d; ratio, its interval, pairs", n), "%v", &p)
+		row(fmt.Sprintf("a leader closes, %d observers told%s", n, limited), "%v", told)
 		w.close()
-		lead.Close()
 	}
 	n, limited := affordable(fewer(10_000))
-	lead := all[0].dial()
-	lead.send("JOIN observed c\n")
-	lead.line()
+	h := newPassedOn(t, all)
 	before := inUse(t, all)
-	newWatchers(t, all, "observed", n)
+	newWatchers(t, all, h.group, n)
 	row(fmt.Sprintf("RSS of 3 servers in use for each of %d observers", n), "%.2f KiB%s", float64(inUse(t, all)-before)/1024/float64(n), limited)
 }
