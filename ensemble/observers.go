@@ -39,7 +39,7 @@ func (o *observers) run() {
 			return
 		case <-o.wake:
 		}
-		if !o.atOnce() {
+		if !o.few() {
 			time.Sleep(observersWait)
 		}
 		for more := true; more; {
@@ -51,11 +51,11 @@ func (o *observers) run() {
 	}
 }
 
-// atOnce reports whether those that are to be told are so few that they delay nobody.
-func (o *observers) atOnce() bool {
+// few reports whether those that are to be told are so few that they delay nobody.
+func (o *observers) few() bool {
 	o.node.mu.Lock()
 	defer o.node.mu.Unlock()
-	return o.node.roster.ToldAtOnce()
+	return o.node.roster.Few()
 }
 
 // admit has some of those told for the first time that have asked, by the state that the node has then.

@@ -98,11 +98,45 @@ type observers struct {
 
 // observed is a group that has observers.
 type observed struct {
-	name         string
-	leader       string
-	token        uint64
-	told, untold observations // of this leader
-	behind       bool         // it is among those
+	name   string
+	leader string
+	token  uint64
+	count  int             // of its observers
+	told   *observations   // those that were told of this leader
+	untold []*observations // the others, who have waited longest first
+	behind bool            // it is among those
+}
+
+// push adds one that has been told nothing yet.
+func (g *observed) push(o *Observation) {
+	if len(g.untold) == 0 {
+		g.untold = append(g.untold, new(observations))
+	}
+	g.untold[len(g.untold)-1].push(o)
+	g.count++
+}
+
+// changed has all wait to be told of another leader, behind those that wait already. It takes as
+// long for many as for one: whoever applies entries waits for it.
+func (g *observed) changed(leader string, token uint64) {
+	g.leader, g.token = leader, token
+	if g.told.size() > 0 {
+		g.untold = append(g.untold, g.told)
+		g.told = new(observations)
+	}
+}
+
+// pop gives the one that is to be told next, who counts as told; nil: there is none.
+func (g *observed) pop() *Observation {
+	for ; len(g.untold) > 0; g.untold = g.untold[1:] {
+		if g.untold[0].size() > 0 {
+			o := g.untold[0].pop()
+			g.told.push(o)
+			return o
+		}
+	}
+	g.untold = nil
+	return nil
 }
 
 // Observe has a client told who leads a group. It is told when the node has a session.
@@ -118,9 +152,13 @@ func (a *observers) remove(o *Observation) {
 	if o.among == nil {
 		return
 	}
+	asked := o.among == &a.asking
 	o.among.remove(o)
-	a.count--
-	if g := a.groups[o.group]; g != nil && g.told.size()+g.untold.size() == 0 {
+	if a.count--; asked {
+		return
+	}
+	g := a.groups[o.group]
+	if g.count--; g.count == 0 {
 		delete(a.groups, o.group)
 	}
 }
@@ -144,7 +182,7 @@ func (r *Roster) Admit(s *state.State) {
 		o := a.asking.pop()
 		g := a.groups[o.group]
 		if g == nil {
-			g = &observed{name: o.group}
+			g = &observed{name: o.group, told: new(observations)}
 			a.groups[o.group] = g
 		}
 		if leader, token := s.Leader(o.group); g.leader == leader {
@@ -153,7 +191,7 @@ func (r *Roster) Admit(s *state.State) {
 			g.leader, g.token = leader, token // the group is a new one here
 		}
 		o.lease.Store(r.session.lease)
-		g.untold.push(o)
+		g.push(o)
 		a.fallBehind(g)
 	}
 }
@@ -164,10 +202,7 @@ func (a *observers) changed(group, leader string, token uint64) {
 	if g == nil {
 		return
 	}
-	g.leader, g.token = leader, token
-	for g.told.size() > 0 { // behind those that have waited for longer
-		g.untold.push(g.told.pop())
-	}
+	g.changed(leader, token)
 	a.fallBehind(g)
 	a.wake()
 }
@@ -195,7 +230,7 @@ func (a *observers) restored(s *state.State) {
 // lost gives all that were told something, to be closed: the node may not tell them any more.
 func (a *observers) lost() (closing []Connection) {
 	for name, g := range a.groups {
-		for _, q := range []*observations{&g.told, &g.untold} {
+		for _, q := range append(g.untold, g.told) {
 			closing = a.take(q, closing)
 		}
 		delete(a.groups, name)
@@ -230,13 +265,12 @@ func (r *Roster) Tell(words []Word) []Word {
 	a := &r.observers
 	for len(words) < observersAtOnce && len(a.behind) > 0 {
 		g := a.behind[0]
-		if g.untold.size() == 0 {
+		o := g.pop()
+		if o == nil {
 			g.behind = false
 			a.behind = a.behind[1:]
 			continue
 		}
-		o := g.untold.pop()
-		g.told.push(o)
 		words = append(words, Word{o.observer, g.leader, g.token})
 	}
 	if len(a.behind) > 1 { // the others come between
@@ -245,12 +279,17 @@ func (r *Roster) Tell(words []Word) []Word {
 	return words
 }
 
-// ToldAtOnce reports whether one call of Tell gives all that there is to tell.
-func (r *Roster) ToldAtOnce() bool {
-	left := observersAtOnce
+// fewObservers are told so fast that nobody has to wait for it.
+const fewObservers = 8
+
+// Few reports whether those that are to be told are few.
+func (r *Roster) Few() bool {
+	left := fewObservers
 	for _, g := range r.observers.behind {
-		if left -= g.untold.size(); left < 0 {
-			return false
+		for _, q := range g.untold {
+			if left -= q.size(); left < 0 {
+				return false
+			}
 		}
 	}
 	return true

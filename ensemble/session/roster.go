@@ -367,8 +367,8 @@ func (r *Roster) Applied(s *state.State, effects []state.Effect) {
 				r.observers.changed(e.Group, "", e.Token)
 			}
 		case state.Led:
-			r.observers.changed(e.Group, e.Leader, e.Token)
 			r.deliver(Delivery{what: deliverLed, index: s.Index(), group: e.Group, leader: e.Leader, token: e.Token})
+			r.observers.changed(e.Group, e.Leader, e.Token)
 		}
 	}
 	r.expirer.findSilences(s, now)
