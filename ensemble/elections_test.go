@@ -231,7 +231,8 @@ func TestManyElectionsAtOnce(t *testing.T) {
 func TestElectionsAreNotLoggedAgain(t *testing.T) {
 	path := t.TempDir()
 	var log kept
-	on := func(c *Config) { c.LogElections, c.Logger = true, log.logger() }
+	const level = state.KeyedLevel - 1 // operations have no reasons yet
+	on := func(c *Config) { c.LogElections, c.Logger, c.FormatLevel = true, log.logger(), level }
 	n := startNode(t, path, on)
 	a := join(t, n, "g", "a")
 	a.wantTold("a")
@@ -250,7 +251,7 @@ func TestElectionsAreNotLoggedAgain(t *testing.T) {
 	wantElections(t, &log, `group=g from=d to=""`)
 	n.dir.Close()
 
-	n = startNode(t, path, func(c *Config) { c.Logger = log.logger() }) // and not at all unless it is asked for
+	n = startNode(t, path, func(c *Config) { c.Logger, c.FormatLevel = log.logger(), level }) // and not at all unless it is asked for
 	join(t, n, "g", "e").wantTold("e")
 	if lines := log.elections(); len(lines) > 0 {
 		t.Errorf("logged %q", lines)
